@@ -1,0 +1,223 @@
+"""What a run is: frozen dataclasses, validated on construction, JSON there and back.
+
+A run is a pure function of (`Config`, seed).  Every impossible value raises
+`ConfigError`, whose one line names the field, its value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from typing import Any, Literal, TypeVar
+
+MAX_SEED = 2**32 - 1
+MAX_ELEMENTS = 2**31 - 1  # JAX indexes with int32 unless told otherwise.
+MAX_DIGIT = 255  # Digits are stored as uint8.
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """One line: the field, its value and what is allowed."""
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        super().__init__(f"{field} = {value!r}: must be {allowed}")
+
+
+def _require(ok: bool, field: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise ConfigError(field, value, allowed)
+
+
+def _require_range(field: str, value: int, low: int, high: int, why: str = "") -> None:
+    _require(low <= value <= high, field, value, f"between {low} and {high}{why}")
+
+
+def check_seed(field: str, seed: int) -> None:
+    """Raises `ConfigError` unless `seed` is an integer that a 32-bit key can hold."""
+    _require(type(seed) is int, field, seed, "an integer")
+    _require_range(field, seed, 0, MAX_SEED)
+
+
+def _check_types(instance: Any) -> None:
+    """Refuses what a JSON file may bring: wrong types, NaN and infinities."""
+    for name, hint in typing.get_type_hints(type(instance)).items():
+        value = getattr(instance, name)
+        if hint is int:
+            _require(type(value) is int, name, value, "an integer")
+        elif hint is float:
+            finite = type(value) in (int, float) and math.isfinite(value)
+            _require(finite, name, value, "a finite number")
+        elif typing.get_origin(hint) is Literal:
+            choices = typing.get_args(hint)
+            _require(value in choices, name, value, " or ".join(map(repr, choices)))
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """The data: series of random digits, labelled by whether their sum reaches a threshold."""
+
+    size: int = 10_000
+    """Number of series: training, validation and test together."""
+    length: int = 30
+    """Digits per series."""
+    low: int = 0
+    """Lowest digit, inclusive."""
+    high: int = 9
+    """Highest digit, inclusive."""
+    threshold: int = 100
+    """Label 1 if the sum of the digits is at least this."""
+    test_fraction: float = 0.2
+    """Share of all series held out for the test."""
+    validation_fraction: float = 0.1
+    """Share of the remaining series, the last ones, held out for validation."""
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _require(self.size >= 1, "size", self.size, "at least 1")
+        _require(self.length >= 1, "length", self.length, "at least 1")
+        elements = self.size * self.length
+        limit = f"at most {MAX_ELEMENTS} digits in all (size x length is {elements})"
+        _require(elements <= MAX_ELEMENTS, "size", self.size, limit)
+        _require_range("low", self.low, 0, MAX_DIGIT)
+        _require_range("high", self.high, self.low, MAX_DIGIT, " (low is the lower end)")
+        lowest, highest = self.length * self.low, self.length * self.high
+        reachable = " (the sums a series can have)"
+        _require_range("threshold", self.threshold, lowest, highest, reachable)
+        for name in ("test_fraction", "validation_fraction"):
+            value = getattr(self, name)
+            _require(0 < value < 1, name, value, "between 0 and 1, both exclusive")
+        sizes = (self.train_size, self.validation_size, self.test_size)
+        _require(
+            min(sizes) >= 1,
+            "size",
+            self.size,
+            f"large enough for every split (now {sizes[0]} training, {sizes[1]} validation "
+            f"and {sizes[2]} test series)",
+        )
+
+    @property
+    def test_size(self) -> int:
+        """Number of test series."""
+        return round(self.size * self.test_fraction)
+
+    @property
+    def validation_size(self) -> int:
+        """Number of validation series."""
+        return round((self.size - self.test_size) * self.validation_fraction)
+
+    @property
+    def train_size(self) -> int:
+        """Number of series that the network is fitted to."""
+        return self.size - self.test_size - self.validation_size
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network: LSTM cells, then one linear output."""
+
+    cells: int = 200
+    """LSTM cells."""
+    initializer: Literal["keras", "flax"] = "keras"
+    """keras: the four gates are one matrix; flax: each gate has its own."""
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _require_range("cells", self.cells, 1, 16_384)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The procedure: epochs of shuffled mini-batches, Adam on the binary cross-entropy."""
+
+    epochs: int = 60
+    """Passes over the training series."""
+    batch_size: int = 50
+    """Series per step; the last step of an epoch takes what is left."""
+    learning_rate: float = 1e-3
+    """Adam's step size."""
+    beta1: float = 0.9
+    """Adam's decay of the gradient's mean, per step."""
+    beta2: float = 0.999
+    """Adam's decay of the gradient's square, per step."""
+    epsilon: float = 1e-8
+    """Adam's constant in the denominator."""
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        for name in ("learning_rate", "epsilon"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, name, value, "at least 0 and below 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that, with a seed, determines a run."""
+
+    task: TaskConfig = TaskConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    data_seed: int | None = None
+    """Seed of the digits; None: the run's seed."""
+    init_seed: int | None = None
+    """Seed of the initial parameters; None: the run's seed."""
+    shuffle_seed: int | None = None
+    """Seed of the order of the training series; None: the run's seed."""
+
+    def __post_init__(self) -> None:
+        for name in ("data_seed", "init_seed", "shuffle_seed"):
+            if (seed := getattr(self, name)) is not None:
+                check_seed(name, seed)
+        _require_range(
+            "batch_size",
+            self.train.batch_size,
+            1,
+            self.task.train_size,
+            " (the number of training series)",
+        )
+
+
+PRESETS: dict[str, TaskConfig] = {
+    "sheet": TaskConfig(),
+    "notebook": TaskConfig(high=8),
+}
+"""The exercise sheet's digits 0...9, and the 0...8 that `randint(0, 9)` really draws."""
+
+
+def preset(name: str) -> TaskConfig:
+    """The task that `name` stands for.
+
+    Raises:
+      ConfigError: if there is no such preset.
+    """
+    _require(name in PRESETS, "preset", name, " or ".join(map(repr, PRESETS)))
+    return PRESETS[name]
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as nested dictionaries that JSON can hold."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type[T], values: Any) -> T:
+    """The inverse of `to_dict`.
+
+    Raises:
+      ConfigError: if a field is missing, unknown or has an impossible value.
+    """
+    _require(isinstance(values, dict), cls.__name__, values, "an object with named fields")
+    hints = typing.get_type_hints(cls)
+    for name in values:
+        _require(name in hints, name, values[name], f"one of {', '.join(hints)}")
+    for name in hints:
+        _require(name in values, name, None, f"given in {cls.__name__}")
+    nested = {
+        name: from_dict(hint, values[name]) if dataclasses.is_dataclass(hint) else values[name]
+        for name, hint in hints.items()
+    }
+    return cls(**nested)

@@ -1,0 +1,118 @@
+"""The task: random digits, whether their sum reaches a threshold, and the exact law of that sum."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sumrnn.config import TaskConfig
+
+
+class Split(NamedTuple):
+    """Some labelled series."""
+
+    digits: chex.Array
+    """uint8 [n, length], each between `low` and `high`, both inclusive."""
+    labels: chex.Array
+    """uint8 [n]: 1 if the sum of the digits is at least the threshold, else 0."""
+
+
+class Splits(NamedTuple):
+    """The three disjoint parts of the data."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+
+def generate(key: chex.PRNGKey, config: TaskConfig) -> Split:
+    """Draws `config.size` series of independent, uniform digits and labels them.
+
+    Args:
+      key: a typed key; the same key gives the same series.
+      config: the task.
+
+    Returns:
+      digits uint8 [size, length] and labels uint8 [size].
+    """
+    shape = (config.size, config.length)
+    # Drawn as int32: from uint8, randint would reduce 16 random bits to the range,
+    # which favours some digits by about 1 in 10,000.
+    digits = jax.random.randint(key, shape, config.low, config.high + 1, dtype=jnp.int32)
+    labels = digits.sum(axis=1) >= config.threshold
+    return Split(digits.astype(jnp.uint8), labels.astype(jnp.uint8))
+
+
+def split(data: Split, config: TaskConfig) -> Splits:
+    """Cuts the series into training, validation and test rows, in this order.
+
+    The test rows are the last ones, the validation rows the last ones before them.
+    The series are independent, so that any fixed cut is as good as a random one.
+    """
+    chex.assert_shape(data.digits, (config.size, config.length))
+    chex.assert_shape(data.labels, (config.size,))
+    ends = (config.train_size, config.train_size + config.validation_size)
+    parts = zip(*(jnp.split(array, ends) for array in data), strict=True)
+    return Splits(*(Split(*part) for part in parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """The exact law of the sum of one series.
+
+    The sum of independent digits has the convolution of their laws; see any text on
+    generating functions, e.g. Feller, An Introduction to Probability Theory, vol. 1, XI.
+    """
+
+    sums: np.ndarray
+    """int64 [m]: every sum a series can have, ascending."""
+    probabilities: np.ndarray
+    """float64 [m]: their probabilities."""
+    positive_rate: float
+    """P(sum >= threshold)."""
+
+    @property
+    def mean(self) -> float:
+        """The expected sum."""
+        return float(self.sums @ self.probabilities)
+
+    @property
+    def std(self) -> float:
+        """The standard deviation of the sum."""
+        return math.sqrt(float((self.sums - self.mean) ** 2 @ self.probabilities))
+
+    @property
+    def majority_class(self) -> int:
+        """The better constant answer: 1 unless negatives are likelier."""
+        return int(self.positive_rate >= 0.5)
+
+    @property
+    def majority_accuracy(self) -> float:
+        """Expected accuracy of the better constant answer."""
+        return max(self.positive_rate, 1.0 - self.positive_rate)
+
+
+def law(config: TaskConfig) -> Law:
+    """The exact law of the sum, to about 1e-15 relative: only positive terms are added."""
+    base = np.full(config.high - config.low + 1, 1.0 / (config.high - config.low + 1))
+    probabilities = np.ones(1)
+    remaining = config.length
+    while remaining:  # Powers by squaring, as for numbers.
+        if remaining & 1:
+            probabilities = np.convolve(probabilities, base)
+        remaining >>= 1
+        if remaining:
+            base = np.convolve(base, base)
+    lowest = config.length * config.low
+    reached = probabilities[config.threshold - lowest :]
+    return Law(
+        sums=lowest + np.arange(probabilities.size),
+        probabilities=probabilities,
+        positive_rate=min(1.0, math.fsum(reached)),
+    )
