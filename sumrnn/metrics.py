@@ -6,8 +6,7 @@ the answers, is None and has a reason; it is never a number.
 
 from __future__ import annotations
 
-import math
-import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -80,8 +79,10 @@ def counts(labels: np.ndarray, positive_rate: float) -> dict[str, Any]:
     }
 
 
-def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
+def _absent(what: str, values: np.ndarray) -> list[str]:
+    """For each class the problem that no value is of it, or an empty string."""
+    present = [(values == c).any() for c in range(len(CLASSES))]
+    return ["" if ok else f"no {what} is {name}" for ok, name in zip(present, CLASSES, strict=True)]
 
 
 def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[str, Any]:
@@ -95,52 +96,82 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
     Returns:
       A nested dictionary of plain numbers.  `skill` is the share of the constant
       answer's errors that the network avoids, (accuracy - majority_accuracy) /
-      (1 - majority_accuracy).  `undefined` gives the reason for every None, by name.
+      (1 - majority_accuracy); below 0 it is worse than the constant answer.
+      `constant_p_value` is McNemar's exact test of the network against the constant
+      answer on the same series: they differ only where the network answers with the
+      minority class.  `undefined` gives the reason for every None, by name.
 
     Raises:
       ValueError: if a logit is not finite.
     """
-    import sklearn.metrics
+    import scipy.stats
+    import sklearn.metrics as sk
 
     if not np.isfinite(logits).all():
         raise ValueError("logits must be finite")
     labels, answered, p = labels.astype(np.int64), answers(logits), probabilities(logits)
     cells = confusion(labels, answered)
-    tn, fp, fn, tp = (cells[name] for name in ("tn", "fp", "fn", "tp"))
-    size, hits = labels.size, tn + tp
-    accuracy, constant = hits / size, float((labels == majority_class).mean())
-    minority, minority_p = 1 - majority_class, p if majority_class == 0 else 1.0 - p
-    both_labelled = bool(tn + fp) and bool(fn + tp)
-    both_answered = bool(tn + fn) and bool(fp + tp)
+    accuracy = float((labels == answered).mean())
+    constant = float((labels == majority_class).mean())
+    minority = labels != majority_class
+    differ, gains = int((answered != majority_class).sum()), int((minority & (answered != majority_class)).sum())
 
-    found: dict[str, Any] = {
+    undefined: dict[str, str] = {}
+    unlabelled, unanswered = _absent("label", labels), _absent("answer", answered)
+
+    def score(name: str, compute: Callable[[], float], *problems: str) -> float | None:
+        if reasons := [problem for problem in problems if problem]:
+            undefined[name] = ", ".join(reasons)
+            return None
+        return float(compute())
+
+    def each_class(
+        name: str, compute: Callable[..., float], problems: list[str]
+    ) -> dict[str, float | None]:
+        return {
+            of: score(
+                f"{name}.{of}",
+                lambda c=c: compute(labels, answered, pos_label=c, zero_division=0.0),  # type: ignore[misc]
+                problems[c],
+            )
+            for c, of in enumerate(CLASSES)
+        }
+
+    return {
         "accuracy": accuracy,
-        "accuracy_interval": list(interval(hits, size)),
+        "accuracy_interval": list(interval(int((labels == answered).sum()), labels.size)),
         "confusion": cells,
         "majority_accuracy": constant,
-        "skill": _ratio(accuracy - constant, 1.0 - constant),
-        "balanced_accuracy": None,
-        "precision": {"negative": _ratio(tn, tn + fn), "positive": _ratio(tp, tp + fp)},
-        "recall": {"negative": _ratio(tn, tn + fp), "positive": _ratio(tp, tp + fn)},
-        "f1": {
-            "negative": _ratio(2 * tn, 2 * tn + fn + fp),
-            "positive": _ratio(2 * tp, 2 * tp + fn + fp),
-        },
-        "matthews_correlation": None,
-        "roc_auc": None,
-        "average_precision_minority": None,
-        "brier_score": float(sklearn.metrics.brier_score_loss(labels, p, pos_label=1)),
-        "log_loss": float(np.logaddexp(0.0, np.where(labels, -logits, logits)).mean()),
-    }
-    if both_labelled:
-        found["balanced_accuracy"] = float(sklearn.metrics.balanced_accuracy_score(labels, answered))
-        found["roc_auc"] = float(sklearn.metrics.roc_auc_score(labels, logits))
-        if both_answered:
-            found["matthews_correlation"] = float(
-                sklearn.metrics.matthews_corrcoef(labels, answered)
+        "skill": score(
+            "skill", lambda: (accuracy - constant) / (1.0 - constant), unlabelled[1 - majority_class]
+        ),
+        "constant_p_value": float(scipy.stats.binomtest(gains, differ).pvalue) if differ else 1.0,
+        "balanced_accuracy": score(
+            "balanced_accuracy", lambda: sk.balanced_accuracy_score(labels, answered), *unlabelled
+        ),
+        "precision": each_class("precision", sk.precision_score, unanswered),
+        "recall": each_class("recall", sk.recall_score, unlabelled),
+        "recall_interval": {
+            name: list(interval(hits, hits + misses)) if hits + misses else None
+            for name, hits, misses in (
+                ("negative", cells["tn"], cells["fp"]),
+                ("positive", cells["tp"], cells["fn"]),
             )
-    if (labels == minority).any():
-        found["average_precision_minority"] = float(
-            sklearn.metrics.average_precision_score(labels == minority, minority_p)
-        )
-    return found | {"undefined": _reasons(found, cells)}
+        },
+        "f1": each_class("f1", sk.f1_score, unlabelled),
+        "matthews_correlation": score(
+            "matthews_correlation",
+            lambda: sk.matthews_corrcoef(labels, answered),
+            *unlabelled,
+            *unanswered,
+        ),
+        "roc_auc": score("roc_auc", lambda: sk.roc_auc_score(labels, logits), *unlabelled),
+        "average_precision_minority": score(
+            "average_precision_minority",
+            lambda: sk.average_precision_score(minority, logits if majority_class == 0 else -logits),
+            unlabelled[1 - majority_class],
+        ),
+        "brier_score": float(np.mean((p - labels) ** 2)),
+        "log_loss": float(np.logaddexp(0.0, np.where(labels == 1, -logits, logits)).mean()),
+        "undefined": undefined,
+    }

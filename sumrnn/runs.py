@@ -1,0 +1,276 @@
+"""A run on disk: its layout, atomic writes, and reading it back with every check.
+
+    config.json      config, seed, preset, package versions and device
+    history.csv      one row per epoch
+    predictions.npz  digits, labels and logits
+    checkpoint/      parameters and optimiser state (Orbax)
+    report.json, report.md, figures/*.png      rebuilt from the first three at any time
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import importlib.metadata
+import io
+import json
+import os
+import pathlib
+import platform
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from sumrnn import config as config_lib
+from sumrnn.config import Config
+
+FORMAT = 1
+CONFIG = "config.json"
+HISTORY = "history.csv"
+PREDICTIONS = "predictions.npz"
+CHECKPOINT = "checkpoint"
+REPORT_JSON = "report.json"
+REPORT_MD = "report.md"
+FIGURES = "figures"
+ENTRIES = (REPORT_MD, REPORT_JSON, FIGURES, CHECKPOINT, PREDICTIONS, HISTORY, CONFIG)
+
+COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+PACKAGES = ("sumrnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
+PREFIXES = {"train": "train_", "validation": "validation_", "test": ""}
+"""Splits, and what their arrays' names in predictions.npz begin with."""
+
+
+class RunError(Exception):
+    """One line: which folder or file cannot be used, and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One split with the final network's answers."""
+
+    digits: np.ndarray
+    """uint8 [n, length]."""
+    labels: np.ndarray
+    """uint8 [n]: {0, 1}."""
+    logits: np.ndarray
+    """float32 [n], finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run, as read from its folder."""
+
+    config: Config
+    seed: int
+    preset: str
+    versions: dict[str, str]
+    device: dict[str, Any]
+    history: dict[str, np.ndarray]
+    """Columns of history.csv, float64 [epochs]."""
+    parts: dict[str, Part]
+    """By split: train, validation, test."""
+
+
+def write_atomic(path: pathlib.Path, content: bytes | str) -> None:
+    """Writes a whole file or nothing: readers see the old content or the new one."""
+    data = content.encode() if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON; raises ValueError on NaN or infinity, which JSON does not have."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def check_free(path: pathlib.Path, overwrite: bool) -> None:
+    """Makes sure that a run may be written to `path`; touches nothing.
+
+    Raises:
+      RunError: if something is there that may not be replaced.
+    """
+    try:
+        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
+        if not taken:
+            return
+        replaceable = (path / CONFIG).is_file()
+    except OSError as error:
+        raise RunError(f"out = {str(path)!r}: must be a folder that can be written ({error.strerror})")
+    if not replaceable:
+        raise RunError(
+            f"out = {str(path)!r}: must be new, empty or a run folder; "
+            f"it has other content and no {CONFIG}, so it is left alone"
+        )
+    if not overwrite:
+        raise RunError(f"out = {str(path)!r}: must be new or empty; --overwrite replaces the run there")
+
+
+def create(path: pathlib.Path, config: Config, seed: int, preset: str, overwrite: bool) -> None:
+    """Starts a run folder: removes the run it replaces, and writes config.json.
+
+    Raises:
+      RunError: if `path` is taken or cannot be written.
+    """
+    check_free(path, overwrite)
+    import jax
+
+    device = jax.devices()[0]
+    described = {
+        "format": FORMAT,
+        "preset": preset,
+        "seed": seed,
+        "config": config_lib.to_dict(config),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "machine": platform.machine(),
+        },
+    }
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        for name in ENTRIES:
+            entry = path / name
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
+        write_atomic(path / CONFIG, to_json(described))
+    except OSError as error:
+        raise RunError(f"out = {str(path)!r}: must be a folder that can be written ({error.strerror})")
+
+
+def write_history(path: pathlib.Path, rows: Sequence[dict[str, float]]) -> None:
+    """Writes history.csv; nine digits hold a float32 exactly."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        metrics = [f"{row[name]:.9g}" for name in COLUMNS[1:-1]]
+        writer.writerow([row["epoch"], *metrics, f"{row['seconds']:.3f}"])
+    write_atomic(path / HISTORY, text.getvalue())
+
+
+def write_predictions(path: pathlib.Path, parts: dict[str, Part]) -> None:
+    """Writes predictions.npz; the same arrays give the same bytes."""
+    arrays = {
+        PREFIXES[name] + field: np.asarray(array)
+        for name, part in parts.items()
+        for field, array in vars(part).items()
+    }
+    data = io.BytesIO()
+    np.savez_compressed(data, allow_pickle=False, **arrays)
+    write_atomic(path / PREDICTIONS, data.getvalue())
+
+
+def write_checkpoint(path: pathlib.Path, state: Any) -> None:
+    """Writes parameters and optimiser state; Orbax renames a finished folder into place."""
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save((path / CHECKPOINT).absolute(), state, force=True)
+
+
+@contextlib.contextmanager
+def _explain(path: pathlib.Path) -> Iterator[None]:
+    """Turns whatever an unreadable file raises into a `RunError` that names it."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise RunError(
+            f"{path}: missing, so this is no finished run folder; it must hold "
+            f"{CONFIG}, {HISTORY} and {PREDICTIONS}"
+        ) from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RunError(f"{path}: damaged ({' '.join(str(error).split())})") from None
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+    with _explain(path):
+        read = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(read, dict) or read.get("format") != FORMAT:
+            raise ValueError(f"must be an object with format = {FORMAT}")
+        config_lib.check_seed("seed", read["seed"])
+        config_lib.preset(read["preset"])
+        return read | {"config": config_lib.from_dict(Config, read["config"])}
+
+
+def _read_history(path: pathlib.Path, epochs: int) -> dict[str, np.ndarray]:
+    with _explain(path):
+        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+        if not rows or tuple(rows[0]) != COLUMNS:
+            raise ValueError(f"the first line must be {','.join(COLUMNS)}")
+        values = np.array(rows[1:], np.float64).reshape(-1, len(COLUMNS))
+        if len(values) != epochs:
+            raise ValueError(f"{len(values)} of {epochs} epochs; the run did not finish")
+        return dict(zip(COLUMNS, values.T, strict=True))
+
+
+def _read_part(arrays: Any, name: str, size: int, config: Config) -> Part:
+    shapes = {
+        "digits": (np.uint8, (size, config.task.length)),
+        "labels": (np.uint8, (size,)),
+        "logits": (np.float32, (size,)),
+    }
+    read = {field: arrays[PREFIXES[name] + field] for field in shapes}
+    for field, (dtype, shape) in shapes.items():
+        if read[field].dtype != dtype or read[field].shape != shape:
+            raise ValueError(f"{PREFIXES[name]}{field} must be {np.dtype(dtype)} {list(shape)}")
+    part = Part(**read)
+    task = config.task
+    if part.digits.min() < task.low or part.digits.max() > task.high:
+        raise ValueError(f"{PREFIXES[name]}digits must lie between {task.low} and {task.high}")
+    if ((part.digits.sum(axis=1) >= task.threshold) != part.labels).any():
+        raise ValueError(f"{PREFIXES[name]}labels must be 1 where the digits sum to {task.threshold}")
+    if not np.isfinite(part.logits).all():
+        raise ValueError(f"{PREFIXES[name]}logits must be finite")
+    return part
+
+
+def load(path: pathlib.Path) -> Run:
+    """Reads a finished run.
+
+    Raises:
+      RunError: if a file is missing, unreadable, damaged, or disagrees with the config.
+    """
+    if not path.is_dir():
+        raise RunError(f"{path}: must be a run folder")
+    read = _read_config(path / CONFIG)
+    config: Config = read["config"]
+    history = _read_history(path / HISTORY, config.train.epochs)
+    task = config.task
+    sizes = (task.train_size, task.validation_size, task.test_size)
+    predictions = path / PREDICTIONS
+    with _explain(predictions), np.load(predictions, allow_pickle=False) as arrays:
+        parts = {
+            name: _read_part(arrays, name, size, config)
+            for name, size in zip(PREFIXES, sizes, strict=True)
+        }
+    rest = {name: read.get(name) for name in ("seed", "preset", "versions", "device")}
+    return Run(config=config, history=history, parts=parts, **rest)  # type: ignore[arg-type]
