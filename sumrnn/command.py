@@ -10,8 +10,9 @@ import contextlib
 import io
 import itertools
 import pathlib
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import tyro
@@ -28,32 +29,24 @@ class Diverged(Exception):
 
 def parse(cls: type[T], argv: list[str], description: str, default: T | None = None) -> T:
     """Parses a command line into `cls`; misuse raises `SystemExit` with one line and status 2."""
-    boxed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(boxed):
-            return tyro.cli(
-                cls,
-                args=argv,
-                prog=pathlib.Path(sys.argv[0]).name,
-                description=description,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-                **({} if default is None else {"default": default}),
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-    raise _misuse(_unbox(boxed.getvalue()))
+    with _one_line():
+        return tyro.cli(
+            cls,
+            args=argv,
+            prog=_program(),
+            description=description,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            default=tyro.MISSING_NONPROP if default is None else default,
+        )
 
 
-def option(argv: list[str], name: str, default: str) -> str:
-    """The value of one option that decides the defaults of the others."""
-    found = default
-    for here, after in itertools.pairwise([*argv, ""]):
-        if here == f"--{name}":
-            found = after
-        elif here.startswith(f"--{name}="):
-            found = here.partition("=")[2]
-    return found
+def parse_known(cls: type[T], argv: list[str]) -> T:
+    """Parses only the options of `cls`, on which the defaults of the others depend."""
+    with _one_line():
+        found, _ = tyro.cli(
+            cls, args=argv, prog=_program(), return_unknown_args=True, add_help=False
+        )
+        return found
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -70,19 +63,32 @@ def run(main: Callable[[list[str]], None]) -> None:
         raise SystemExit(130) from None
 
 
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """tyro draws its errors as boxes of several lines; keeps the message itself."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            yield
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [line.strip("│| ") for line in box.getvalue().splitlines()[1:]]
+        body = itertools.takewhile(lambda line: not line or line.strip("─-╰╯+'"), lines)
+        message = " ".join(word for line in body for word in line.split())
+        # The message of a `ConfigError` says itself which field it means.
+        message = re.sub(r"^Error parsing [\w.]+: (?=\w+ = )", "", message)
+        raise _misuse(message) from None
+
+
+def _program() -> str:
+    return pathlib.Path(sys.argv[0]).name
+
+
 def _say(message: str) -> None:
-    print(f"{pathlib.Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    print(f"{_program()}: error: {message}", file=sys.stderr)
 
 
 def _misuse(message: str) -> SystemExit:
     _say(message)
     return SystemExit(2)
-
-
-def _unbox(text: str) -> str:
-    """tyro draws its errors as a box of several lines; this keeps the message itself."""
-    lines = [line.strip("│| ") for line in text.splitlines()[1:]]
-    body = itertools.takewhile(lambda line: not line or line.strip("─-╰╯+"), lines)
-    message = " ".join(word for line in body for word in line.split())
-    # A field's own message already says where it is.
-    return message.partition("Error parsing config: ")[2] or message

@@ -216,8 +216,8 @@ def from_dict(cls: type[T], values: Any) -> T:
         _require(name in hints, name, values[name], f"one of {', '.join(hints)}")
     for name in hints:
         _require(name in values, name, None, f"given in {cls.__name__}")
-    nested = {
-        name: from_dict(hint, values[name]) if dataclasses.is_dataclass(hint) else values[name]
-        for name, hint in hints.items()
-    }
+    nested = {}
+    for name, hint in hints.items():
+        is_config = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        nested[name] = from_dict(hint, values[name]) if is_config else values[name]
     return cls(**nested)

@@ -114,7 +114,10 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
     accuracy = float((labels == answered).mean())
     constant = float((labels == majority_class).mean())
     minority = labels != majority_class
-    differ, gains = int((answered != majority_class).sum()), int((minority & (answered != majority_class)).sum())
+    differ, gains = (
+        int((answered != majority_class).sum()),
+        int((minority & (answered != majority_class)).sum()),
+    )
 
     undefined: dict[str, str] = {}
     unlabelled, unanswered = _absent("label", labels), _absent("answer", answered)
@@ -143,7 +146,9 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
         "confusion": cells,
         "majority_accuracy": constant,
         "skill": score(
-            "skill", lambda: (accuracy - constant) / (1.0 - constant), unlabelled[1 - majority_class]
+            "skill",
+            lambda: (accuracy - constant) / (1.0 - constant),
+            unlabelled[1 - majority_class],
         ),
         "constant_p_value": float(scipy.stats.binomtest(gains, differ).pvalue) if differ else 1.0,
         "balanced_accuracy": score(
@@ -168,7 +173,9 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
         "roc_auc": score("roc_auc", lambda: sk.roc_auc_score(labels, logits), *unlabelled),
         "average_precision_minority": score(
             "average_precision_minority",
-            lambda: sk.average_precision_score(minority, logits if majority_class == 0 else -logits),
+            lambda: sk.average_precision_score(
+                minority, logits if majority_class == 0 else -logits
+            ),
             unlabelled[1 - majority_class],
         ),
         "brier_score": float(np.mean((p - labels) ** 2)),

@@ -1,10 +1,10 @@
 """A run on disk: its layout, atomic writes, and reading it back with every check.
 
-    config.json      config, seed, preset, package versions and device
-    history.csv      one row per epoch
-    predictions.npz  digits, labels and logits
-    checkpoint/      parameters and optimiser state (Orbax)
-    report.json, report.md, figures/*.png      rebuilt from the first three at any time
+config.json      config, seed, preset, package versions and device
+history.csv      one row per epoch
+predictions.npz  digits, labels and logits
+checkpoint/      parameters and optimiser state (Orbax)
+report.json, report.md, figures/*.png      rebuilt from the first three at any time
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import os
 import pathlib
 import platform
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -79,25 +78,20 @@ class Run:
 
 def write_atomic(path: pathlib.Path, content: bytes | str) -> None:
     """Writes a whole file or nothing: readers see the old content or the new one."""
-    data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def unwritable(path: pathlib.Path, error: OSError) -> RunError:
+    """The refusal of a folder that the system does not let us write."""
+    return RunError(f"out = {str(path)!r}: must be a folder that can be written ({error.strerror})")
 
 
 def to_json(value: Any) -> str:
@@ -117,14 +111,16 @@ def check_free(path: pathlib.Path, overwrite: bool) -> None:
             return
         replaceable = (path / CONFIG).is_file()
     except OSError as error:
-        raise RunError(f"out = {str(path)!r}: must be a folder that can be written ({error.strerror})")
+        raise unwritable(path, error) from None
     if not replaceable:
         raise RunError(
             f"out = {str(path)!r}: must be new, empty or a run folder; "
             f"it has other content and no {CONFIG}, so it is left alone"
         )
     if not overwrite:
-        raise RunError(f"out = {str(path)!r}: must be new or empty; --overwrite replaces the run there")
+        raise RunError(
+            f"out = {str(path)!r}: must be new or empty; --overwrite replaces the run there"
+        )
 
 
 def create(path: pathlib.Path, config: Config, seed: int, preset: str, overwrite: bool) -> None:
@@ -161,7 +157,7 @@ def create(path: pathlib.Path, config: Config, seed: int, preset: str, overwrite
                 entry.unlink(missing_ok=True)
         write_atomic(path / CONFIG, to_json(described))
     except OSError as error:
-        raise RunError(f"out = {str(path)!r}: must be a folder that can be written ({error.strerror})")
+        raise unwritable(path, error) from None
 
 
 def write_history(path: pathlib.Path, rows: Sequence[dict[str, float]]) -> None:
@@ -247,7 +243,9 @@ def _read_part(arrays: Any, name: str, size: int, config: Config) -> Part:
     if part.digits.min() < task.low or part.digits.max() > task.high:
         raise ValueError(f"{PREFIXES[name]}digits must lie between {task.low} and {task.high}")
     if ((part.digits.sum(axis=1) >= task.threshold) != part.labels).any():
-        raise ValueError(f"{PREFIXES[name]}labels must be 1 where the digits sum to {task.threshold}")
+        raise ValueError(
+            f"{PREFIXES[name]}labels must be 1 where the digits sum to {task.threshold}"
+        )
     if not np.isfinite(part.logits).all():
         raise ValueError(f"{PREFIXES[name]}logits must be finite")
     return part

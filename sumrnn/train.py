@@ -151,7 +151,9 @@ def epoch(
     whole = size - size % batch_size
 
     def step(state: State, rows: chex.Array) -> tuple[State, tuple[chex.Array, chex.Array]]:
-        return train_step(config, state, jax.tree.map(lambda array: array[rows], train))
+        batch = Split(train.digits[rows], train.labels[rows])
+        state, counts = train_step(config, state, batch)
+        return state, counts
 
     state, (loss, hits) = jax.lax.scan(step, state, order[:whole].reshape(-1, batch_size))
     loss, hits = loss.sum(), hits.sum()
@@ -170,4 +172,4 @@ def epoch(
 @functools.partial(jax.jit, static_argnums=0)
 def predictions(config: Config, params: model.Params, data: Splits) -> Splits:
     """The data with each split's labels replaced by the network's logits, float32 [n]."""
-    return Splits(*(predict(config, params, part.digits) for part in data))  # type: ignore
+    return Splits(*(predict(config, params, part.digits) for part in data))

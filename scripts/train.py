@@ -1,0 +1,121 @@
+"""Trains one network to say whether digits sum to at least a threshold, and reports on it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from sumrnn import command
+from sumrnn.config import Config, check_seed, preset
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """The option on which the defaults of the others depend."""
+
+    preset: str = "sheet"
+    """Task to start from, sheet (digits 0 to 9) or notebook (0 to 8); other options change it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(Preset):
+    """One run."""
+
+    seed: int = 0
+    """Seed of the run, 0 to 4294967295: digits, initial parameters, order."""
+    out: pathlib.Path | None = None
+    """Run folder to write; None: runs/PRESET-seedSEED."""
+    overwrite: bool = False
+    """Replace the run that is in the run folder."""
+    config: Config = dataclasses.field(default_factory=Config)
+
+
+def main(argv: list[str]) -> None:
+    """Trains, writes the run folder, and prints the summary of its report."""
+    name = command.parse_known(Preset, argv).preset
+    default = Arguments(preset=name, config=Config(task=preset(name)))
+    arguments = command.parse(Arguments, argv, __doc__ or "", default)
+    check_seed("seed", arguments.seed)
+    out = arguments.out or pathlib.Path("runs") / f"{name}-seed{arguments.seed}"
+
+    from sumrnn import report, runs  # Imported late, so that --help and errors are quick.
+
+    runs.check_free(out, arguments.overwrite)
+    fit(arguments.config, arguments.seed, name, out, arguments.overwrite)
+    print(report.summary(report.write(out), out))
+
+
+def fit(config: Config, seed: int, preset: str, out: pathlib.Path, overwrite: bool) -> None:
+    """Trains one network and writes everything but its report to `out`.
+
+    Raises:
+      RunError: if `out` cannot be written.
+      Diverged: if the loss is no longer a number.
+    """
+    import jax
+    import numpy as np
+
+    from sumrnn import runs, train
+
+    runs.create(out, config, seed, preset, overwrite)
+    keys = train.keys(config, seed)
+    data = train.make_data(config, keys.data)
+    state = train.init(config, keys.init)
+    history: list[dict[str, float]] = []
+    with show_progress(config.train.epochs) as show:
+        for number in range(config.train.epochs):
+            start = time.perf_counter()
+            state, metrics = train.epoch(config, state, keys.shuffle, data, np.uint32(number))
+            row = {name: float(value) for name, value in metrics._asdict().items()}
+            seconds = time.perf_counter() - start
+            history.append({"epoch": number + 1, **row, "seconds": seconds})
+            runs.write_history(out, history)
+            show(history[-1])
+            if not np.isfinite([row["loss"], row["val_loss"]]).all():
+                raise command.Diverged(
+                    f"loss = {row['loss']}, val_loss = {row['val_loss']} in epoch {number + 1}: "
+                    f"must be finite; a learning_rate below {config.train.learning_rate} may help"
+                )
+    logits = train.predictions(config, state.params, data)
+    parts = {
+        name: runs.Part(*jax.device_get((split.digits, split.labels, answer)))
+        for name, split, answer in zip(data._fields, data, logits, strict=True)
+    }
+    runs.write_predictions(out, parts)
+    runs.write_checkpoint(out, state)
+
+
+@contextlib.contextmanager
+def show_progress(epochs: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Yields a function that shows one epoch: in a live bar on a terminal, else as a line."""
+    names = ("loss", "accuracy", "val_loss", "val_accuracy")
+    if not sys.stdout.isatty():
+
+        def line(row: dict[str, float]) -> None:
+            shown = "  ".join(f"{name} {row[name]:.4f}" for name in names)
+            print(f"epoch {row['epoch']:2}/{epochs}  {shown}  {row['seconds']:.2f} s", flush=True)
+
+        yield line
+        return
+
+    from rich import progress
+
+    columns = (
+        progress.TextColumn("epoch"),
+        progress.MofNCompleteColumn(),
+        progress.BarColumn(bar_width=None),
+        *(progress.TextColumn(f"{name} {{task.fields[{name}]}}") for name in names),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("left"),
+    )
+    with progress.Progress(*columns) as bar:
+        task = bar.add_task("", total=epochs, **dict.fromkeys(names, "  -   "))  # type: ignore[arg-type]
+        yield lambda row: bar.update(task, advance=1, **{n: f"{row[n]:.4f}" for n in names})  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,241 @@
+"""What a person looks at: pure functions from arrays to figures.
+
+Classes differ in brightness and hatching as well as in hue, so that grey prints work.
+No pyplot: it keeps global state and is slow to import.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from sumrnn import metrics
+from sumrnn.config import TaskConfig
+from sumrnn.runs import Part
+from sumrnn.task import Law
+
+COLORS = ("#f4a259", "#2b59a3")
+"""Light orange for the negatives, dark blue for the positives."""
+HATCHES = ("///", "")
+INK = "#222222"
+REACH = 15
+"""Distance from the threshold up to which each sum has its own bar."""
+
+
+def _figure(columns: int = 1, height: float = 4.2) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(6.4 * columns, height), dpi=150, layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes)
+
+
+def _class_label(c: int, task: TaskConfig) -> str:
+    return f"{metrics.CLASSES[c]}: sum {'≥' if c else '<'} {task.threshold}"
+
+
+def confusion(cells: dict[str, int], task: TaskConfig, title: str) -> Figure:
+    """Heat map of the four outcomes, each with its name, count and share."""
+    figure, (ax,) = _figure(height=4.8)
+    names = (
+        (("tn", "true negatives"), ("fp", "false positives")),
+        (
+            ("fn", "false negatives"),
+            ("tp", "true positives"),
+        ),
+    )
+    counts = np.array([[cells[name] for name, _ in row] for row in names])
+    shares = counts / counts.sum()
+    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        ax.text(
+            column,
+            row,
+            f"{names[row][column][1]}\n{counts[row, column]:,}\n{share:.2%}",
+            ha="center",
+            va="center",
+            fontsize=13,
+            color="white" if share > 0.5 else INK,
+        )
+    answers = [f"sum < {task.threshold}", f"sum ≥ {task.threshold}"]
+    ax.set_xticks([0, 1], answers)
+    ax.set_yticks([0, 1], answers, rotation=90, va="center")
+    ax.set(xlabel="answer of the network", ylabel="truth", title=title)
+    ax.spines[:].set_visible(False)
+    figure.colorbar(image, format=PercentFormatter(1, 0), label="share of the series")
+    return figure
+
+
+def learning_curves(
+    history: dict[str, np.ndarray], constants: dict[str, float], title: str
+) -> Figure:
+    """Loss, and accuracy beside the constant answer's, over the epochs.
+
+    Args:
+      history: columns of history.csv.
+      constants: accuracy of the constant answer on the train and validation series.
+      title: of the figure.
+    """
+    figure, (loss, accuracy) = _figure(2)
+    epochs = history["epoch"]
+    few = "o" if len(epochs) < 10 else ""
+    for ax, name in ((loss, "loss"), (accuracy, "accuracy")):
+        ax.plot(epochs, history[name], color=COLORS[1], marker=few, label="training")
+        ax.plot(
+            epochs, history[f"val_{name}"], color="#d1495b", ls="--", marker=few, label="validation"
+        )
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    loss.set(ylabel="binary cross-entropy (nats)", yscale="log", title="Loss")
+    for split, style in (("training", "-"), ("validation", "--")):
+        accuracy.axhline(
+            constants[split],
+            color="#777777",
+            lw=1,
+            ls=style,
+            label=f"constant answer, {split}: {constants[split]:.2%}",
+        )
+    accuracy.set(ylabel="accuracy (share of series)", title="Accuracy")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    loss.legend()
+    accuracy.legend(loc="lower right")
+    figure.suptitle(title)
+    return figure
+
+
+def ranking(
+    part: Part, scores: dict[str, Any], minority: int, task: TaskConfig, title: str
+) -> Figure:
+    """ROC and precision-recall curves of the minority class, if both classes are present."""
+    import sklearn.metrics
+
+    figure, (roc, pr) = _figure(2, height=4.8)
+    is_minority = part.labels == minority
+    confidence = part.logits if minority else -part.logits
+    if scores["roc_auc"] is None:
+        for ax in (roc, pr):
+            ax.text(
+                0.5, 0.5, f"undefined:\n{scores['undefined']['roc_auc']}", ha="center", va="center"
+            )
+    else:
+        fpr, tpr, _ = sklearn.metrics.roc_curve(is_minority, confidence)
+        roc.plot(fpr, tpr, color=COLORS[1], label=f"network, area {scores['roc_auc']:.4f}")
+        precision, recall, _ = sklearn.metrics.precision_recall_curve(is_minority, confidence)
+        area = scores["average_precision_minority"]
+        pr.step(
+            recall, precision, color=COLORS[1], where="post", label=f"network, average {area:.4f}"
+        )
+        roc.plot([0, 1], [0, 1], color="#777777", ls="--", label="chance, area 0.5")
+        share = is_minority.mean()
+        pr.axhline(share, color="#777777", ls="--", label=f"chance, {share:.4f}")
+        roc.legend(loc="lower right")
+        pr.legend(loc="lower left")
+    roc.set(
+        xlabel="false positive rate (share of the majority)",
+        ylabel="true positive rate (share of the minority)",
+        title="ROC",
+    )
+    pr.set(
+        xlabel="recall (share of the minority found)",
+        ylabel="precision (share of the found that is minority)",
+        title="Precision and recall",
+    )
+    for ax in (roc, pr):
+        ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    figure.suptitle(f"{title}; minority class {_class_label(minority, task)}")
+    return figure
+
+
+def sums(observed: np.ndarray, law: Law, task: TaskConfig, title: str) -> Figure:
+    """Histogram of the sums of all series over the exact law.
+
+    Args:
+      observed: integer [n], the sums.
+      law: of one sum.
+      task: its threshold splits the classes.
+      title: of the figure.
+    """
+    figure, (ax,) = _figure()
+    counts = np.bincount(observed - law.sums[0], minlength=law.sums.size)
+    for c in (0, 1):
+        of_class = (law.sums >= task.threshold) == c
+        ax.bar(
+            law.sums[of_class],
+            counts[of_class],
+            width=1.0,
+            color=COLORS[c],
+            hatch=HATCHES[c],
+            edgecolor=INK if HATCHES[c] else COLORS[c],
+            lw=0.3,
+            label=f"{_class_label(c, task)} ({counts[of_class].sum():,} series)",
+        )
+    expected = law.probabilities * observed.size
+    ax.plot(law.sums, expected, color=INK, lw=1.2, label="expected by the exact law")
+    ax.axvline(task.threshold - 0.5, color=INK, ls="--", lw=1, label=f"threshold {task.threshold}")
+    shown = law.sums[(counts > 0) | (expected > 0.05)]
+    ax.set(
+        xlim=(shown[0] - 1.5, shown[-1] + 1.5),
+        xlabel="sum of the digits of a series",
+        ylabel="number of series per sum",
+        title=title,
+    )
+    ax.margins(y=0.28)
+    ax.legend(loc="upper left", fontsize=8, ncols=2)
+    return figure
+
+
+def errors(part: Part, task: TaskConfig, title: str) -> Figure:
+    """Error rate against the distance of the sum from the threshold, with 95 % intervals.
+
+    Sums further away than `REACH` share the outermost bins.
+    """
+    figure, (ax,) = _figure()
+    reach = REACH
+    distance = part.digits.sum(axis=1, dtype=np.int64) - task.threshold
+    wrong = metrics.answers(part.logits) != part.labels
+    binned = np.clip(distance, -reach, reach)
+    for bin_ in range(-reach, reach + 1):
+        chosen = binned == bin_
+        if not chosen.any():
+            continue
+        c = int(bin_ >= 0)
+        rate = wrong[chosen].mean()
+        low, high = metrics.interval(int(wrong[chosen].sum()), int(chosen.sum()))
+        ax.bar(bin_, rate, color=COLORS[c], hatch=HATCHES[c], edgecolor=INK, lw=0.5, width=0.8)
+        ax.plot([bin_, bin_], [low, high], color=INK, lw=1)
+        ax.annotate(
+            f"{chosen.sum():,}",
+            (bin_, high),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            rotation=90,
+            fontsize=7,
+        )
+    ax.axvline(-0.5, color=INK, ls="--", lw=1)
+    ends = {-reach: f"≤ −{reach}", reach: f"≥ {reach}"}
+    ticks = [-reach, -10, -5, 0, 5, 10, reach]
+    ax.set_xticks(ticks, [ends.get(tick, str(tick).replace("-", "−")) for tick in ticks])
+    ax.set(
+        xlim=(-reach - 1, reach + 1),
+        xlabel=f"sum of the digits minus the threshold {task.threshold}",
+        ylabel="error rate (share of the series)",
+        title=title,
+    )
+    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.margins(y=0.15)
+    ax.set_ylim(bottom=0)
+    ax.text(
+        0.01,
+        0.98,
+        "bars: observed; lines: 95 % Wilson interval; numbers: series",
+        fontsize=7,
+        transform=ax.transAxes,
+        va="top",
+    )
+    return figure

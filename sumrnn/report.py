@@ -1,0 +1,354 @@
+"""What a person reads: one run's report, built from its folder alone.
+
+`build` makes the numbers, `markdown` and `summary` the words; `write` puts them on disk.
+"""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from sumrnn import figures, metrics, runs
+from sumrnn import task as task_lib
+from sumrnn.config import to_dict
+from sumrnn.runs import Run
+
+FORMAT = 1
+SPLITS = {"train": "training", "validation": "validation", "test": "test"}
+FEW = 50
+"""Series of a class below which a share of them is too coarse to rest on."""
+SKEWED = 0.9
+"""Accuracy of the constant answer from which accuracy alone misleads."""
+
+
+def build(run: Run) -> dict[str, Any]:
+    """Every number of the report, under the names of report.json.
+
+    `task` holds the exact law; `train`, `validation` and `test` hold the counts and the
+    scores (see `metrics.counts` and `metrics.scores`) of the final network.
+    """
+    task = run.config.task
+    law = task_lib.law(task)
+    described = {
+        **{name: getattr(task, name) for name in ("length", "low", "high", "threshold")},
+        "mean_sum": law.mean,
+        "std_sum": law.std,
+        "positive_rate": law.positive_rate,
+        "majority_class": law.majority_class,
+        "minority_class": 1 - law.majority_class,
+        "majority_accuracy": law.majority_accuracy,
+    }
+    splits = {
+        name: metrics.counts(part.labels, law.positive_rate)
+        | metrics.scores(part.labels, part.logits, law.majority_class)
+        for name, part in run.parts.items()
+    }
+    return {
+        "format": FORMAT,
+        "run": {
+            "preset": run.preset,
+            "seed": run.seed,
+            "config": to_dict(run.config),
+            "versions": run.versions,
+            "device": run.device,
+            "seconds": float(run.history["seconds"].sum()),
+        },
+        "task": described,
+        **splits,
+    }
+
+
+def _percent(value: float | None, digits: int = 2) -> str:
+    return "undefined" if value is None else f"{value:.{digits}%}".replace("%", " %")
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "undefined" if value is None else f"{value:.{digits}f}"
+
+
+def _range(interval: list[float] | None) -> str:
+    if interval is None:
+        return "undefined"
+    return f"{interval[0]:.2%} to {interval[1]:.2%}".replace("%", " %")
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    rule = ("---",) + ("---:",) * (len(header) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+
+
+def _meaning(c: int, report: dict[str, Any]) -> str:
+    return f"sum {'≥' if c else '<'} {report['task']['threshold']}"
+
+
+def _score_rows(test: dict[str, Any], task: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "accuracy", _percent(test["accuracy"])
+    yield "accuracy of the constant answer", _percent(test["majority_accuracy"])
+    yield "skill: share of the constant answer's errors avoided", _percent(test["skill"])
+    yield "balanced accuracy", _percent(test["balanced_accuracy"])
+    for name in ("precision", "recall", "f1"):
+        for c, of in enumerate(metrics.CLASSES):
+            title = "F1" if name == "f1" else name
+            which = "≥" if c else "<"
+            yield f"{title}, {of} (sum {which} {task['threshold']})", _percent(test[name][of])
+    yield "Matthews correlation", _number(test["matthews_correlation"])
+    yield "area under the ROC curve", _number(test["roc_auc"])
+    minority = metrics.CLASSES[task["minority_class"]]
+    yield (
+        f"average precision, {minority} (the minority)",
+        _number(test["average_precision_minority"]),
+    )
+    yield "Brier score (0 is best)", f"{test['brier_score']:.5f}"
+
+
+def discussion(report: dict[str, Any]) -> str:
+    """Whether accuracy is valid for this run, argued from its own numbers."""
+    task, test = report["task"], report["test"]
+    major, minor = task["majority_class"], task["minority_class"]
+    minor_name, major_name = metrics.CLASSES[minor], metrics.CLASSES[major]
+    minor_count, size = test[f"{minor_name}s"], test["size"]
+    ratio = task["majority_accuracy"] / max(1.0 - task["majority_accuracy"], 1e-300)
+    says = []
+
+    skewed = task["majority_accuracy"] >= SKEWED
+    if task["majority_accuracy"] == 1.0:
+        says.append("**The law leaves only one class**, so that there is nothing to tell apart.")
+    elif skewed:
+        says.append(
+            f"**Accuracy misleads here.** With digits {task['low']} to {task['high']}, "
+            f"{_percent(task['positive_rate'])} of all series reach {task['threshold']}: "
+            f"{ratio:.3g} {major_name}s for every {minor_name}. A constant answer that never "
+            f"looks at the digits scores {_percent(test['majority_accuracy'])} on this test set."
+        )
+    else:
+        says.append(
+            f"**Accuracy is a fair first measure here.** With digits {task['low']} to "
+            f"{task['high']}, {_percent(task['positive_rate'])} of all series reach "
+            f"{task['threshold']}, and a constant answer scores only "
+            f"{_percent(test['majority_accuracy'])} on this test set."
+        )
+
+    points = 100 * (test["accuracy"] - test["majority_accuracy"])
+    p_value = test["constant_p_value"]
+    if points <= 0:
+        verdict = "does not beat the constant answer"
+    elif p_value < 0.05:
+        verdict = (
+            f"beats the constant answer by {points:.2f} points (McNemar's exact p = {p_value:.2g})"
+        )
+    else:
+        verdict = (
+            f"is {points:.2f} points above the constant answer, which chance could explain "
+            f"(McNemar's exact p = {p_value:.2g})"
+        )
+    avoided = (
+        f" Read as skill, it avoids {_percent(test['skill'], 1)} of the constant answer's errors."
+        if test["skill"] is not None and points > 0
+        else ""
+    )
+    says.append(f"The network's {_percent(test['accuracy'])} {verdict}.{avoided}")
+
+    minor_recall, major_recall = test["recall"][minor_name], test["recall"][major_name]
+    if minor_recall is None or major_recall is None:
+        says.append(
+            f"The test set has {test['negatives']} negatives and {test['positives']} positives; "
+            "with a class absent, every score that compares the classes is undefined."
+        )
+        return "\n\n".join(says)
+    missed = test["confusion"]["fp" if minor == 0 else "fn"]
+    wrongly = test["confusion"]["fn" if minor == 0 else "fp"]
+    says.append(
+        f"By class: of {minor_count:,} {minor_name}s ({_meaning(minor, report)}) it misses {missed}, "
+        f"an error rate of {_percent(1 - minor_recall, 1)}; of {size - minor_count:,} "
+        f"{major_name}s it misses {wrongly}, {_percent(1 - major_recall, 2)}. "
+        f"Balanced accuracy, which weighs both classes alike, is "
+        f"{_percent(test['balanced_accuracy'])}."
+    )
+    if not skewed:
+        says.append(
+            "Read accuracy with its interval; balanced accuracy and the Matthews correlation "
+            f"({_number(test['matthews_correlation'])}) should agree with it."
+        )
+    elif minor_count < FEW:
+        says.append(
+            f"But {minor_count} {minor_name}s are few: the 95 % interval of their recall runs "
+            f"from {_range(test['recall_interval'][minor_name])}, and one series more or less "
+            f"moves balanced accuracy by {50 / minor_count:.1f} points. Read the confusion matrix "
+            f"and the average precision of the minority "
+            f"({_number(test['average_precision_minority'])}), and trust no single seed: only "
+            "several seeds, or more test series, can rank networks on this task."
+        )
+    else:
+        says.append(
+            f"With {minor_count} {minor_name}s the scores by class are usable: the 95 % interval "
+            f"of their recall runs from {_range(test['recall_interval'][minor_name])}. Read "
+            f"balanced accuracy, the Matthews correlation "
+            f"({_number(test['matthews_correlation'])}) and the recall of the {minor_name}s "
+            "instead of accuracy."
+        )
+    if test["p_value"] < 0.05:
+        says.append(
+            f"This test set is itself unusual: {test['positives']:,} positives of {size:,}, where "
+            f"the law expects {test['expected_positives']:.1f} (two-sided binomial "
+            f"p = {test['p_value']:.2g})."
+        )
+    return "\n\n".join(says)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """report.md."""
+    run, task, test = report["run"], report["task"], report["test"]
+    config = run["config"]
+    network = f"{config['model']['cells']} LSTM cells"
+    cells = test["confusion"]
+    accuracies = [
+        (
+            title,
+            f"{report[name]['size']:,}",
+            _percent(report[name]["accuracy"]),
+            _range(report[name]["accuracy_interval"]),
+            _percent(report[name]["majority_accuracy"]),
+        )
+        for name, title in SPLITS.items()
+    ]
+    counts = [
+        (
+            title,
+            f"{part['negatives']:,} ({_percent(part['negative_share'])})",
+            f"{part['positives']:,} ({_percent(part['positive_share'])})",
+            f"{part['expected_negatives']:,.1f}",
+            f"{part['expected_positives']:,.1f}",
+            f"{part['p_value']:.2g}",
+        )
+        for name, title in SPLITS.items()
+        for part in [report[name]]
+    ]
+    exact = (
+        "exact law",
+        _percent(1 - task["positive_rate"], 4),
+        _percent(task["positive_rate"], 4),
+        *("", "", ""),
+    )
+    undefined = [
+        f"* `{name}.{score}`: {reason}"
+        for name in SPLITS
+        for score, reason in report[name]["undefined"].items()
+    ]
+    sections = [
+        f"# Run {run['preset']}, seed {run['seed']}",
+        f"{network} read {task['length']} digits from {task['low']} to {task['high']} and say "
+        f"whether their sum reaches {task['threshold']}. {config['train']['epochs']} epochs in "
+        f"batches of {config['train']['batch_size']}, {run['seconds']:.0f} s on "
+        f"{run['device']['kind']} with jax {run['versions']['jax']}.",
+        "## Accuracy of the final network",
+        _table(
+            ("series", "number", "accuracy", "95 % interval (Wilson)", "constant answer"),
+            accuracies,
+        ),
+        "## Classes",
+        f"Negative: sum < {task['threshold']}; positive: sum ≥ {task['threshold']}. The sum has mean "
+        f"{task['mean_sum']:.6g} and standard deviation {task['std_sum']:.4g}; p is that of a "
+        "two-sided binomial test of the counts against the exact law.",
+        _table(
+            ("series", "negative", "positive", "expected negative", "expected positive", "p"),
+            [*counts, exact],
+        ),
+        "## Scores on the test series",
+        _table(
+            ("truth", f"answer: sum < {task['threshold']}", f"answer: sum ≥ {task['threshold']}"),
+            [
+                (_meaning(0, report), f"TN {cells['tn']:,}", f"FP {cells['fp']:,}"),
+                (_meaning(1, report), f"FN {cells['fn']:,}", f"TP {cells['tp']:,}"),
+            ],
+        ),
+        _table(("score", "value"), list(_score_rows(test, task))),
+        *(["Undefined scores:", "\n".join(undefined)] if undefined else []),
+        "## Is accuracy valid here?",
+        discussion(report),
+        "## Figures",
+        "\n".join(f"![{name}]({runs.FIGURES}/{name}.png)\n" for name in FIGURES),
+    ]
+    return "\n\n".join(sections).rstrip() + "\n"
+
+
+def summary(report: dict[str, Any], path: pathlib.Path) -> str:
+    """What the scripts print at the end."""
+    test, task = report["test"], report["task"]
+    cells = test["confusion"]
+    low, high = f"sum < {task['threshold']}", f"sum ≥ {task['threshold']}"
+    width = max(len(high), *(len(f"FN {n:,}") for n in cells.values()))
+    return "\n".join(
+        [
+            "",
+            f"test accuracy      {_percent(test['accuracy'])}"
+            f"   (95 % interval {_range(test['accuracy_interval'])}, {test['size']:,} series)",
+            f"constant answer    {_percent(test['majority_accuracy'])}"
+            f"   (always {_meaning(task['majority_class'], report)}; "
+            f"by the law {_percent(task['majority_accuracy'], 4)})",
+            f"balanced accuracy  {_percent(test['balanced_accuracy'])}",
+            "",
+            f"confusion matrix   {'answer: ' + low:>{width + 8}}   {high:>{width}}",
+            f"truth: {low:<11} {'TN ' + format(cells['tn'], ','):>{width + 8}}"
+            f"   {'FP ' + format(cells['fp'], ','):>{width}}",
+            f"       {high:<11} {'FN ' + format(cells['fn'], ','):>{width + 8}}"
+            f"   {'TP ' + format(cells['tp'], ','):>{width}}",
+            "",
+            f"report             {path / runs.REPORT_MD}",
+        ]
+    )
+
+
+FIGURES = ("confusion", "learning", "ranking", "sums", "errors")
+
+
+def draw(run: Run, report: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a run, by the names in `FIGURES`."""
+    task, test = run.config.task, run.parts["test"]
+    law = task_lib.law(task)
+    title = f"{run.preset}, seed {run.seed}"
+    on_test = f"{title}: {report['test']['size']:,} test series"
+    constants = {
+        SPLITS[name]: report[name]["majority_accuracy"] for name in ("train", "validation")
+    }
+    observed = np.concatenate(
+        [part.digits.sum(axis=1, dtype=np.int64) for part in run.parts.values()]
+    )
+    return {
+        "confusion": figures.confusion(report["test"]["confusion"], task, on_test),
+        "learning": figures.learning_curves(run.history, constants, title),
+        "ranking": figures.ranking(test, report["test"], 1 - law.majority_class, task, on_test),
+        "sums": figures.sums(observed, law, task, f"{title}: all {observed.size:,} series"),
+        "errors": figures.errors(test, task, on_test),
+    }
+
+
+def write(path: pathlib.Path) -> dict[str, Any]:
+    """Rebuilds report.json, report.md and the figures of the run in `path`.
+
+    Returns:
+      The numbers, as from `build`.
+
+    Raises:
+      RunError: if the folder holds no finished run or cannot be written.
+    """
+    run = runs.load(path)
+    report = build(run)
+    files: dict[str, bytes | str] = {
+        runs.REPORT_JSON: runs.to_json(report),
+        runs.REPORT_MD: markdown(report),
+    }
+    for name, figure in draw(run, report).items():
+        png = io.BytesIO()
+        figure.savefig(png, format="png", metadata={"Software": None})
+        files[f"{runs.FIGURES}/{name}.png"] = png.getvalue()
+    try:
+        (path / runs.FIGURES).mkdir(exist_ok=True)
+        for name, content in files.items():
+            runs.write_atomic(path / name, content)
+    except OSError as error:
+        raise runs.unwritable(path, error) from None
+    return report
