@@ -1,0 +1,134 @@
+import json
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from sumrnn import config as config_lib
+from sumrnn.config import (
+    MAX_SEED,
+    PRESETS,
+    Config,
+    ConfigError,
+    ModelConfig,
+    TaskConfig,
+    TrainConfig,
+)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_split_as_in_the_exercise(name: str) -> None:
+    task = config_lib.preset(name)
+    assert (task.train_size, task.validation_size, task.test_size) == (7_200, 800, 2_000)
+    assert (task.length, task.low, task.threshold) == (30, 0, 100)
+    assert task.high == {"sheet": 9, "notebook": 8}[name]
+
+
+def test_defaults_are_the_exercise() -> None:
+    config = Config()
+    assert config.task == PRESETS["sheet"]
+    assert config.model.cells == 200
+    train = config.train
+    assert (train.epochs, train.batch_size, train.learning_rate) == (60, 50, 1e-3)
+    assert (train.beta1, train.beta2, train.epsilon) == (0.9, 0.999, 1e-8)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    low = draw(st.integers(0, 255))
+    high = draw(st.integers(low, 255))
+    length = draw(st.integers(1, 50))
+    task = TaskConfig(
+        size=draw(st.integers(20, 10_000)),
+        length=length,
+        low=low,
+        high=high,
+        threshold=draw(st.integers(length * low, length * high)),
+        test_fraction=draw(st.floats(0.1, 0.5)),
+        validation_fraction=draw(st.floats(0.1, 0.5)),
+    )
+    seeds = st.none() | st.integers(0, MAX_SEED)
+    return Config(
+        task,
+        ModelConfig(draw(st.integers(1, 300)), draw(st.sampled_from(["keras", "flax"]))),
+        TrainConfig(batch_size=draw(st.integers(1, task.train_size))),
+        *(draw(seeds) for _ in range(3)),
+    )
+
+
+@hypothesis.given(configs())
+def test_json_there_and_back(config: Config) -> None:
+    text = json.dumps(config_lib.to_dict(config))
+    assert config_lib.from_dict(Config, json.loads(text)) == config
+
+
+@hypothesis.given(configs())
+def test_every_series_is_in_one_split(config: Config) -> None:
+    task = config.task
+    sizes = (task.train_size, task.validation_size, task.test_size)
+    assert sum(sizes) == task.size
+    assert min(sizes) >= 1
+
+
+@pytest.mark.parametrize(
+    ("cls", "field", "value"),
+    [
+        (TaskConfig, "size", -1),
+        (TaskConfig, "size", 3),
+        (TaskConfig, "size", 10**9),
+        (TaskConfig, "size", 100.0),
+        (TaskConfig, "size", True),
+        (TaskConfig, "length", 0),
+        (TaskConfig, "low", -1),
+        (TaskConfig, "low", 10),
+        (TaskConfig, "high", 256),
+        (TaskConfig, "threshold", 271),
+        (TaskConfig, "threshold", -1),
+        (TaskConfig, "test_fraction", 0.0),
+        (TaskConfig, "test_fraction", 1.0),
+        (TaskConfig, "validation_fraction", float("nan")),
+        (TaskConfig, "validation_fraction", "0.1"),
+        (ModelConfig, "cells", 0),
+        (ModelConfig, "initializer", "torch"),
+        (TrainConfig, "epochs", 0),
+        (TrainConfig, "batch_size", -50),
+        (TrainConfig, "learning_rate", 0.0),
+        (TrainConfig, "learning_rate", float("inf")),
+        (TrainConfig, "beta1", 1.0),
+        (TrainConfig, "beta2", -0.1),
+        (TrainConfig, "epsilon", 0.0),
+        (Config, "data_seed", -1),
+        (Config, "init_seed", MAX_SEED + 1),
+        (Config, "shuffle_seed", 1.5),
+    ],
+)
+def test_impossible_values_are_named(cls: type[Any], field: str, value: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        cls(**{field: value})
+    message = str(caught.value)
+    assert "\n" not in message
+    # low > high may be told from either end.
+    assert message.startswith(f"{field} = {value!r}: must be ") or (field, value) == ("low", 10)
+    assert field in message
+
+
+def test_batch_must_fit_the_training_series() -> None:
+    Config(train=TrainConfig(batch_size=7_200))
+    with pytest.raises(ConfigError, match=r"batch_size = 7201: must be between 1 and 7200"):
+        Config(train=TrainConfig(batch_size=7_201))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "colour = 1: must be one of task, "),
+        ({"task": 3}, "TaskConfig = 3: must be an object"),
+        ({"task": {}}, "size = None: must be given in TaskConfig"),
+        ({"data_seed": "1"}, "data_seed = '1': must be an integer"),
+    ],
+)
+def test_foreign_json_is_refused(change: dict[str, Any], message: str) -> None:
+    values = config_lib.to_dict(Config()) | change
+    with pytest.raises(ConfigError, match=message):
+        config_lib.from_dict(Config, values)

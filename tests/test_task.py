@@ -1,0 +1,143 @@
+import math
+from fractions import Fraction
+
+import chex
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+from sumrnn import task as task_lib
+from sumrnn.config import PRESETS, TaskConfig
+
+ODD = TaskConfig(size=37, length=7, low=3, high=11, threshold=50)
+
+
+@st.composite
+def tasks(draw: st.DrawFn) -> TaskConfig:
+    low = draw(st.integers(0, 255))
+    high = draw(st.integers(low, min(255, low + 12)))
+    length = draw(st.integers(1, 12))
+    threshold = draw(st.integers(length * low, length * high))
+    return TaskConfig(size=40, length=length, low=low, high=high, threshold=threshold)
+
+
+class GenerateTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    def test_shapes_and_types(self) -> None:
+        generate = self.variant(lambda key: task_lib.generate(key, ODD))
+        data = generate(jax.random.key(0))
+        chex.assert_shape(data.digits, (37, 7))
+        chex.assert_shape(data.labels, (37,))
+        chex.assert_type([data.digits, data.labels], np.uint8)
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_the_key_decides_everything(self) -> None:
+        generate = self.variant(lambda key: task_lib.generate(key, ODD))
+        first, again, other = (generate(jax.random.key(seed)) for seed in (1, 1, 2))
+        chex.assert_trees_all_equal(first, again)
+        assert (first.digits != other.digits).any()
+
+
+@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.given(tasks(), st.integers(0, 2**32 - 1))
+def test_labels_are_plain_sums_within_inclusive_bounds(task: TaskConfig, seed: int) -> None:
+    digits, labels = map(np.asarray, task_lib.generate(jax.random.key(seed), task))
+    assert digits.min() >= task.low
+    assert digits.max() <= task.high
+    for series, label in zip(digits.tolist(), labels.tolist(), strict=True):
+        assert label == (sum(series) >= task.threshold)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 9), (0, 8), (2, 3), (0, 255)])
+def test_digits_are_uniform_with_both_bounds(low: int, high: int) -> None:
+    length = 30
+    task = TaskConfig(size=5_000, length=length, low=low, high=high, threshold=length * high)
+    digits = np.asarray(task_lib.generate(jax.random.key(3), task).digits)
+    counts = np.bincount(digits.ravel(), minlength=high + 1)[low:]
+    assert counts.size == high - low + 1
+    assert counts.min() > 0
+    assert scipy.stats.chisquare(counts).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        lambda digits: (digits[:, :-1], digits[:, 1:]),
+        lambda digits: (digits[:-1], digits[1:]),
+        lambda digits: (digits[:, 0], digits[:, -1]),
+    ],
+    ids=["next in the series", "same place in the next series", "first and last"],
+)
+def test_digits_are_independent(pair) -> None:  # type: ignore[no-untyped-def]
+    digits = np.asarray(task_lib.generate(jax.random.key(4), TaskConfig()).digits)
+    here, there = (part.ravel().astype(int) for part in pair(digits))
+    table = np.bincount(10 * here + there, minlength=100).reshape(10, 10)
+    assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
+
+
+def test_splits_are_disjoint_and_in_order() -> None:
+    task = TaskConfig(size=103, test_fraction=0.31, validation_fraction=0.17)
+    data = task_lib.generate(jax.random.key(0), task)
+    # Rows that tell themselves apart, so that a row used twice would be seen.
+    rows = np.zeros((103, 30), np.uint8)
+    rows[:, 0] = np.arange(103)
+    splits = task_lib.split(data._replace(digits=rows), task)
+    assert [len(part.digits) for part in splits] == [59, 12, 32]
+    np.testing.assert_array_equal(np.concatenate([p.digits for p in splits])[:, 0], range(103))
+    np.testing.assert_array_equal(np.concatenate([p.labels for p in splits]), data.labels)
+
+
+def exact_law(task: TaskConfig) -> dict[int, Fraction]:
+    """The oracle: rational arithmetic, digit by digit."""
+    span = task.high - task.low + 1
+    law = {0: Fraction(1)}
+    for _ in range(task.length):
+        following: dict[int, Fraction] = {}
+        for total, probability in law.items():
+            for digit in range(task.low, task.high + 1):
+                following.setdefault(total + digit, Fraction(0))
+                following[total + digit] += probability / span
+        law = following
+    return law
+
+
+def assert_law_is_exact(task: TaskConfig) -> None:
+    expected = exact_law(task)
+    law = task_lib.law(task)
+    assert law.sums.tolist() == sorted(expected)
+    for total, probability in zip(law.sums.tolist(), law.probabilities.tolist(), strict=True):
+        assert probability == pytest.approx(float(expected[total]), rel=1e-12, abs=0)
+    positive = sum((p for total, p in expected.items() if total >= task.threshold), Fraction(0))
+    assert law.positive_rate == pytest.approx(float(positive), rel=1e-12, abs=0)
+    assert law.majority_accuracy == pytest.approx(float(max(positive, 1 - positive)), abs=1e-12)
+    assert law.mean == pytest.approx(task.length * (task.low + task.high) / 2, rel=1e-12)
+    span = task.high - task.low + 1
+    assert law.std == pytest.approx(math.sqrt(task.length * (span**2 - 1) / 12), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_law_of_the_presets_is_exact(name: str) -> None:
+    assert_law_is_exact(PRESETS[name])
+
+
+@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.given(tasks())
+def test_law_is_exact(task: TaskConfig) -> None:
+    assert_law_is_exact(task)
+
+
+def test_law_of_the_presets_in_numbers() -> None:
+    sheet, notebook = (task_lib.law(PRESETS[name]) for name in ("sheet", "notebook"))
+    assert sheet.positive_rate == pytest.approx(0.988250429042, abs=1e-12)
+    assert notebook.positive_rate == pytest.approx(0.926136211979, abs=1e-12)
+    assert (sheet.majority_class, notebook.majority_class) == (1, 1)
+
+
+def test_data_follow_the_law() -> None:
+    task = TaskConfig(size=50_000)
+    labels = np.asarray(task_lib.generate(jax.random.key(5), task).labels)
+    rate = task_lib.law(task).positive_rate
+    assert scipy.stats.binomtest(int(labels.sum()), labels.size, rate).pvalue > 1e-3
