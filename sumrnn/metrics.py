@@ -109,7 +109,8 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
 
     if not np.isfinite(logits).all():
         raise ValueError("logits must be finite")
-    labels, answered, p = labels.astype(np.int64), answers(logits), probabilities(logits)
+    labels, exact = labels.astype(np.int64), logits.astype(np.float64)
+    answered, p = answers(logits), probabilities(logits)
     cells = confusion(labels, answered)
     accuracy = float((labels == answered).mean())
     constant = float((labels == majority_class).mean())
@@ -179,6 +180,6 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
             unlabelled[1 - majority_class],
         ),
         "brier_score": float(np.mean((p - labels) ** 2)),
-        "log_loss": float(np.logaddexp(0.0, np.where(labels == 1, -logits, logits)).mean()),
+        "log_loss": float(np.logaddexp(0.0, np.where(labels == 1, -exact, exact)).mean()),
         "undefined": undefined,
     }

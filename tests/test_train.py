@@ -42,7 +42,9 @@ def test_each_purpose_and_each_seed_has_its_own_key() -> None:
     assert len(set(bits)) == len(bits) == 60
 
 
-@pytest.mark.parametrize(("index", "name"), enumerate(["data_seed", "init_seed", "shuffle_seed"]))
+@pytest.mark.parametrize(
+    ("index", "name"), [(0, "data_seed"), (1, "init_seed"), (2, "shuffle_seed")]
+)
 def test_a_pinned_seed_replaces_its_own_key_only(index: int, name: str) -> None:
     pinned = key_bits(train.keys(Config(**{name: 99}), 5))  # type: ignore[arg-type]
     plain, other = key_bits(train.keys(Config(), 5)), key_bits(train.keys(Config(), 99))
@@ -108,14 +110,18 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
     def note(config: Config, state: train.State, batch: Split) -> Any:
         places, used = state.params, state.opt_state
         rows = batch.digits[:, 0]
-        places = places.at[rows].add(used + jnp.arange(1, rows.size + 1))
+        places = places.at[rows].add(used + jnp.arange(1, rows.size + 1, dtype=jnp.int32))
         return train.State(places, used + rows.size), (jnp.float32(0), jnp.int32(0))
 
     monkeypatch.setattr(train, "train_step", note)
     monkeypatch.setattr(train, "predict", lambda config, params, digits: jnp.zeros(len(digits)))
     keys, data, _ = setup(config)
     # The first digit tells the series apart.
-    rows = jnp.zeros((size, config.task.length), jnp.uint8).at[:, 0].set(jnp.arange(size))
+    rows = (
+        jnp.zeros((size, config.task.length), jnp.uint8)
+        .at[:, 0]
+        .set(jnp.arange(size, dtype=jnp.uint8))
+    )
     data = data._replace(train=data.train._replace(digits=rows))
 
     orders = []

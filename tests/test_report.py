@@ -1,0 +1,128 @@
+import dataclasses
+import json
+import pathlib
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sumrnn import report, runs
+from sumrnn import task as task_lib
+from sumrnn.config import PRESETS, Config, TaskConfig
+from sumrnn.runs import Part, Run
+
+
+def make_run(task: TaskConfig, wrong: int = 4, seed: int = 0) -> Run:
+    """A run whose network errs on the `wrong` series nearest to the threshold."""
+    rng = np.random.default_rng(seed)
+    parts = {}
+    for name, size in (
+        ("train", task.train_size),
+        ("validation", task.validation_size),
+        ("test", task.test_size),
+    ):
+        digits = rng.integers(task.low, task.high + 1, (size, task.length)).astype(np.uint8)
+        margin = digits.sum(axis=1, dtype=np.int64) - task.threshold + 0.5
+        logits = margin.astype(np.float32) / 4
+        nearest = np.argsort(np.abs(margin), kind="stable")[:wrong]
+        logits[nearest] *= -1
+        parts[name] = Part(digits, (margin > 0).astype(np.uint8), logits)
+    config = Config(task)
+    epochs = np.arange(1, config.train.epochs + 1)
+    history = {"epoch": epochs, "seconds": np.ones(len(epochs))} | {
+        name: 1 / epochs for name in ("loss", "val_loss", "accuracy", "val_accuracy")
+    }
+    return Run(config, seed, "sheet", {"jax": "0"}, {"kind": "cpu"}, history, parts)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_names_and_numbers(name: str) -> None:
+    run = make_run(PRESETS[name])
+    built = json.loads(runs.to_json(report.build(run)))
+    test, part = built["test"], run.parts["test"]
+    assert test["accuracy"] == pytest.approx(1 - 4 / 2_000)
+    assert set(test["confusion"]) == {"tn", "fp", "fn", "tp"}
+    assert sum(test["confusion"].values()) == test["size"] == 2_000
+    assert test["majority_accuracy"] == pytest.approx(part.labels.mean())
+    assert built["task"]["positive_rate"] == task_lib.law(PRESETS[name]).positive_rate
+    assert test["expected_positives"] == pytest.approx(2_000 * built["task"]["positive_rate"])
+    for split in ("train", "validation"):
+        assert built[split]["size"] == len(run.parts[split].labels)
+
+
+def text_of(task: TaskConfig, wrong: int = 4) -> str:
+    return report.discussion(report.build(make_run(task, wrong)))
+
+
+def test_the_discussion_is_written_from_the_numbers() -> None:
+    sheet, notebook = text_of(PRESETS["sheet"]), text_of(PRESETS["notebook"])
+    assert "98.83 %" in sheet
+    assert "trust no single seed" in sheet
+    assert "92.61 %" in notebook
+    assert "scores by class are usable" in notebook
+    even = text_of(TaskConfig(threshold=135))
+    assert "fair first measure" in even
+    assert "misleads" not in even
+    assert "does not beat the constant answer" in text_of(PRESETS["sheet"], wrong=100)
+    assert "which chance could explain" in text_of(PRESETS["sheet"], wrong=23)
+
+
+def test_the_minority_may_be_the_positives() -> None:
+    rare = report.build(make_run(TaskConfig(threshold=160)))
+    assert (rare["task"]["majority_class"], rare["task"]["minority_class"]) == (0, 1)
+    assert "average precision, positive (the minority)" in report.markdown(rare)
+    assert "negatives for every positive" in report.discussion(rare)
+
+
+@pytest.mark.parametrize("threshold", [0, 100, 270])
+def test_every_report_can_be_written_and_drawn(threshold: int) -> None:
+    """Also where a class is absent, without a warning."""
+    run = make_run(TaskConfig(threshold=threshold), wrong=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        built = report.build(run)
+        text = report.markdown(built)
+        drawn = report.draw(run, built)
+        for figure in drawn.values():
+            figure.canvas.draw()
+    assert set(drawn) == set(report.FIGURES)
+    runs.to_json(built)
+    assert "nan" not in text.lower().split()
+    if threshold != 100:
+        assert built["test"]["balanced_accuracy"] is None
+        assert "* `test.balanced_accuracy`: no label is" in text
+        assert "with a class absent" in report.discussion(built)
+
+
+def text_boxes_outside(figure: Any) -> list[str]:
+    figure.canvas.draw()
+    frame = figure.bbox.padded(1)
+    outside = []
+    for text in figure.findobj(lambda artist: hasattr(artist, "get_text")):
+        box = text.get_window_extent()
+        corners_in = frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
+        if text.get_visible() and text.get_text() and not corners_in:
+            outside.append(text.get_text())
+    return outside
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_text_is_clipped(name: str) -> None:
+    run = make_run(PRESETS[name])
+    for figure in report.draw(run, report.build(run)).values():
+        assert text_boxes_outside(figure) == []
+
+
+def test_the_summary_has_what_matters(tmp_path: pathlib.Path) -> None:
+    built = report.build(make_run(PRESETS["sheet"]))
+    text = report.summary(built, tmp_path)
+    cells = built["test"]["confusion"]
+    for shown in ("99.80 %", "98.8250 %", f"TN {cells['tn']}", f"TP {cells['tp']:,}", "report.md"):
+        assert shown in text
+
+
+def test_a_changed_seed_changes_the_report() -> None:
+    first, second = (report.build(make_run(PRESETS["sheet"], seed=seed)) for seed in (0, 1))
+    assert first["test"] != second["test"]
+    assert dataclasses.asdict(make_run(PRESETS["sheet"]).config) == first["run"]["config"]

@@ -1,0 +1,181 @@
+import json
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from sumrnn import runs, train
+from sumrnn.runs import RunError
+from tests.conftest import SMALL
+
+Trained = tuple[pathlib.Path, "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def copy(trained: Trained, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A finished run that may be damaged."""
+    return pathlib.Path(shutil.copytree(trained[0], tmp_path / "run"))
+
+
+def test_atomic_write_replaces_or_leaves_alone(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    runs.write_atomic(path, "old")
+    runs.write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        runs.write_atomic(path, "newer")
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_comes_back_as_it_was(copy: pathlib.Path) -> None:
+    run = runs.load(copy)
+    assert (run.config, run.seed, run.preset) == (SMALL, 7, "sheet")
+    keys = train.keys(SMALL, 7)
+    data, state = train.make_data(SMALL, keys.data), train.init(SMALL, keys.init)
+    for number in range(SMALL.train.epochs):
+        state, metrics = train.epoch(SMALL, state, keys.shuffle, data, np.uint32(number))
+        for name, value in metrics._asdict().items():
+            assert np.float32(run.history[name][number]) == np.float32(value)
+    logits = train.predictions(SMALL, state.params, data)
+    for part, split, answer in zip(run.parts.values(), data, logits, strict=True):
+        for found, made in zip(vars(part).values(), (*split, answer), strict=True):
+            np.testing.assert_array_equal(found, made)
+
+
+def test_the_checkpoint_holds_the_final_state(trained: Trained) -> None:
+    import orbax.checkpoint as ocp
+
+    keys = train.keys(SMALL, 7)
+    data, state = train.make_data(SMALL, keys.data), train.init(SMALL, keys.init)
+    with ocp.StandardCheckpointer() as checkpointer:
+        found = checkpointer.restore(trained[0] / runs.CHECKPOINT, state)
+    for number in range(SMALL.train.epochs):
+        state, _ = train.epoch(SMALL, state, keys.shuffle, data, np.uint32(number))
+    chex.assert_trees_all_equal(found, state)
+
+
+def test_the_same_arrays_give_the_same_bytes(tmp_path: pathlib.Path, trained: Trained) -> None:
+    parts = runs.load(trained[0]).parts
+    runs.write_predictions(tmp_path, parts)
+    again, first = tmp_path / runs.PREDICTIONS, trained[0] / runs.PREDICTIONS
+    assert again.read_bytes() == first.read_bytes()
+
+
+def rewrite(name: str, change: Callable[[str], str]) -> Callable[[pathlib.Path], None]:
+    def damage(path: pathlib.Path) -> None:
+        (path / name).write_text(change((path / name).read_text()))
+
+    return damage
+
+
+def change_arrays(
+    **changes: Callable[[np.ndarray], np.ndarray | None],
+) -> Callable[[pathlib.Path], None]:
+    def damage(path: pathlib.Path) -> None:
+        with np.load(path / runs.PREDICTIONS) as file:
+            arrays = dict(file)
+        for name, change in changes.items():
+            value = change(arrays.pop(name))
+            if value is not None:
+                arrays[name] = value
+        np.savez(path / runs.PREDICTIONS, **arrays)
+
+    return damage
+
+
+def truncate(name: str) -> Callable[[pathlib.Path], None]:
+    def damage(path: pathlib.Path) -> None:
+        data = (path / name).read_bytes()
+        (path / name).write_bytes(data[: len(data) // 2])
+
+    return damage
+
+
+DAMAGES: dict[str, tuple[Callable[[pathlib.Path], None], str]] = {
+    "no config": (lambda p: (p / runs.CONFIG).unlink(), r"config\.json: missing"),
+    "no history": (lambda p: (p / runs.HISTORY).unlink(), r"history\.csv: missing"),
+    "no predictions": (lambda p: (p / runs.PREDICTIONS).unlink(), r"predictions\.npz: missing"),
+    "half a config": (truncate(runs.CONFIG), r"config\.json: damaged"),
+    "half a history": (truncate(runs.HISTORY), r"history\.csv: damaged"),
+    "half the predictions": (truncate(runs.PREDICTIONS), r"predictions\.npz: damaged"),
+    "empty config": (rewrite(runs.CONFIG, lambda text: ""), r"config\.json: damaged"),
+    "list for config": (rewrite(runs.CONFIG, lambda text: "[]"), r"config\.json: damaged"),
+    "other format": (
+        rewrite(runs.CONFIG, lambda text: text.replace('"format": 1', '"format": 2')),
+        r"config\.json: damaged \(must be an object with format = 1\)",
+    ),
+    "impossible config": (
+        rewrite(runs.CONFIG, lambda text: text.replace('"length": 5', '"length": -5')),
+        r"config\.json: damaged \(length = -5: must be at least 1\)",
+    ),
+    "unfinished history": (
+        rewrite(runs.HISTORY, lambda text: "\n".join(text.splitlines()[:-1])),
+        r"history\.csv: damaged \(1 of 2 epochs; the run did not finish\)",
+    ),
+    "words in the history": (
+        rewrite(runs.HISTORY, lambda text: text.replace("1,", "one,", 1)),
+        r"history\.csv: damaged",
+    ),
+    "pickle in the predictions": (
+        change_arrays(logits=lambda a: np.array([object()] * len(a))),
+        r"predictions\.npz: damaged",
+    ),
+    "array missing": (change_arrays(train_labels=lambda a: None), "train_labels"),
+    "wrong shape": (change_arrays(logits=lambda a: a[:-1]), r"logits must be float32 \[40\]"),
+    "wrong type": (change_arrays(digits=lambda a: a.astype(float)), "digits must be uint8"),
+    "wrong digits": (change_arrays(digits=lambda a: a + np.uint8(4)), "between 0 and 3"),
+    "wrong labels": (change_arrays(labels=lambda a: 1 - a), "labels must be 1 where"),
+    "not a number": (change_arrays(logits=lambda a: a * np.float32("nan")), "must be finite"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_run_is_refused_in_one_line(name: str, copy: pathlib.Path) -> None:
+    damage, message = DAMAGES[name]
+    damage(copy)
+    with pytest.raises(RunError, match=message) as caught:
+        runs.load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_only_runs_are_overwritten_and_only_when_asked(tmp_path: pathlib.Path) -> None:
+    new, empty, foreign, run, file = (tmp_path / name for name in ("new", "empty", "f", "run", "x"))
+    empty.mkdir()
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    run.mkdir()
+    (run / runs.CONFIG).write_text("{}")
+    file.write_text("a file")
+    for free in (new, empty):
+        runs.check_free(free, overwrite=False)
+    runs.check_free(run, overwrite=True)
+    with pytest.raises(RunError, match="--overwrite"):
+        runs.check_free(run, overwrite=False)
+    for overwrite in (False, True):
+        for taken in (foreign, file):
+            with pytest.raises(RunError, match="left alone"):
+                runs.check_free(taken, overwrite)
+    assert not new.exists()
+
+
+def test_overwriting_removes_the_old_run_and_nothing_else(copy: pathlib.Path) -> None:
+    (copy / "notes.txt").write_text("mine")
+    runs.create(copy, SMALL, 3, "sheet", overwrite=True)
+    assert sorted(entry.name for entry in copy.iterdir()) == [runs.CONFIG, "notes.txt"]
+    described = json.loads((copy / runs.CONFIG).read_text())
+    assert described["seed"] == 3
+    assert described["versions"]["jax"] == jax.__version__
+    assert described["device"]["platform"] == jax.default_backend()
