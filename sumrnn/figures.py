@@ -55,7 +55,7 @@ def confusion(cells: dict[str, int], task: TaskConfig, title: str) -> Figure:
         ax.text(
             column,
             row,
-            f"{names[row][column][1]}\n{counts[row, column]:,}\n{share:.2%}",
+            f"{names[row][column][1]}\n{counts[row, column]:,}\n{100 * share:.2f} %",
             ha="center",
             va="center",
             fontsize=13,
@@ -66,7 +66,7 @@ def confusion(cells: dict[str, int], task: TaskConfig, title: str) -> Figure:
     ax.set_yticks([0, 1], answers, rotation=90, va="center")
     ax.set(xlabel="answer of the network", ylabel="truth", title=title)
     ax.spines[:].set_visible(False)
-    figure.colorbar(image, format=PercentFormatter(1, 0), label="share of the series")
+    figure.colorbar(image, format=PercentFormatter(1, 0, " %"), label="share of the series")
     return figure
 
 
@@ -80,7 +80,7 @@ def learning_curves(
       constants: accuracy of the constant answer on the train and validation series.
       title: of the figure.
     """
-    figure, (loss, accuracy) = _figure(2)
+    figure, (loss, accuracy) = _figure(2, height=4.6)
     epochs = history["epoch"]
     few = "o" if len(epochs) < 10 else ""
     for ax, name in ((loss, "loss"), (accuracy, "accuracy")):
@@ -97,12 +97,12 @@ def learning_curves(
             color="#777777",
             lw=1,
             ls=style,
-            label=f"constant answer, {split}: {constants[split]:.2%}",
+            label=f"constant answer, {split}: {100 * constants[split]:.2f} %",
         )
     accuracy.set(ylabel="accuracy (share of series)", title="Accuracy")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    loss.legend()
-    accuracy.legend(loc="lower right")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    for ax in (loss, accuracy):
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
     figure.suptitle(title)
     return figure
 
@@ -133,7 +133,7 @@ def ranking(
         share = is_minority.mean()
         pr.axhline(share, color="#777777", ls="--", label=f"chance, {share:.4f}")
         roc.legend(loc="lower right")
-        pr.legend(loc="lower left")
+        pr.legend(loc="center left")
     roc.set(
         xlabel="false positive rate (share of the majority)",
         ylabel="true positive rate (share of the minority)",
@@ -175,7 +175,8 @@ def sums(observed: np.ndarray, law: Law, task: TaskConfig, title: str) -> Figure
         )
     expected = law.probabilities * observed.size
     ax.plot(law.sums, expected, color=INK, lw=1.2, label="expected by the exact law")
-    ax.axvline(task.threshold - 0.5, color=INK, ls="--", lw=1, label=f"threshold {task.threshold}")
+    threshold = f"threshold {task.threshold}"
+    ax.axvline(task.threshold - 0.5, ymax=0.8, color=INK, ls="--", lw=1, label=threshold)
     shown = law.sums[(counts > 0) | (expected > 0.05)]
     ax.set(
         xlim=(shown[0] - 1.5, shown[-1] + 1.5),
@@ -184,7 +185,7 @@ def sums(observed: np.ndarray, law: Law, task: TaskConfig, title: str) -> Figure
         title=title,
     )
     ax.margins(y=0.28)
-    ax.legend(loc="upper left", fontsize=8, ncols=2)
+    ax.legend(loc="upper left", fontsize=8, ncols=2, frameon=False)
     return figure
 
 
@@ -200,17 +201,18 @@ def errors(part: Part, task: TaskConfig, title: str) -> Figure:
     binned = np.clip(distance, -reach, reach)
     for bin_ in range(-reach, reach + 1):
         chosen = binned == bin_
-        if not chosen.any():
+        size, count = int(chosen.sum()), int(wrong[chosen].sum())
+        if not size:
             continue
-        c = int(bin_ >= 0)
-        rate = wrong[chosen].mean()
-        low, high = metrics.interval(int(wrong[chosen].sum()), int(chosen.sum()))
+        c, rate = int(bin_ >= 0), count / size
+        low, high = metrics.interval(count, size)
         ax.bar(bin_, rate, color=COLORS[c], hatch=HATCHES[c], edgecolor=INK, lw=0.5, width=0.8)
-        ax.plot([bin_, bin_], [low, high], color=INK, lw=1)
+        spread = ([max(rate - low, 0.0)], [max(high - rate, 0.0)])
+        ax.errorbar(bin_, rate, spread, color="#888888", lw=1, capsize=2)
         ax.annotate(
-            f"{chosen.sum():,}",
+            f"{size:,}",
             (bin_, high),
-            xytext=(0, 2),
+            xytext=(0, 3),
             textcoords="offset points",
             ha="center",
             va="bottom",
@@ -225,17 +227,11 @@ def errors(part: Part, task: TaskConfig, title: str) -> Figure:
         xlim=(-reach - 1, reach + 1),
         xlabel=f"sum of the digits minus the threshold {task.threshold}",
         ylabel="error rate (share of the series)",
-        title=title,
     )
-    ax.yaxis.set_major_formatter(PercentFormatter(1))
+    ax.set_title(
+        f"{title}\nbars: error rate; lines: 95 % Wilson interval; numbers: series", fontsize=10
+    )
+    ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     ax.margins(y=0.15)
     ax.set_ylim(bottom=0)
-    ax.text(
-        0.01,
-        0.98,
-        "bars: observed; lines: 95 % Wilson interval; numbers: series",
-        fontsize=7,
-        transform=ax.transAxes,
-        va="top",
-    )
     return figure

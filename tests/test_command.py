@@ -1,0 +1,244 @@
+"""The command line as real processes: what a person types, sees and finds on disk."""
+
+import csv
+import json
+import math
+import os
+import pathlib
+import pty
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sumrnn import report, runs
+from tests.conftest import ROOT, SECONDS, SMALL_OPTIONS, Script
+
+Trained = tuple[pathlib.Path, "subprocess.CompletedProcess[str]"]
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_the_folder_is_complete(trained: Trained) -> None:
+    path, _ = trained
+    assert {entry.name for entry in path.iterdir()} == set(runs.ENTRIES)
+    assert {entry.name for entry in (path / runs.FIGURES).iterdir()} == {
+        f"{name}.png" for name in report.FIGURES
+    }
+    described = json.loads((path / runs.CONFIG).read_text())
+    assert described["seed"] == 7
+    assert described["config"]["task"]["length"] == 5
+    assert set(described["versions"]) == {"python", *runs.PACKAGES}
+    with (path / runs.HISTORY).open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+
+
+def test_it_prints_a_plain_line_per_epoch_and_the_scores(trained: Trained) -> None:
+    path, done = trained
+    lines = done.stdout.splitlines()
+    assert [line[:11] for line in lines[:2]] == ["epoch  1/2 ", "epoch  2/2 "]
+    test = json.loads((path / runs.REPORT_JSON).read_text())["test"]
+    for name, score in (
+        ("test accuracy", "accuracy"),
+        ("constant answer", "majority_accuracy"),
+        ("balanced accuracy", "balanced_accuracy"),
+    ):
+        (line,) = (line for line in lines if line.startswith(name))
+        assert f"{test[score]:.2%}".replace("%", " %") in line
+    for name, count in test["confusion"].items():
+        assert f"{name.upper()} {count}" in done.stdout
+    assert "runs/sheet-seed7/report.md" in lines[-1]
+    assert "\x1b" not in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_the_report_can_be_recomputed_from_the_predictions(trained: Trained) -> None:
+    """With nothing but NumPy and the definitions."""
+    path, _ = trained
+    found = json.loads((path / runs.REPORT_JSON).read_text())
+    with np.load(path / runs.PREDICTIONS) as arrays:
+        digits, labels, logits = (arrays[name] for name in ("digits", "labels", "logits"))
+    assert (digits.shape, digits.dtype, logits.dtype) == ((40, 5), np.uint8, np.float32)
+    np.testing.assert_array_equal(labels, digits.sum(axis=1) >= 8)
+    answers = logits > 0
+    test = found["test"]
+    tn, fp, fn, tp = (
+        int(((labels == label) & (answers == answer)).sum())
+        for label in (0, 1)
+        for answer in (0, 1)
+    )
+    assert test["confusion"] == {"tn": tn, "fp": fp, "fn": fn, "tp": tp}
+    assert test["accuracy"] == pytest.approx((tn + tp) / 40)
+    assert test["balanced_accuracy"] == pytest.approx((tn / (tn + fp) + tp / (tp + fn)) / 2)
+    assert test["brier_score"] == pytest.approx(np.mean((1 / (1 + np.exp(-logits)) - labels) ** 2))
+    ways = [sum(series) >= 8 for series in np.ndindex(*[4] * 5)]
+    assert found["task"]["positive_rate"] == pytest.approx(np.mean(ways), abs=1e-12)
+    majority = int(np.mean(ways) >= 0.5)
+    assert test["majority_accuracy"] == pytest.approx(np.mean(labels == majority))
+    assert math.isclose(test["positive_share"], labels.mean())
+
+
+def test_analyze_rebuilds_the_same_report(
+    script: Script, trained: Trained, tmp_path: pathlib.Path
+) -> None:
+    path = shutil.copytree(trained[0], tmp_path / "moved")
+    before = contents(path)
+    for name in (runs.REPORT_JSON, runs.REPORT_MD):
+        (path / name).unlink()
+    shutil.rmtree(path / runs.FIGURES)
+    shutil.rmtree(path / runs.CHECKPOINT)
+    done = script("analyze", "moved", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    after = contents(path)
+    assert after == {name: before[name] for name in after}
+    assert {name for name in before if not name.startswith(runs.CHECKPOINT)} == set(after)
+
+
+def test_a_run_in_the_way_is_kept_unless_asked(
+    script: Script, trained: Trained, tmp_path: pathlib.Path
+) -> None:
+    path = shutil.copytree(trained[0], tmp_path / "runs" / "sheet-seed7")
+    before = contents(path)
+    refused = script("train", "--seed", 7, *SMALL_OPTIONS, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--overwrite" in refused.stderr
+    assert contents(path) == before
+    done = script("train", "--seed", 7, "--overwrite", *SMALL_OPTIONS, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    after = contents(path)
+    # A run is a function of config and seed: the same bytes, but for the wall clock.
+    assert after[runs.PREDICTIONS] == before[runs.PREDICTIONS]
+    assert after[runs.CONFIG] == before[runs.CONFIG]
+
+
+def test_help_names_every_option_with_its_default(script: Script, tmp_path: pathlib.Path) -> None:
+    done = script("train", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    text = " ".join(done.stdout.replace("│", " ").split())
+    for option, default in (
+        ("--preset", "sheet"),
+        ("--seed", "0"),
+        ("--size", "10000"),
+        ("--length", "30"),
+        ("--low", "0"),
+        ("--high", "9"),
+        ("--threshold", "100"),
+        ("--test-fraction", "0.2"),
+        ("--validation-fraction", "0.1"),
+        ("--cells", "200"),
+        ("--initializer", "keras"),
+        ("--epochs", "60"),
+        ("--batch-size", "50"),
+        ("--learning-rate", "0.001"),
+        ("--beta1", "0.9"),
+        ("--beta2", "0.999"),
+        ("--epsilon", "1e-08"),
+        ("--data-seed", "None"),
+        ("--init-seed", "None"),
+        ("--shuffle-seed", "None"),
+        ("--out", "None"),
+        ("--overwrite", "False"),
+    ):
+        after = text.partition(f"{option} ")[2]
+        assert after, option
+        help_text = after.partition("(default: ")
+        assert " --" not in help_text[0], option
+        assert help_text[2].partition(")")[0] == default, option
+    notebook = script("train", "--preset", "notebook", "--help", cwd=tmp_path).stdout
+    assert notebook.count("(default: 8)") == 1
+
+
+BAD = {
+    "negative size": (("--size", "-5"), "size = -5: must be at least 1"),
+    "low above high": (("--low", "10"), "high = 9: must be between 10 and 255"),
+    "unreachable threshold": (("--threshold", "271"), "threshold = 271: must be between 0 and 270"),
+    "large batch": (("--batch-size", "7201"), "batch_size = 7201: must be between 1 and 7200"),
+    "fraction": (("--test-fraction", "1"), "test_fraction = 1.0: must be between 0 and 1"),
+    "preset": (("--preset", "book"), "preset = 'book': must be 'sheet' or 'notebook'"),
+    "seed": (("--seed", "-1"), "seed = -1: must be between 0 and 4294967295"),
+    "word for a number": (("--epochs", "many"), "--epochs: invalid literal for int()"),
+    "word for a seed": (("--data-seed", "x"), "--data-seed: "),
+    "choice": (("--initializer", "torch"), "'torch' for argument '--initializer'"),
+    "not a number": (("--learning-rate", "nan"), "learning_rate = nan: must be a finite number"),
+    "unknown option": (("--colour", "red"), "--colour"),
+    "missing value": (("--seed",), "'--seed'"),
+    "file in the way": (("--out", "file"), "out = 'file': must be new, empty or a run folder"),
+    "file as a parent": (("--out", "file/run"), "out = 'file/run': must be a folder"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_misuse_ends_at_once_in_one_line(name: str, script: Script, tmp_path: pathlib.Path) -> None:
+    options, message = BAD[name]
+    (tmp_path / "file").write_text("mine")
+    done = script("train", *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("train.py: error: ")
+    assert message in line
+    assert contents(tmp_path) == {"file": b"mine"}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["absent", "file", "empty", "half"])
+def test_analyze_refuses_what_is_no_finished_run(
+    name: str, script: Script, trained: Trained, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(trained[0], tmp_path / "half")
+    (tmp_path / "half" / runs.PREDICTIONS).unlink()
+    before = contents(tmp_path)
+    done = script("analyze", name, cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"analyze.py: error: {name}")
+    assert contents(tmp_path) == before
+
+
+def test_divergence_is_told_with_its_own_status(script: Script, tmp_path: pathlib.Path) -> None:
+    done = script("train", *SMALL_OPTIONS, "--learning-rate", "1e38", cwd=tmp_path)
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert "must be finite" in line
+    refused = script("analyze", "runs/sheet-seed0", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "did not finish" in refused.stderr or "missing" in refused.stderr
+
+
+def test_a_terminal_gets_a_live_bar(tmp_path: pathlib.Path) -> None:
+    reader, writer = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "scripts" / "train.py", *SMALL_OPTIONS],
+        cwd=tmp_path,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "140"},
+    )
+    os.close(writer)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(reader, 4096)
+        except OSError:  # Linux's way to say that the other end is closed.
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(reader)
+    assert process.wait(timeout=SECONDS) == 0
+    text = shown.decode()
+    assert "2/2" in text
+    assert "val_accuracy" in text
+    assert "left" in text
+    assert "epoch  1/2 " not in text
+    assert "test accuracy" in text
