@@ -52,12 +52,12 @@ def measure(preset: str, seed: int) -> dict[str, object]:
             shutil.copy(ROOT / folder / name, kept / name)
     test = json.loads((ROOT / folder / runs.REPORT_JSON).read_text())["test"]
     scores = {name: f"{test[name]:.6f}" for name in SCORES}
-    return {"preset": preset, "seed": seed} | scores | test["confusion"]
+    return {"preset": preset, "seed": seed, **scores, **test["confusion"]}
 
 
 def summarize(rows: list[dict[str, object]]) -> str:
     """Mean and range of each score over the seeds, as a Markdown table."""
-    lines = ["| score on the test series | " + " | ".join(PRESETS) + " |", "| --- | ---: | ---: |"]
+    lines = ["| score | " + " | ".join(PRESETS) + " |", "| --- | ---: | ---: |"]
     for name in SCORES:
         cells = []
         for preset in PRESETS:
@@ -65,14 +65,8 @@ def summarize(rows: list[dict[str, object]]) -> str:
             mean = statistics.fmean(values)
             cells.append(f"{mean:.4f} ({min(values):.4f} to {max(values):.4f})")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(
-        [
-            f"Mean (range) over seeds {SEEDS[0]} to {SEEDS[-1]}; by `python experiments/exercise.py`.",
-            "",
-            *lines,
-            "",
-        ]
-    )
+    title = f"Mean (range) over seeds {SEEDS[0]} to {SEEDS[-1]}, test series; made by"
+    return "\n".join([f"{title} `python experiments/exercise.py`.", "", *lines, ""])
 
 
 def main() -> None:

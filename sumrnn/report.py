@@ -162,8 +162,8 @@ def discussion(report: dict[str, Any]) -> str:
     missed = test["confusion"]["fp" if minor == 0 else "fn"]
     wrongly = test["confusion"]["fn" if minor == 0 else "fp"]
     says.append(
-        f"By class: of {minor_count:,} {minor_name}s ({_meaning(minor, report)}) it misses {missed}, "
-        f"an error rate of {_percent(1 - minor_recall, 1)}; of {size - minor_count:,} "
+        f"By class: of {minor_count:,} {minor_name}s ({_meaning(minor, report)}) it misses "
+        f"{missed}, an error rate of {_percent(1 - minor_recall, 1)}; of {size - minor_count:,} "
         f"{major_name}s it misses {wrongly}, {_percent(1 - major_recall, 2)}. "
         f"Balanced accuracy, which weighs both classes alike, is "
         f"{_percent(test['balanced_accuracy'])}."
@@ -250,8 +250,8 @@ def markdown(report: dict[str, Any]) -> str:
             accuracies,
         ),
         "## Classes",
-        f"Negative: sum < {task['threshold']}; positive: sum ≥ {task['threshold']}. The sum has mean "
-        f"{task['mean_sum']:.6g} and standard deviation {task['std_sum']:.4g}; p is that of a "
+        f"Negative: sum < {task['threshold']}; positive: sum ≥ {task['threshold']}. The sum has "
+        f"mean {task['mean_sum']:.6g} and standard deviation {task['std_sum']:.4g}; p is that of a "
         "two-sided binomial test of the counts against the exact law.",
         _table(
             ("series", "negative", "positive", "expected negative", "expected positive", "p"),

@@ -119,7 +119,7 @@ def test_flax_initializer_is_flax_s_own() -> None:
 
 @pytest.mark.parametrize("initializer", ["keras", "flax"])
 def test_initializers_agree_in_shape_and_depend_on_the_key(initializer: str) -> None:
-    config = ModelConfig(cells=6, initializer=initializer)  # type: ignore[arg-type]
+    config = ModelConfig(cells=6, initializer=initializer)
     first, again, other = (model.init(jax.random.key(seed), config) for seed in (1, 1, 2))
     chex.assert_trees_all_equal(first, again)
     chex.assert_trees_all_equal_shapes_and_dtypes(
@@ -129,7 +129,7 @@ def test_initializers_agree_in_shape_and_depend_on_the_key(initializer: str) -> 
         assert (first["lstm"][name]["kernel"] != other["lstm"][name]["kernel"]).any()
 
 
-def dots(jaxpr: jax.extend.core.Jaxpr) -> list[jax.extend.core.JaxprEqn]:  # type: ignore[name-defined]
+def dots(jaxpr: jax.extend.core.Jaxpr) -> list[jax.extend.core.JaxprEqn]:
     found = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "dot_general"]
     for eqn in jaxpr.eqns:
         for inner in jax.tree.leaves(

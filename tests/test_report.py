@@ -29,9 +29,9 @@ def make_run(task: TaskConfig, wrong: int = 4, seed: int = 0) -> Run:
         parts[name] = Part(digits, (margin > 0).astype(np.uint8), logits)
     config = Config(task)
     epochs = np.arange(1, config.train.epochs + 1)
-    history = {"epoch": epochs, "seconds": np.ones(len(epochs))} | {
-        name: 1 / epochs for name in ("loss", "val_loss", "accuracy", "val_accuracy")
-    }
+    history = {"epoch": epochs, "seconds": np.ones(len(epochs))} | dict.fromkeys(
+        ("loss", "val_loss", "accuracy", "val_accuracy"), 1 / epochs
+    )
     return Run(config, seed, "sheet", {"jax": "0"}, {"kind": "cpu"}, history, parts)
 
 

@@ -71,7 +71,7 @@ def test_digits_are_uniform_with_both_bounds(low: int, high: int) -> None:
     ],
     ids=["next in the series", "same place in the next series", "first and last"],
 )
-def test_digits_are_independent(pair) -> None:  # type: ignore[no-untyped-def]
+def test_digits_are_independent(pair) -> None:
     digits = np.asarray(task_lib.generate(jax.random.key(4), TaskConfig()).digits)
     here, there = (part.ravel().astype(int) for part in pair(digits))
     table = np.bincount(10 * here + there, minlength=100).reshape(10, 10)

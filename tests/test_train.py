@@ -46,7 +46,7 @@ def test_each_purpose_and_each_seed_has_its_own_key() -> None:
     ("index", "name"), [(0, "data_seed"), (1, "init_seed"), (2, "shuffle_seed")]
 )
 def test_a_pinned_seed_replaces_its_own_key_only(index: int, name: str) -> None:
-    pinned = key_bits(train.keys(Config(**{name: 99}), 5))  # type: ignore[arg-type]
+    pinned = key_bits(train.keys(Config(**{name: 99}), 5))
     plain, other = key_bits(train.keys(Config(), 5)), key_bits(train.keys(Config(), 99))
     assert pinned[index] == other[index]
     assert pinned[:index] + pinned[index + 1 :] == plain[:index] + plain[index + 1 :]
@@ -126,7 +126,7 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
 
     orders = []
     for number in (0, 1, 0):
-        nothing = train.State(jnp.zeros(size, jnp.int32), jnp.int32(0))  # type: ignore[arg-type]
+        nothing = train.State(jnp.zeros(size, jnp.int32), jnp.int32(0))
         state, _ = train.epoch.__wrapped__(config, nothing, keys.shuffle, data, number)
         assert int(state.opt_state) == size
         assert sorted(state.params.tolist()) == list(range(1, size + 1))
@@ -180,7 +180,7 @@ def test_a_seed_axis_can_be_put_in_front() -> None:
     """One compiled call for several seeds gives what each gives alone."""
 
     def first_epoch(seed: chex.Numeric) -> tuple[train.State, train.Metrics]:
-        keys, data, state = setup(SMALL, seed)  # type: ignore[arg-type]
+        keys, data, state = setup(SMALL, seed)
         return train.epoch(SMALL, state, keys.shuffle, data, 0)
 
     seeds = jnp.array([3, 4, 5], jnp.uint32)
