@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from sumrnn import command
-from sumrnn.config import Config, check_seed, preset
+from sumrnn.config import Config, ConfigError, check_seed, preset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Arguments(Preset):
 
     seed: int = 0
     """Seed of the run, 0 to 4294967295: digits, initial parameters, order."""
-    out: pathlib.Path | None = None
+    out: str | None = None
     """Run folder to write; None: runs/PRESET-seedSEED."""
     overwrite: bool = False
     """Replace the run that is in the run folder."""
@@ -40,7 +40,9 @@ def main(argv: list[str]) -> None:
     default = Arguments(preset=name, config=Config(task=preset(name)))
     arguments = command.parse(Arguments, argv, __doc__ or "", default)
     check_seed("seed", arguments.seed)
-    out = arguments.out or pathlib.Path("runs") / f"{name}-seed{arguments.seed}"
+    if arguments.out == "":  # An unset shell variable, not the working directory.
+        raise ConfigError("out", arguments.out, "the name of a folder")
+    out = pathlib.Path(arguments.out or f"runs/{name}-seed{arguments.seed}")
 
     from sumrnn import report, runs  # Imported late, so that --help and errors are quick.
 

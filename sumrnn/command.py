@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import os
 import pathlib
 import re
 import sys
@@ -61,6 +62,14 @@ def run(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         _say("interrupted")
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        # Python would try once more to write what is left, and complain about that too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say("stopped, because nobody reads the output any more")
+        raise SystemExit(1) from None
+    except OSError as error:
+        _say(str(error))
+        raise SystemExit(1) from None
 
 
 @contextlib.contextmanager

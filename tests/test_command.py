@@ -7,6 +7,7 @@ import os
 import pathlib
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -170,6 +171,7 @@ BAD = {
     "not a number": (("--learning-rate", "nan"), "learning_rate = nan: must be a finite number"),
     "unknown option": (("--colour", "red"), "--colour"),
     "missing value": (("--seed",), "'--seed'"),
+    "no name": (("--out", ""), "out = '': must be the name of a folder"),
     "file in the way": (("--out", "file"), "out = 'file': must be new, empty or a run folder"),
     "file as a parent": (("--out", "file/run"), "out = 'file/run': must be a folder"),
 }
@@ -213,6 +215,36 @@ def test_divergence_is_told_with_its_own_status(script: Script, tmp_path: pathli
     refused = script("analyze", "runs/sheet-seed0", cwd=tmp_path)
     assert refused.returncode == 2
     assert "did not finish" in refused.stderr or "missing" in refused.stderr
+
+
+def start_endless(folder: pathlib.Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, ROOT / "scripts" / "train.py", *SMALL_OPTIONS, "--epochs", "100000"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_an_interrupt_ends_in_one_line(tmp_path: pathlib.Path) -> None:
+    process = start_endless(tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("epoch  1/")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert errors == "train.py: error: interrupted\n"
+
+
+def test_a_closed_pipe_ends_in_one_line(tmp_path: pathlib.Path) -> None:
+    process = start_endless(tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=SECONDS) == 1
+    assert "nobody reads the output" in process.stderr.read()
 
 
 def test_a_terminal_gets_a_live_bar(tmp_path: pathlib.Path) -> None:
