@@ -95,7 +95,8 @@ def _program() -> str:
 
 
 def _say(message: str) -> None:
-    print(f"{_program()}: error: {message}", file=sys.stderr)
+    line = message.replace("\n", "\\n")  # A folder's name may hold anything.
+    print(f"{_program()}: error: {line}", file=sys.stderr)
 
 
 def _misuse(message: str) -> SystemExit:

@@ -203,8 +203,18 @@ def _explain(path: pathlib.Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RunError(f"{path}: damaged ({' '.join(str(error).split())})") from None
+    except KeyError as error:
+        raise RunError(f"{path}: damaged (no {error.args[0]})") from None
+    except (
+        ValueError,
+        TypeError,
+        EOFError,
+        RecursionError,
+        NotImplementedError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise RunError(f"{path}: damaged ({error})") from None
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
@@ -213,7 +223,10 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
         if not isinstance(read, dict) or read.get("format") != FORMAT:
             raise ValueError(f"must be an object with format = {FORMAT}")
         config_lib.check_seed("seed", read["seed"])
-        config_lib.preset(read["preset"])
+        for name, needed in (("versions", "jax"), ("device", "kind")):
+            if not isinstance(read[name], dict) or not isinstance(read[name].get(needed), str):
+                raise ValueError(f"{name} must be an object with {needed}")
+        config_lib.preset(str(read["preset"]))
         return read | {"config": config_lib.from_dict(Config, read["config"])}
 
 
@@ -225,6 +238,10 @@ def _read_history(path: pathlib.Path, epochs: int) -> dict[str, np.ndarray]:
         values = np.array(rows[1:], np.float64).reshape(-1, len(COLUMNS))
         if len(values) != epochs:
             raise ValueError(f"{len(values)} of {epochs} epochs; the run did not finish")
+        if not np.isfinite(values).all():
+            raise ValueError("every value must be a finite number")
+        if (values[:, 0] != np.arange(1, epochs + 1)).any():
+            raise ValueError(f"the epochs must be 1 to {epochs} in this order")
         return dict(zip(COLUMNS, values.T, strict=True))
 
 

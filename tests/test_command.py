@@ -173,6 +173,7 @@ BAD = {
     "missing value": (("--seed",), "'--seed'"),
     "no name": (("--out", ""), "out = '': must be the name of a folder"),
     "file in the way": (("--out", "file"), "out = 'file': must be new, empty or a run folder"),
+    "name of two lines": (("--out", "file/a\nb"), "out = 'file/a\\nb': must be a folder"),
     "file as a parent": (("--out", "file/run"), "out = 'file/run': must be a folder"),
 }
 

@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -128,6 +129,27 @@ DAMAGES: dict[str, tuple[Callable[[pathlib.Path], None], str]] = {
     "words in the history": (
         rewrite(runs.HISTORY, lambda text: text.replace("1,", "one,", 1)),
         r"history\.csv: damaged",
+    ),
+    "not a number in the history": (
+        rewrite(runs.HISTORY, lambda text: re.sub(r"\n1,[^,]*", "\n1,nan", text)),
+        r"history\.csv: damaged \(every value must be a finite number\)",
+    ),
+    "epochs out of order": (
+        rewrite(runs.HISTORY, lambda text: text.replace("\n2,", "\n3,", 1)),
+        r"history\.csv: damaged \(the epochs must be 1 to 2 in this order\)",
+    ),
+    "binary history": (
+        lambda p: (p / runs.HISTORY).write_bytes(b"\xff\xfe\x00"),
+        r"history\.csv: damaged",
+    ),
+    "list of versions": (
+        rewrite(runs.CONFIG, lambda text: text.replace('"versions": {', '"versions": [], "v": {')),
+        r"config\.json: damaged \(versions must be an object with jax\)",
+    ),
+    "deep config": (rewrite(runs.CONFIG, lambda text: "[" * 100_000), r"config\.json: damaged"),
+    "no seed": (
+        rewrite(runs.CONFIG, lambda text: text.replace('"seed": 7', '"sed": 7')),
+        r"config\.json: damaged \(no seed\)",
     ),
     "pickle in the predictions": (
         change_arrays(logits=lambda a: np.array([object()] * len(a))),
