@@ -195,11 +195,10 @@ def errors(part: Part, task: TaskConfig, title: str) -> Figure:
     Sums further away than `REACH` share the outermost bins.
     """
     figure, (ax,) = _figure()
-    reach = REACH
     distance = part.digits.sum(axis=1, dtype=np.int64) - task.threshold
     wrong = metrics.answers(part.logits) != part.labels
-    binned = np.clip(distance, -reach, reach)
-    for bin_ in range(-reach, reach + 1):
+    binned = np.clip(distance, -REACH, REACH)
+    for bin_ in range(-REACH, REACH + 1):
         chosen = binned == bin_
         size, count = int(chosen.sum()), int(wrong[chosen].sum())
         if not size:
@@ -220,11 +219,11 @@ def errors(part: Part, task: TaskConfig, title: str) -> Figure:
             fontsize=7,
         )
     ax.axvline(-0.5, color=INK, ls="--", lw=1)
-    ends = {-reach: f"≤ −{reach}", reach: f"≥ {reach}"}
-    ticks = [-reach, -10, -5, 0, 5, 10, reach]
+    ends = {-REACH: f"≤ −{REACH}", REACH: f"≥ {REACH}"}
+    ticks = [-REACH, -10, -5, 0, 5, 10, REACH]
     ax.set_xticks(ticks, [ends.get(tick, str(tick).replace("-", "−")) for tick in ticks])
     ax.set(
-        xlim=(-reach - 1, reach + 1),
+        xlim=(-REACH - 1, REACH + 1),
         xlabel=f"sum of the digits minus the threshold {task.threshold}",
         ylabel="error rate (share of the series)",
     )

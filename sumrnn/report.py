@@ -19,6 +19,8 @@ from sumrnn.runs import Run
 
 FORMAT = 1
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
+FIGURES = ("confusion", "learning", "ranking", "sums", "errors")
+"""Names of the figures, in the order of the report."""
 FEW = 50
 """Series of a class below which a share of them is too coarse to rest on."""
 SKEWED = 0.9
@@ -81,8 +83,8 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
-def _meaning(c: int, report: dict[str, Any]) -> str:
-    return f"sum {'≥' if c else '<'} {report['task']['threshold']}"
+def _meaning(c: int, task: dict[str, Any]) -> str:
+    return f"sum {'≥' if c else '<'} {task['threshold']}"
 
 
 def _score_rows(test: dict[str, Any], task: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -93,8 +95,7 @@ def _score_rows(test: dict[str, Any], task: dict[str, Any]) -> Iterator[tuple[st
     for name in ("precision", "recall", "f1"):
         for c, of in enumerate(metrics.CLASSES):
             title = "F1" if name == "f1" else name
-            which = "≥" if c else "<"
-            yield f"{title}, {of} (sum {which} {task['threshold']})", _percent(test[name][of])
+            yield f"{title}, {of} ({_meaning(c, task)})", _percent(test[name][of])
     yield "Matthews correlation", _number(test["matthews_correlation"])
     yield "area under the ROC curve", _number(test["roc_auc"])
     minority = metrics.CLASSES[task["minority_class"]]
@@ -162,7 +163,7 @@ def discussion(report: dict[str, Any]) -> str:
     missed = test["confusion"]["fp" if minor == 0 else "fn"]
     wrongly = test["confusion"]["fn" if minor == 0 else "fp"]
     says.append(
-        f"By class: of {minor_count:,} {minor_name}s ({_meaning(minor, report)}) it misses "
+        f"By class: of {minor_count:,} {minor_name}s ({_meaning(minor, task)}) it misses "
         f"{missed}, an error rate of {_percent(1 - minor_recall, 1)}; of {size - minor_count:,} "
         f"{major_name}s it misses {wrongly}, {_percent(1 - major_recall, 2)}. "
         f"Balanced accuracy, which weighs both classes alike, is "
@@ -250,7 +251,7 @@ def markdown(report: dict[str, Any]) -> str:
             accuracies,
         ),
         "## Classes",
-        f"Negative: sum < {task['threshold']}; positive: sum ≥ {task['threshold']}. The sum has "
+        f"Negative: {_meaning(0, task)}; positive: {_meaning(1, task)}. The sum has "
         f"mean {task['mean_sum']:.6g} and standard deviation {task['std_sum']:.4g}; p is that of a "
         "two-sided binomial test of the counts against the exact law.",
         _table(
@@ -259,10 +260,10 @@ def markdown(report: dict[str, Any]) -> str:
         ),
         "## Scores on the test series",
         _table(
-            ("truth", f"answer: sum < {task['threshold']}", f"answer: sum ≥ {task['threshold']}"),
+            ("truth", f"answer: {_meaning(0, task)}", f"answer: {_meaning(1, task)}"),
             [
-                (_meaning(0, report), f"TN {cells['tn']:,}", f"FP {cells['fp']:,}"),
-                (_meaning(1, report), f"FN {cells['fn']:,}", f"TP {cells['tp']:,}"),
+                (_meaning(0, task), f"TN {cells['tn']:,}", f"FP {cells['fp']:,}"),
+                (_meaning(1, task), f"FN {cells['fn']:,}", f"TP {cells['tp']:,}"),
             ],
         ),
         _table(("score", "value"), list(_score_rows(test, task))),
@@ -279,7 +280,7 @@ def summary(report: dict[str, Any], path: pathlib.Path) -> str:
     """What the scripts print at the end."""
     test, task = report["test"], report["task"]
     cells = test["confusion"]
-    low, high = f"sum < {task['threshold']}", f"sum ≥ {task['threshold']}"
+    low, high = _meaning(0, task), _meaning(1, task)
     width = max(len(high), *(len(f"FN {n:,}") for n in cells.values()))
     return "\n".join(
         [
@@ -287,7 +288,7 @@ def summary(report: dict[str, Any], path: pathlib.Path) -> str:
             f"test accuracy      {_percent(test['accuracy'])}"
             f"   (95 % interval {_range(test['accuracy_interval'])}, {test['size']:,} series)",
             f"constant answer    {_percent(test['majority_accuracy'])}"
-            f"   (always {_meaning(task['majority_class'], report)}; "
+            f"   (always {_meaning(task['majority_class'], task)}; "
             f"by the law {_percent(task['majority_accuracy'], 4)})",
             f"balanced accuracy  {_percent(test['balanced_accuracy'])}",
             "",
@@ -300,9 +301,6 @@ def summary(report: dict[str, Any], path: pathlib.Path) -> str:
             f"report             {path / runs.REPORT_MD}",
         ]
     )
-
-
-FIGURES = ("confusion", "learning", "ranking", "sums", "errors")
 
 
 def draw(run: Run, report: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """One run, pure: keys, data, initial state, step, epoch, prediction.
 
-Every function is pure and takes the config first, as a static argument: a run is a
-function of (config, seed).  None has a seed axis of its own, so that `jax.lax.map` or
-`jax.vmap` can put one in front.
+Every function is pure; those that make up a run take its config first, as a static
+argument: a run is a function of (config, seed).  None has a seed axis of its own, so that
+`jax.lax.map` or `jax.vmap` can put one in front.
 """
 
 from __future__ import annotations
@@ -170,6 +170,6 @@ def epoch(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def predictions(config: Config, params: model.Params, data: Splits) -> Splits:
-    """The data with each split's labels replaced by the network's logits, float32 [n]."""
-    return Splits(*(predict(config, params, part.digits) for part in data))
+def predictions(config: Config, params: model.Params, data: Splits) -> tuple[chex.Array, ...]:
+    """The network's logits, float32 [n], of each split in the order of `Splits`."""
+    return tuple(predict(config, params, part.digits) for part in data)
