@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 MAX_SEED = 2**32 - 1
+MAX_SEEDS = 1_000_000
 MAX_ELEMENTS = 2**31 - 1  # JAX indexes with int32 unless told otherwise.
 MAX_DIGIT = 255  # Digits are stored as uint8.
 
@@ -38,6 +41,36 @@ def check_seed(field: str, seed: int) -> None:
     """Raises `ConfigError` unless `seed` is an integer that a 32-bit key can hold."""
     _require(type(seed) is int, field, seed, "an integer")
     _require_range(field, seed, 0, MAX_SEED)
+
+
+def check_seeds(field: str, seeds: Sequence[int]) -> tuple[int, ...]:
+    """Raises `ConfigError` unless there are seeds, all possible and all different."""
+    _require(len(seeds) > 0, field, list(seeds), "at least one seed")
+    for seed in seeds:
+        check_seed(field, seed)
+    repeated = sorted(seed for seed, count in Counter(seeds).items() if count > 1)
+    _require(not repeated, field, repeated, "given once each")
+    return tuple(seeds)
+
+
+def parse_seeds(field: str, text: str) -> tuple[int, ...]:
+    """Seeds from a list such as "0:32" (0 to 31) or "3,5,8:12".
+
+    Raises:
+      ConfigError: if it is malformed, empty, or repeats a seed.
+    """
+    allowed = "seeds and ranges first:end (without the end) with commas between, such as 3,5,8:12"
+    seeds: list[int] = []
+    for part in text.split(","):
+        ends = part.strip().split(":")
+        _require(all(end.isdecimal() and end.isascii() for end in ends), field, text, allowed)
+        _require(len(ends) <= 2, field, text, allowed)
+        first, end = int(ends[0]), int(ends[-1]) + (len(ends) == 1)
+        _require(end <= MAX_SEED + 1, field, text, f"of seeds up to {MAX_SEED}")
+        _require(first < end, field, text, f"of ranges that hold a seed (not {part.strip()!r})")
+        _require(end - first <= MAX_SEEDS, field, text, f"at most {MAX_SEEDS} seeds")
+        seeds += range(first, end)
+    return check_seeds(field, seeds)
 
 
 def _check_types(instance: Any) -> None:
@@ -121,6 +154,8 @@ class ModelConfig:
     """LSTM cells."""
     initializer: Literal["keras", "flax"] = "keras"
     """keras: the four gates are one matrix; flax: each gate has its own."""
+    recurrence: Literal["fused", "scan"] = "fused"
+    """fused: hand-written backward pass; scan: nn.scan over Flax's cell, the reference."""
 
     def __post_init__(self) -> None:
         _check_types(self)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from sumrnn import recurrence
 from sumrnn.config import ModelConfig
 
 Params = dict[str, dict[str, dict[str, chex.Array]]]
@@ -56,12 +57,34 @@ def logits(params: Params, config: ModelConfig, digits: chex.Array) -> chex.Arra
       float32 [batch]; the sigmoid of it is the estimate of P(label = 1).
     """
     chex.assert_rank(digits, 2)
+    forward = _fused if config.recurrence == "fused" else _scanned
     # GPU and TPU multiply float32 with fewer bits unless told otherwise.
     with jax.default_matmul_precision("float32"):
-        out = SumLSTM(config.cells).apply({"params": params}, digits)
+        out = forward(params, config, digits)
     chex.assert_shape(out, digits.shape[:1])
     chex.assert_type(out, jnp.float32)
     return out
+
+
+def _scanned(params: Params, config: ModelConfig, digits: chex.Array) -> chex.Array:
+    out: chex.Array = SumLSTM(config.cells).apply({"params": params}, digits)
+    return out
+
+
+def _fused(params: Params, config: ModelConfig, digits: chex.Array) -> chex.Array:
+    """What `SumLSTM` computes, from its parameters, with the hand-written backward pass."""
+    lstm, output = params["lstm"], params["output"]
+
+    def side_by_side(side: str, name: str) -> chex.Array:
+        return jnp.concatenate([lstm[f"{side}{gate}"][name] for gate in GATES], axis=-1)
+
+    weights = recurrence.Weights(
+        inputs=side_by_side("i", "kernel")[0],
+        recurrent=side_by_side("h", "kernel"),
+        bias=side_by_side("h", "bias"),
+    )
+    hidden = recurrence.last_hidden(weights, digits.astype(weights.inputs.dtype))
+    return (hidden @ output["kernel"] + output["bias"])[..., 0]
 
 
 def init(key: chex.PRNGKey, config: ModelConfig) -> Params:

@@ -17,7 +17,7 @@ from sumrnn import task as task_lib
 from sumrnn.config import to_dict
 from sumrnn.runs import Run
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 FIGURES = ("confusion", "learning", "ranking", "sums", "errors")
 """Names of the figures, in the order of the report."""
@@ -52,7 +52,7 @@ def build(run: Run) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "run": {
-            "preset": run.preset,
+            "name": run.name,
             "seed": run.seed,
             "config": to_dict(run.config),
             "versions": run.versions,
@@ -240,7 +240,7 @@ def markdown(report: dict[str, Any]) -> str:
         for score, reason in report[name]["undefined"].items()
     ]
     sections = [
-        f"# Run {run['preset']}, seed {run['seed']}",
+        f"# Run {run['name']}, seed {run['seed']}",
         f"{network} read {task['length']} digits from {task['low']} to {task['high']} and say "
         f"whether their sum reaches {task['threshold']}. {config['train']['epochs']} epochs in "
         f"batches of {config['train']['batch_size']}, {run['seconds']:.0f} s on "
@@ -307,7 +307,7 @@ def draw(run: Run, report: dict[str, Any]) -> dict[str, Any]:
     """The figures of a run, by the names in `FIGURES`."""
     task, test = run.config.task, run.parts["test"]
     law = task_lib.law(task)
-    title = f"{run.preset}, seed {run.seed}"
+    title = f"{run.name}, seed {run.seed}"
     on_test = f"{title}: {report['test']['size']:,} test series"
     constants = {
         SPLITS[name]: report[name]["majority_accuracy"] for name in ("train", "validation")

@@ -1,6 +1,6 @@
 """A run on disk: its layout, atomic writes, and reading it back with every check.
 
-config.json      config, seed, preset, package versions and device
+config.json      name, config, seed, versions of code and packages, device
 history.csv      one row per epoch
 predictions.npz  digits, labels and logits
 checkpoint/      parameters and optimiser state (Orbax)
@@ -12,9 +12,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import importlib.metadata
 import io
 import json
+import math
 import os
 import pathlib
 import platform
@@ -22,14 +24,15 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from sumrnn import config as config_lib
 from sumrnn.config import Config
+from sumrnn.task import Splits
 
-FORMAT = 1
+FORMAT = 2
 CONFIG = "config.json"
 HISTORY = "history.csv"
 PREDICTIONS = "predictions.npz"
@@ -41,6 +44,8 @@ ENTRIES = (REPORT_MD, REPORT_JSON, FIGURES, CHECKPOINT, PREDICTIONS, HISTORY, CO
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 PACKAGES = ("sumrnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
+CODE = ("task", "recurrence", "model", "train")
+"""Modules of this package on which the bits of a run depend."""
 PREFIXES = {"train": "train_", "validation": "validation_", "test": ""}
 """Splits, and what their arrays' names in predictions.npz begin with."""
 
@@ -67,7 +72,8 @@ class Run:
 
     config: Config
     seed: int
-    preset: str
+    name: str
+    """The preset, or the condition of an experiment."""
     versions: dict[str, str]
     device: dict[str, Any]
     history: dict[str, np.ndarray]
@@ -123,7 +129,21 @@ def check_free(path: pathlib.Path, overwrite: bool) -> None:
         )
 
 
-def create(path: pathlib.Path, config: Config, seed: int, preset: str, overwrite: bool) -> None:
+def versions() -> dict[str, str]:
+    """Versions of all that the bits of a run depend on, beside config, seed and processor.
+
+    `code` is a hash of the modules that compute the numbers.
+    """
+    code = hashlib.sha256()
+    for name in CODE:
+        code.update(pathlib.Path(__file__).with_name(f"{name}.py").read_bytes())
+    return (
+        {"code": code.hexdigest()[:12], "python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES}
+    )
+
+
+def create(path: pathlib.Path, config: Config, seed: int, name: str, overwrite: bool) -> None:
     """Starts a run folder: removes the run it replaces, and writes config.json.
 
     Raises:
@@ -135,22 +155,20 @@ def create(path: pathlib.Path, config: Config, seed: int, preset: str, overwrite
     device = jax.devices()[0]
     described = {
         "format": FORMAT,
-        "preset": preset,
+        "name": name,
         "seed": seed,
         "config": config_lib.to_dict(config),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
         "device": {
             "platform": device.platform,
             "kind": device.device_kind,
-            "count": jax.device_count(),
             "machine": platform.machine(),
         },
     }
     try:
         path.mkdir(parents=True, exist_ok=True)
-        for name in ENTRIES:
-            entry = path / name
+        for entry_name in ENTRIES:
+            entry = path / entry_name
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
@@ -191,8 +209,35 @@ def write_checkpoint(path: pathlib.Path, state: Any) -> None:
         checkpointer.save((path / CHECKPOINT).absolute(), state, force=True)
 
 
+def finish(path: pathlib.Path, state: Any, data: Splits, logits: Sequence[Any]) -> None:
+    """Writes what a run leaves at its end; the checkpoint last, as the sign that all is there."""
+    parts = {
+        name: Part(np.asarray(split.digits), np.asarray(split.labels), np.asarray(answer))
+        for name, split, answer in zip(data._fields, data, logits, strict=True)
+    }
+    write_predictions(path, parts)
+    write_checkpoint(path, state)
+
+
+def is_finite(row: dict[str, float]) -> bool:
+    """Whether the losses of an epoch are still numbers."""
+    return math.isfinite(row["loss"]) and math.isfinite(row["val_loss"])
+
+
+def status(path: pathlib.Path) -> Literal["finished", "diverged", "unfinished"]:
+    """How the run in a folder ended; "unfinished" if there is none."""
+    if (path / PREDICTIONS).is_file() and (path / CHECKPOINT).is_dir():
+        return "finished"
+    try:
+        *_, last = (path / HISTORY).read_text(encoding="utf-8").splitlines()
+        values = dict(zip(COLUMNS, map(float, last.split(",")), strict=True))
+        return "unfinished" if is_finite(values) else "diverged"
+    except (OSError, ValueError):
+        return "unfinished"
+
+
 @contextlib.contextmanager
-def _explain(path: pathlib.Path) -> Iterator[None]:
+def explain(path: pathlib.Path) -> Iterator[None]:
     """Turns whatever an unreadable file raises into a `RunError` that names it."""
     try:
         yield
@@ -218,7 +263,7 @@ def _explain(path: pathlib.Path) -> Iterator[None]:
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
-    with _explain(path):
+    with explain(path):
         read = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(read, dict) or read.get("format") != FORMAT:
             raise ValueError(f"must be an object with format = {FORMAT}")
@@ -226,12 +271,13 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
         for name, needed in (("versions", "jax"), ("device", "kind")):
             if not isinstance(read[name], dict) or not isinstance(read[name].get(needed), str):
                 raise ValueError(f"{name} must be an object with {needed}")
-        config_lib.preset(str(read["preset"]))
+        if not isinstance(read["name"], str):
+            raise ValueError("name must be text")
         return read | {"config": config_lib.from_dict(Config, read["config"])}
 
 
 def _read_history(path: pathlib.Path, epochs: int) -> dict[str, np.ndarray]:
-    with _explain(path):
+    with explain(path):
         rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
         if not rows or tuple(rows[0]) != COLUMNS:
             raise ValueError(f"the first line must be {','.join(COLUMNS)}")
@@ -282,10 +328,10 @@ def load(path: pathlib.Path) -> Run:
     task = config.task
     sizes = (task.train_size, task.validation_size, task.test_size)
     predictions = path / PREDICTIONS
-    with _explain(predictions), np.load(predictions, allow_pickle=False) as arrays:
+    with explain(predictions), np.load(predictions, allow_pickle=False) as arrays:
         parts = {
             name: _read_part(arrays, name, size, config)
             for name, size in zip(PREFIXES, sizes, strict=True)
         }
-    rest = {name: read.get(name) for name in ("seed", "preset", "versions", "device")}
+    rest = {name: read.get(name) for name in ("seed", "name", "versions", "device")}
     return Run(config=config, history=history, parts=parts, **rest)  # type: ignore[arg-type]

@@ -1,0 +1,272 @@
+"""A question put to many seeds: its declaration, and its runs in one folder.
+
+experiment.json             the declaration, the seeds asked for, versions of code and packages
+runs/CONDITION-seedSEED/    a run folder (see `runs`) for each condition and seed
+runs.csv, summary.json, summary.md, figures/*.png      rebuilt from these at any time
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sumrnn import config as config_lib
+from sumrnn import placement, runs, train
+from sumrnn.config import Config, ConfigError
+from sumrnn.runs import RunError
+
+FORMAT = 1
+EXPERIMENT = "experiment.json"
+RUNS = "runs"
+PLOTS = ("scores", "learning", "skew", "variance")
+"""scores: every run as a point; learning: curves with bands; skew: scores against the
+exact positive share; variance: what the spread comes from (needs crossed seeds)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A question, and the runs that answer it: every condition with every seed."""
+
+    name: str
+    question: str
+    """One line."""
+    conditions: dict[str, Config]
+    """By name: lower-case letters, digits, dots and hyphens."""
+    seeds: str = "0:8"
+    """What `--seeds` is unless given."""
+    scores: tuple[str, ...] = ("accuracy", "balanced_accuracy", "matthews_correlation")
+    """Scores of the test series that are shown; the table has all."""
+    plots: tuple[str, ...] = ("scores", "learning")
+    """From `PLOTS`."""
+    references: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    """By condition and score: a value from elsewhere, to be placed among the runs."""
+
+    def __post_init__(self) -> None:
+        for name in self.conditions:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
+                raise ConfigError("condition", name, "lower-case letters, digits, '.' and '-'")
+        for plot in self.plots:
+            if plot not in PLOTS:
+                raise ConfigError("plots", plot, f"one of {', '.join(PLOTS)}")
+
+
+def to_dict(experiment: Experiment, seeds: Sequence[int], versions: dict[str, str]) -> Any:
+    """The content of experiment.json."""
+    return {
+        "format": FORMAT,
+        **dataclasses.asdict(experiment),
+        "seeds": list(seeds),
+        "versions": versions,
+    }
+
+
+def run_folder(path: pathlib.Path, condition: str, seed: int) -> pathlib.Path:
+    """Where a run of the batch in `path` is."""
+    return path / RUNS / f"{condition}-seed{seed}"
+
+
+def open_folder(path: pathlib.Path, experiment: Experiment, seeds: Sequence[int]) -> None:
+    """Starts the folder of a batch, or makes sure that it may be continued.
+
+    Raises:
+      RunError: if `path` holds something else: another experiment, other configs or other
+        versions of code or packages.
+    """
+    described = to_dict(experiment, seeds, runs.versions())
+    file = path / EXPERIMENT
+    try:
+        if file.exists():
+            found = read(path)
+            _check_same(file, found, described)
+            described["seeds"] = sorted({*found["seeds"], *seeds})
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(
+                f"out = {str(path)!r}: must be new, empty or a batch of this experiment; "
+                f"it has other content and no {EXPERIMENT}, so it is left alone"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        runs.write_atomic(file, runs.to_json(described))
+    except OSError as error:
+        raise runs.unwritable(path, error) from None
+
+
+def _check_same(file: pathlib.Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
+    if found["name"] != asked["name"]:
+        raise RunError(f"{file}: is of the experiment {found['name']!r}, not {asked['name']!r}")
+    if found["conditions"] != asked["conditions"]:
+        names = {*found["conditions"], *asked["conditions"]}
+        other = [n for n in sorted(names) if found["conditions"].get(n) != asked["conditions"].get(n)]
+        raise RunError(
+            f"{file}: was made with other configs ({', '.join(other)}); choose another folder"
+        )
+    for name, version in asked["versions"].items():
+        if (made := found["versions"].get(name)) != version:
+            raise RunError(
+                f"{file}: was made with {name} {made}, this is {version}, which may give other "
+                "bits; choose another folder or go back to that version"
+            )
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """The content of a batch's experiment.json, checked.
+
+    Raises:
+      RunError: if it is missing, unreadable or damaged.
+    """
+    file = path / EXPERIMENT
+    with runs.explain(file):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise ValueError(f"must be an object with format = {FORMAT}")
+        declared(found)
+        config_lib.check_seeds("seeds", found["seeds"])
+        if not isinstance(found["versions"], dict):
+            raise ValueError("versions must be an object")
+        return found
+
+
+def declared(described: dict[str, Any]) -> Experiment:
+    """The declaration inside experiment.json."""
+    fields = {field.name: described[field.name] for field in dataclasses.fields(Experiment)}
+    conditions = {
+        name: config_lib.from_dict(Config, values) for name, values in fields["conditions"].items()
+    }
+    texts = {name: tuple(fields[name]) for name in ("scores", "plots")}
+    return Experiment(**fields | texts | {"conditions": conditions, "seeds": ""})
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a batch is."""
+
+    total: int
+    """Runs asked for."""
+    done: int
+    """Finished runs, those of earlier starts included."""
+    todo: int
+    """Seed-epochs that are missing when the batch starts."""
+    condition: str = ""
+    """Of the current wave, as the next three."""
+    seeds: tuple[int, ...] = ()
+    epochs: int = 0
+    """Epochs of a run."""
+    epoch: int = 0
+    """Finished epochs."""
+    worked: int = 0
+    """Seed-epochs done since the start."""
+    diverged: int = 0
+    """Runs since the start whose loss is no longer a number."""
+    began: float = dataclasses.field(default_factory=time.perf_counter)
+
+    @property
+    def speed(self) -> float:
+        """Seed-epochs per second since the start."""
+        return self.worked / max(time.perf_counter() - self.began, 1e-9)
+
+    @property
+    def seconds_left(self) -> float:
+        """Expected time until the end; NaN before the first epoch."""
+        return (self.todo - self.worked) / self.speed if self.worked else float("nan")
+
+
+def run(
+    path: pathlib.Path,
+    experiment: Experiment,
+    seeds: Sequence[int],
+    per_device: int | None = None,
+    view: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Runs what is missing in the folder of a batch, as from `open_folder`.
+
+    Several processes call this together; only the first one touches the folder.
+
+    Args:
+      path: the folder.
+      experiment: its declaration.
+      seeds: for every condition.
+      per_device: see `placement.plan`.
+      view: is shown the progress after every epoch, and after every wave that is written.
+
+    Raises:
+      RunError: if a run cannot be written.
+    """
+    missing = {
+        condition: [
+            seed
+            for seed, done in zip(seeds, _finished(path, condition, config, seeds), strict=True)
+            if not done
+        ]
+        for condition, config in experiment.conditions.items()
+    }
+    total = len(seeds) * len(experiment.conditions)
+    todo = sum(len(missing[name]) * c.train.epochs for name, c in experiment.conditions.items())
+    progress = Progress(total, total - sum(map(len, missing.values())), todo)
+    view(progress)
+    for condition, config in experiment.conditions.items():
+        if not missing[condition]:
+            continue
+        seconds: list[float] = []
+        last = time.perf_counter()
+
+        def watch(seeds: Sequence[int], number: int, metrics: train.Metrics) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            seconds.append(now - last)
+            last = now
+            progress.seeds, progress.epoch = tuple(seeds), number + 1
+            progress.worked += len(seeds)
+            view(progress)
+
+        progress.condition, progress.epochs = condition, config.train.epochs
+        plan = placement.plan(len(missing[condition]), config, per_device)
+        for wave in placement.waves(config, missing[condition], plan, watch):
+            for i, seed in enumerate(wave.seeds):
+                progress.diverged += not _write(path, condition, config, wave, i, seconds)
+                progress.done += 1
+            seconds.clear()
+            progress.epoch = 0
+            view(progress)
+            last = time.perf_counter()
+    return progress
+
+
+def _finished(
+    path: pathlib.Path, condition: str, config: Config, seeds: Sequence[int]
+) -> list[bool]:
+    """Which seeds need not run again, as the first process sees it."""
+    done = np.zeros(len(seeds), bool)
+    if placement.is_first():
+        done[:] = [runs.status(run_folder(path, condition, s)) != "unfinished" for s in seeds]
+    return placement.from_first(done).tolist()
+
+
+def _write(
+    path: pathlib.Path,
+    condition: str,
+    config: Config,
+    wave: placement.Batch,
+    index: int,
+    seconds: Sequence[float],
+) -> bool:
+    """Writes a run of a wave; whether its numbers stayed finite."""
+    rows = []
+    for number in range(config.train.epochs):
+        row = {name: float(x[index, number]) for name, x in wave.history._asdict().items()}
+        rows.append({"epoch": number + 1, **row, "seconds": seconds[number]})
+        if not runs.is_finite(row):
+            break
+    if placement.is_first():
+        seed = wave.seeds[index]
+        folder = run_folder(path, condition, seed)
+        runs.create(folder, config, seed, condition, overwrite=True)
+        runs.write_history(folder, rows)
+        if runs.is_finite(rows[-1]):
+            runs.finish(folder, *placement.one(wave, index))
+    return runs.is_finite(rows[-1])

@@ -1,0 +1,239 @@
+"""Which device does what: seeds in waves over a mesh of devices, of one process or several.
+
+A run is a pure function of config and seed; nothing here changes its numbers on CPU,
+only where and when they are computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import numpy as np
+import threadpoolctl
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sumrnn import train
+from sumrnn.config import Config, ConfigError, check_seeds
+from sumrnn.task import Splits
+
+SEED = "seed"
+"""The mesh's only axis."""
+MEMORY_SHARE = 0.7
+"""Share of an accelerator's free memory that a wave may take."""
+
+
+class Batch(NamedTuple):
+    """Finished runs of one config; every array has a leading axis of seeds."""
+
+    seeds: tuple[int, ...]
+    state: train.State
+    history: train.Metrics
+    """float32 [seeds, epochs] each."""
+    data: Splits
+    logits: tuple[chex.Array, ...]
+    """float32 [seeds, n] for each split."""
+
+
+def one(batch: Batch, index: int) -> tuple[train.State, Splits, tuple[chex.Array, ...]]:
+    """State, data and logits of one run of a batch."""
+    found: tuple[train.State, Splits, tuple[chex.Array, ...]] = jax.tree.map(
+        lambda x: x[index], (batch.state, batch.data, batch.logits)
+    )
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Where the seeds of a wave go."""
+
+    mesh: Mesh
+    """Devices along the axis `SEED`."""
+    per_device: int
+    """Seeds of a wave that a device takes."""
+    together: bool
+    """Whether a device takes its seeds at once (vmap) or one after the other (lax.map)."""
+
+    @property
+    def wave(self) -> int:
+        """Seeds per wave."""
+        return self.mesh.size * self.per_device
+
+
+def use_cores(devices: int | None = None) -> None:
+    """Makes CPU cores into devices; call it before the first computation.
+
+    Args:
+      devices: how many CPU devices; None: one for each core that this process may use.
+
+    Raises:
+      ConfigError: if `devices` is not positive.
+    """
+    if devices is not None and devices < 1:
+        raise ConfigError("devices", devices, "at least 1")
+    jax.config.update("jax_num_cpu_devices", devices or len(os.sched_getaffinity(0)))
+
+
+def plan(seeds: int, config: Config, per_device: int | None = None) -> Plan:
+    """How to run this many seeds of a config on the devices there are.
+
+    On CPU a device takes one seed at a time: measured faster than several at once, and
+    the bits of a run do not depend on its neighbours.  A GPU or TPU takes as many at
+    once as its memory holds.
+
+    Args:
+      seeds: how many; at least 1.
+      config: of all of them.
+      per_device: seeds per device and wave; None: chosen as said above.
+
+    Raises:
+      ConfigError: if `per_device` is not positive.
+    """
+    if per_device is not None and per_device < 1:
+        raise ConfigError("per_device", per_device, "at least 1")
+    available = jax.devices()
+    # Every process must have a part in every wave; alone, idle devices are left out.
+    used = available if jax.process_count() > 1 else available[: min(seeds, len(available))]
+    mesh = Mesh(np.array(used), (SEED,))
+    on_cpu = used[0].platform == "cpu"
+    needed = -(-seeds // len(used))
+    if per_device is None:
+        per_device = 1 if on_cpu else max(1, min(needed, _fitting(config, used[0])))
+    return Plan(mesh, min(per_device, needed), together=not on_cpu)
+
+
+def _fitting(config: Config, device: jax.Device) -> int:
+    """Seeds whose training and prediction fit into a device's memory at once."""
+    stats = device.memory_stats() or {}
+    free = stats.get("bytes_limit", 8 << 30) - stats.get("bytes_in_use", 0)
+    task, cells = config.task, config.model.cells
+    weights = 4 * cells * (cells + 2) + cells + 1
+    # Per step the recurrence saves seven arrays and the gates' gradient for each series;
+    # prediction keeps the gates of its rows.
+    step = 11 * task.length * config.train.batch_size * cells
+    rows = 10 * min(train.PREDICTION_ROWS, task.size) * cells
+    floats = 8 * weights + max(step, rows)
+    return int(MEMORY_SHARE * free / (4 * floats + 3 * task.size * (task.length + 8)))
+
+
+def _over_seeds(function: Callable[..., Any], config: Config, plan: Plan) -> Callable[..., Any]:
+    """`function(config, ...)` of one seed as a compiled function of a wave of seeds."""
+    return _compiled(function, config, plan.mesh, plan.together)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    function: Callable[..., Any], config: Config, mesh: Mesh, together: bool
+) -> Callable[..., Any]:
+    one = functools.partial(function, config)
+
+    def local(*arguments: Any) -> Any:
+        if together:
+            return jax.vmap(one)(*arguments)
+        return jax.lax.map(lambda arguments: one(*arguments), arguments)
+
+    spec = PartitionSpec(SEED)
+    sharding = NamedSharding(mesh, spec)
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    # With its shardings given, the second call does not compile again.
+    return jax.jit(mapped, in_shardings=sharding, out_shardings=sharding)
+
+
+def _start(config: Config, seed: chex.Array) -> tuple[chex.PRNGKey, Splits, train.State]:
+    keys = train.keys(config, seed)
+    return keys.shuffle, train.make_data(config, keys.data), train.init(config, keys.init)
+
+
+def _epoch(
+    config: Config, state: train.State, key: chex.PRNGKey, data: Splits, number: chex.Array
+) -> tuple[train.State, train.Metrics]:
+    return train.epoch(config, state, key, data, number)
+
+
+def gather(tree: Any) -> Any:
+    """The whole arrays on the host of every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes; true if there is only one."""
+    return jax.process_index() == 0
+
+
+def from_first(array: np.ndarray) -> np.ndarray:
+    """The first process's array, on every process; all have one of this shape and dtype."""
+    if jax.process_count() == 1:
+        return array
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
+Watch = Callable[[Sequence[int], int, train.Metrics], None]
+"""Called after each epoch with the wave's seeds, the epoch's number from 0, and its
+metrics, float32 [seeds] each."""
+
+
+def waves(
+    config: Config, seeds: Sequence[int], plan: Plan, watch: Watch | None = None
+) -> Iterator[Batch]:
+    """Runs seeds wave by wave; yields the finished runs of each wave, on the host.
+
+    Args:
+      config: of every run.
+      seeds: in [0, 2^32), at least one.
+      plan: as from `plan`.
+      watch: is told each epoch.
+    """
+    start = _over_seeds(_start, config, plan)
+    epoch = _over_seeds(_epoch, config, plan)
+    predict = _over_seeds(train.predictions, config, plan)
+    sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
+
+    def put(values: Sequence[int]) -> chex.Array:
+        return jax.device_put(np.array(values, np.uint32), sharding)
+
+    for first in range(0, len(seeds), plan.wave):
+        mine = tuple(seeds[first : first + plan.wave])
+        # A wave has one shape: the last seed once more for what is missing in the last wave.
+        padded = mine + mine[-1:] * (plan.wave - len(mine))
+        # The orthogonal initialiser goes to LAPACK, whose bits depend on its threads.
+        with threadpoolctl.threadpool_limits(1, "blas"):
+            key, data, state = jax.block_until_ready(start(put(padded)))
+        history = []
+        for number in range(config.train.epochs):
+            state, metrics = epoch(state, key, data, put([number] * plan.wave))
+            row = jax.tree.map(lambda x: x[: len(mine)], gather(metrics))
+            history.append(row)
+            if watch:
+                watch(mine, number, row)
+        logits = predict(state.params, data)
+        kept = jax.tree.map(lambda x: x[: len(mine)], gather((state, data, logits)))
+        columns = train.Metrics(*(np.stack(column, axis=1) for column in zip(*history, strict=True)))
+        yield Batch(mine, kept[0], columns, kept[1], kept[2])
+
+
+def fit(
+    config: Config,
+    seeds: Sequence[int],
+    per_device: int | None = None,
+    watch: Watch | None = None,
+) -> Batch:
+    """All seeds' runs at once, as one batch; see `waves` for a wave at a time.
+
+    Raises:
+      ConfigError: if a seed is not an integer in [0, 2^32), is repeated, or there is none.
+    """
+    seeds = check_seeds("seeds", seeds)
+    found = list(waves(config, seeds, plan(len(seeds), config, per_device), watch))
+    rest = [batch[1:] for batch in found]
+    return Batch(seeds, *jax.tree.map(lambda *parts: np.concatenate(parts), *rest))
