@@ -1,4 +1,4 @@
-"""Rebuilds the report and the figures of a run from its folder alone, without training."""
+"""Rebuilds what is read and looked at, of a run or of a batch, from its folder alone."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from sumrnn import command
 class Arguments:
     """What to analyze."""
 
-    run_dir: tyro.conf.Positional[pathlib.Path]
-    """Folder of a finished run."""
+    folder: tyro.conf.Positional[pathlib.Path]
+    """Folder of a finished run, or of a batch as from experiment.py."""
 
 
 def main(argv: list[str]) -> None:
-    """Reads the run, writes its report and prints the summary."""
-    arguments = command.parse(Arguments, argv, __doc__ or "")
-    from sumrnn import report  # Imported late, so that --help is quick.
+    """Reads the folder, writes its report and prints the summary."""
+    folder = command.parse(Arguments, argv, __doc__ or "").folder
+    from sumrnn import batch, report, summary  # Imported late, so that --help is quick.
 
-    print(report.summary(report.write(arguments.run_dir), arguments.run_dir))
+    if (folder / batch.EXPERIMENT).exists():
+        print(summary.overview(summary.write(folder), folder))
+    else:
+        print(report.summary(report.write(folder), folder))
 
 
 if __name__ == "__main__":

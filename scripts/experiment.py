@@ -1,15 +1,26 @@
-"""Runs an experiment: every condition with every seed, on all devices; continues if interrupted."""
+"""Runs every condition of an experiment with every seed, on all devices, and sums it up.
+
+Started again on the same folder, it continues with what is missing.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import datetime
 import importlib.util
 import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import tyro
 
 from sumrnn import command
 from sumrnn.config import ConfigError, parse_seeds
+
+if TYPE_CHECKING:
+    from sumrnn.batch import Experiment, Progress
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 
@@ -19,43 +30,118 @@ class Arguments:
     """One batch of runs."""
 
     name: tyro.conf.Positional[str]
-    """Which experiment: the name of a file in experiments/."""
+    """Which experiment: a file of experiments/, without its ending."""
     seeds: str | None = None
-    """Seeds, e.g. 0:32 (0 to 31) or 3,5,8:12; None: the experiment's own."""
+    """Seeds such as 0:32 (0 to 31) or 3,5,8:12; None: what the experiment says."""
     out: str | None = None
     """Folder of the batch; None: runs/NAME."""
     devices: int | None = None
-    """CPU cores to use as devices; None: all."""
+    """CPU cores to make into devices; None: all that this process may use."""
     per_device: int | None = None
-    """Seeds that a device takes per wave; None: 1 on CPU, what memory holds on GPU and TPU."""
+    """Seeds that a device takes per wave; None: 1 on CPU, else what its memory holds."""
+    distributed: bool = False
+    """Work together with the other processes of a Slurm, Open MPI, Kubernetes or TPU job."""
+    coordinator: str | None = None
+    """host:port of process 0, where no such job tells; needs the next two."""
+    processes: int | None = None
+    """Number of processes."""
+    process_id: int | None = None
+    """Which process this is, from 0."""
+    patience: int = 300
+    """Seconds to wait for the other processes at the start."""
 
 
-def find(name: str):
+def find(name: str) -> Experiment:
+    """The declaration in experiments/NAME.py.
+
+    Raises:
+      ConfigError: if there is none.
+    """
     known = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
     if name not in known:
         raise ConfigError("experiment", name, f"one of {', '.join(known)}")
     spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.EXPERIMENT
+    experiment: Experiment = module.EXPERIMENT
+    return experiment
 
 
 def main(argv: list[str]) -> None:
-    """Runs what is missing."""
+    """Runs what is missing, then writes table, summary and figures."""
     arguments = command.parse(Arguments, argv, __doc__ or "")
-    from sumrnn import batch, placement
-
+    if arguments.out == "":  # An unset shell variable, not the working directory.
+        raise ConfigError("out", arguments.out, "the name of a folder")
+    out = pathlib.Path(arguments.out or f"runs/{arguments.name}")
+    if arguments.seeds is not None:
+        parse_seeds("seeds", arguments.seeds)
     experiment = find(arguments.name)
     seeds = parse_seeds("seeds", arguments.seeds or experiment.seeds)
-    out = pathlib.Path(arguments.out or f"runs/{arguments.name}")
+
+    from sumrnn import batch, placement, summary  # Imported late, so that errors are quick.
+
     placement.use_cores(arguments.devices)
-    batch.open_folder(out, experiment, seeds)
+    cluster = (arguments.coordinator, arguments.processes, arguments.process_id)
+    if arguments.distributed or any(value is not None for value in cluster):
+        placement.join(*cluster, arguments.patience)
+    try:
+        with placement.together():
+            placement.first_does(lambda: batch.open_folder(out, experiment, seeds))
+            with show_progress(placement.is_first()) as show:
+                batch.run(out, experiment, seeds, arguments.per_device, show)
+            placement.first_does(lambda: print(summary.overview(summary.write(out), out)))
+    except placement.Lost as error:
+        raise command.Failed(str(error)) from None
 
-    def view(p: batch.Progress) -> None:
-        if p.epoch in (0, 1):
-            print(f"{p.done}/{p.total} {p.condition} {p.seeds} {p.epoch}/{p.epochs} {p.speed:.3f}/s {p.seconds_left:.0f} s left", flush=True)
 
-    batch.run(out, experiment, seeds, arguments.per_device, view)
+@contextlib.contextmanager
+def show_progress(shown: bool) -> Iterator[Callable[[Progress], None]]:
+    """Yields a function that shows how far a batch is: live on a terminal, else in lines."""
+    if not shown:
+        yield lambda progress: None
+        return
+    if not sys.stdout.isatty():
+
+        def line(progress: Progress) -> None:
+            # One line at the start, after each wave, and when a wave's first epoch is over.
+            if progress.epoch <= 1:
+                print(describe(progress), flush=True)
+
+        yield line
+        return
+
+    from rich import progress as bars
+
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=None))
+    with bars.Progress(*columns) as bar:
+        task = bar.add_task("", total=None)
+
+        def update(progress: Progress) -> None:
+            # What earlier starts have done counts as finished, at this experiment's mean length.
+            bar.update(
+                task,
+                total=max(progress.todo, 1),
+                completed=progress.worked if progress.todo else 1,
+                description=describe(progress),
+            )
+
+        yield update
+
+
+def describe(progress: Progress) -> str:
+    """One line: runs done, where the current wave is, speed and time left."""
+    parts = [f"runs {progress.done}/{progress.total}"]
+    if progress.epoch:
+        seeds = ",".join(map(str, progress.seeds[:4])) + ("..." if len(progress.seeds) > 4 else "")
+        parts.append(f"{progress.condition} seeds {seeds} epoch {progress.epoch}/{progress.epochs}")
+    if progress.diverged:
+        parts.append(f"{progress.diverged} diverged")
+    if progress.worked:
+        left = datetime.timedelta(seconds=round(progress.seconds_left))
+        parts.append(f"{progress.speed:.2f} seed-epochs/s  {left} left")
+    return "  ".join(parts)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from sumrnn import command
 from sumrnn.config import Config, ConfigError, check_seed, preset
@@ -44,51 +44,44 @@ def main(argv: list[str]) -> None:
         raise ConfigError("out", arguments.out, "the name of a folder")
     out = pathlib.Path(arguments.out or f"runs/{name}-seed{arguments.seed}")
 
-    from sumrnn import report, runs  # Imported late, so that --help and errors are quick.
+    from sumrnn import placement, report, runs  # Late, so that --help and errors are quick.
 
+    placement.use_cores()
     runs.check_free(out, arguments.overwrite)
     fit(arguments.config, arguments.seed, name, out, arguments.overwrite)
     print(report.summary(report.write(out), out))
 
 
-def fit(config: Config, seed: int, preset: str, out: pathlib.Path, overwrite: bool) -> None:
+def fit(config: Config, seed: int, name: str, out: pathlib.Path, overwrite: bool) -> None:
     """Trains one network and writes everything but its report to `out`.
 
     Raises:
       RunError: if `out` cannot be written.
       Diverged: if the loss is no longer a number.
     """
-    import jax
-    import numpy as np
+    from sumrnn import placement, runs, train
 
-    from sumrnn import runs, train
-
-    runs.create(out, config, seed, preset, overwrite)
-    keys = train.keys(config, seed)
-    data = train.make_data(config, keys.data)
-    state = train.init(config, keys.init)
+    runs.create(out, config, seed, name, overwrite)
     history: list[dict[str, float]] = []
+    last = time.perf_counter()
     with show_progress(config.train.epochs) as show:
-        for number in range(config.train.epochs):
-            start = time.perf_counter()
-            state, metrics = train.epoch(config, state, keys.shuffle, data, np.uint32(number))
-            row = {name: float(value) for name, value in metrics._asdict().items()}
-            seconds = time.perf_counter() - start
-            history.append({"epoch": number + 1, **row, "seconds": seconds})
+
+        def watch(_: Sequence[int], number: int, metrics: train.Metrics) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            row = {column: float(values[0]) for column, values in metrics._asdict().items()}
+            history.append({"epoch": number + 1, **row, "seconds": now - last})
+            last = now
             runs.write_history(out, history)
             show(history[-1])
-            if not np.isfinite([row["loss"], row["val_loss"]]).all():
+            if not runs.is_finite(row):
                 raise command.Diverged(
                     f"loss = {row['loss']}, val_loss = {row['val_loss']} in epoch {number + 1}: "
                     f"must be finite; a learning_rate below {config.train.learning_rate} may help"
                 )
-    logits = train.predictions(config, state.params, data)
-    parts = {
-        name: runs.Part(*jax.device_get((split.digits, split.labels, answer)))
-        for name, split, answer in zip(data._fields, data, logits, strict=True)
-    }
-    runs.write_predictions(out, parts)
-    runs.write_checkpoint(out, state)
+
+        batch = placement.fit(config, [seed], watch=watch)
+    runs.finish(out, *placement.one(batch, 0))
 
 
 @contextlib.contextmanager

@@ -102,7 +102,9 @@ def _check_same(file: pathlib.Path, found: dict[str, Any], asked: dict[str, Any]
         raise RunError(f"{file}: is of the experiment {found['name']!r}, not {asked['name']!r}")
     if found["conditions"] != asked["conditions"]:
         names = {*found["conditions"], *asked["conditions"]}
-        other = [n for n in sorted(names) if found["conditions"].get(n) != asked["conditions"].get(n)]
+        other = [
+            n for n in sorted(names) if found["conditions"].get(n) != asked["conditions"].get(n)
+        ]
         raise RunError(
             f"{file}: was made with other configs ({', '.join(other)}); choose another folder"
         )
@@ -210,31 +212,42 @@ def run(
     progress = Progress(total, total - sum(map(len, missing.values())), todo)
     view(progress)
     for condition, config in experiment.conditions.items():
-        if not missing[condition]:
-            continue
-        seconds: list[float] = []
-        last = time.perf_counter()
-
-        def watch(seeds: Sequence[int], number: int, metrics: train.Metrics) -> None:
-            nonlocal last
-            now = time.perf_counter()
-            seconds.append(now - last)
-            last = now
-            progress.seeds, progress.epoch = tuple(seeds), number + 1
-            progress.worked += len(seeds)
-            view(progress)
-
-        progress.condition, progress.epochs = condition, config.train.epochs
-        plan = placement.plan(len(missing[condition]), config, per_device)
-        for wave in placement.waves(config, missing[condition], plan, watch):
-            for i, seed in enumerate(wave.seeds):
-                progress.diverged += not _write(path, condition, config, wave, i, seconds)
-                progress.done += 1
-            seconds.clear()
-            progress.epoch = 0
-            view(progress)
-            last = time.perf_counter()
+        if missing[condition]:
+            progress.condition, progress.epochs = condition, config.train.epochs
+            _run_condition(path, config, missing[condition], per_device, progress, view)
     return progress
+
+
+def _run_condition(
+    path: pathlib.Path,
+    config: Config,
+    seeds: Sequence[int],
+    per_device: int | None,
+    progress: Progress,
+    view: Callable[[Progress], None],
+) -> None:
+    """Runs and writes some seeds of the progress's condition, wave by wave."""
+    seconds: list[float] = []
+    last = time.perf_counter()
+
+    def watch(wave: Sequence[int], number: int, metrics: train.Metrics) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        seconds.append(now - last)
+        last = now
+        progress.seeds, progress.epoch = tuple(wave), number + 1
+        progress.worked += len(wave)
+        view(progress)
+
+    plan = placement.plan(len(seeds), config, per_device)
+    for wave in placement.waves(config, seeds, plan, watch):
+        for i in range(len(wave.seeds)):
+            progress.diverged += not _write(path, progress.condition, config, wave, i, seconds)
+            progress.done += 1
+        seconds.clear()
+        progress.epoch = 0
+        view(progress)
+        last = time.perf_counter()
 
 
 def _finished(

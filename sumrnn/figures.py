@@ -6,12 +6,14 @@ No pyplot: it keeps global state and is slow to import.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import cm
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from sumrnn import metrics
 from sumrnn.config import TaskConfig
@@ -233,4 +235,193 @@ def errors(part: Part, task: TaskConfig, title: str) -> Figure:
     ax.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     ax.margins(y=0.15)
     ax.set_ylim(bottom=0)
+    return figure
+
+
+Interval = tuple[float | None, list[float] | None]
+"""A mean and the ends of its interval."""
+
+
+def _palette(names: Sequence[str]) -> dict[str, Any]:
+    """A colour for each condition, from dark to light in their order."""
+    if len(names) <= 2:
+        return dict(zip(names, (COLORS[1], COLORS[0]), strict=False))
+    return {name: cm.viridis(0.9 * i / (len(names) - 1)) for i, name in enumerate(names)}
+
+
+def _mean(ax: Axes, x: float, found: Interval, **style: Any) -> None:
+    """A diamond at the mean with its interval."""
+    mean, interval = found
+    if mean is None:
+        return
+    low, high = interval or (mean, mean)
+    spread = ([mean - low], [high - mean])
+    ax.errorbar(x, mean, spread, fmt="D", ms=5, color=INK, capsize=4, lw=1.4, zorder=3, **style)
+
+
+def points(
+    values: dict[str, dict[str, np.ndarray]],
+    intervals: dict[str, dict[str, Interval]],
+    references: dict[str, dict[str, float]],
+    title: str,
+) -> Figure:
+    """Every run as a point beside the mean with its interval; a panel for each score.
+
+    Args:
+      values: by score and condition, float [runs].
+      intervals: by score and condition, of the mean over runs.
+      references: by score and condition, values from elsewhere, drawn as crosses.
+      title: of the figure.
+    """
+    columns = min(len(values), 3)
+    rows = -(-len(values) // columns)
+    names = list(next(iter(values.values())))
+    slanted = len(names) > 3
+    figure = Figure(
+        figsize=(4.6 * columns, (4.2 if slanted else 3.8) * rows), dpi=150, layout="constrained"
+    )
+    colors = _palette(names)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, (score, conditions) in zip(axes, values.items(), strict=False):
+        for x, name in enumerate(names):
+            y = conditions[name]
+            # Spread sideways in the order of the runs: nothing random, nothing hidden.
+            place = x + 0.1 + 0.5 * (np.arange(y.size) + 0.5) / max(y.size, 1)
+            ax.plot(place, y, "o", ms=4, color=colors[name], mec=INK, mew=0.4)
+            label = "mean, 95 % interval" if x == 0 else None
+            _mean(ax, x - 0.1, intervals[score][name], label=label)
+            if name in references.get(score, {}):
+                value = references[score][name]
+                label = "value from elsewhere"
+                ax.plot(x - 0.3, value, "x", ms=9, mew=2.2, color="#d1495b", label=label)
+        shown = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+        ax.set_xticks(range(len(names)), names, **shown)
+        ax.set_xlim(-0.5, len(names) - 0.3)
+        ax.set_title(score, fontsize=11)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color="#dddddd", lw=0.6)
+        ax.set_axisbelow(True)
+        if score in references or ax is axes[0]:
+            ax.legend(fontsize=8, loc="lower left", frameon=True)
+    for ax in axes[len(values) :]:
+        ax.set_visible(False)
+    figure.suptitle(f"{title}: every run, on its own test series")
+    return figure
+
+
+def bands(histories: dict[str, dict[str, np.ndarray]], title: str) -> Figure:
+    """Learning curves of many runs: median, and bands of the middle 50 % and 90 %.
+
+    Args:
+      histories: by condition, columns of history.csv, float64 [runs, epochs].
+      title: of the figure.
+    """
+    figure, (loss, error) = _figure(2, height=4.8)
+    colors = _palette(list(histories))
+    for name, history in histories.items():
+        epochs = history["epoch"][0]
+        for ax, values in ((loss, history["loss"]), (error, 1 - history["val_accuracy"])):
+            low, lower, middle, upper, high = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95), 0)
+            ax.fill_between(epochs, low, high, color=colors[name], alpha=0.15, lw=0)
+            ax.fill_between(epochs, lower, upper, color=colors[name], alpha=0.3, lw=0)
+            label = f"{name} ({len(values)} runs)"
+            ax.plot(epochs, middle, color=colors[name], lw=1.6, label=label)
+    loss.set(ylabel="binary cross-entropy (nats)", title="Training loss", yscale="log")
+    # Zero errors on a validation set are common; a pure logarithm could not show them.
+    error.set_yscale("symlog", linthresh=1e-3)
+    error.set(ylabel="share of wrong answers", title="Validation error", ylim=(0, None))
+    error.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    for ax in (loss, error):
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(color="#e5e5e5", lw=0.6)
+    columns = min(len(histories), 4)
+    handles, labels = loss.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    figure.suptitle(f"{title}: median over runs, middle 50 % and 90 %")
+    return figure
+
+
+def skew(
+    rates: dict[str, float],
+    values: dict[str, dict[str, np.ndarray]],
+    intervals: dict[str, dict[str, Interval]],
+    title: str,
+) -> Figure:
+    """Scores against the exact share of positives: every run, and the mean with its interval.
+
+    Args:
+      rates: by condition, P(positive) by the law.
+      values: by score and condition, float [runs].
+      intervals: by score and condition, of the mean over runs.
+      title: of the figure.
+    """
+    figure, axes = _figure(len(values), height=4.6)
+    figure.set_size_inches(3.7 * len(values), 4.4)
+    ticks = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+    for ax, (score, conditions) in zip(axes, values.items(), strict=True):
+        for name, y in conditions.items():
+            x = np.full(y.size, rates[name])
+            ax.plot(x, y, "o", ms=3.5, color=COLORS[1], alpha=0.55, mew=0)
+            _mean(ax, rates[name], intervals[score][name])
+        if score == "accuracy":
+            constant = np.array([max(rate, 1 - rate) for rate in rates.values()])
+            ax.plot([*rates.values()], constant, "--", color="#777777", label="constant answer")
+            ax.legend(loc="lower right", fontsize=8)
+        elif "minus" in score:
+            ax.axhline(0, ls="--", color="#777777")
+        ax.set_xscale("logit")
+        ax.set_xlim(0.45, 0.9995)
+        ax.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks], rotation=60)
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set(xlabel="positives by the exact law (%)", title=score)
+        ax.title.set_fontsize(10)
+        ax.grid(color="#e5e5e5", lw=0.6)
+    figure.suptitle(f"{title}: every run, mean and 95 % interval")
+    return figure
+
+
+def shares(splits: dict[str, dict[str, dict[str, float]]], title: str) -> Figure:
+    """Stacked bars: which source explains how much of a score's variance.
+
+    Args:
+      splits: by score, then source, as from `statistics.variance_split`.
+      title: of the figure.
+    """
+    figure, (ax,) = _figure(height=1.6 + 0.7 * len(splits))
+    names = list(next(iter(splits.values())))
+    fills = dict(zip(names, (COLORS[1], COLORS[0], "#7fb7a3", "#dddddd"), strict=True))
+    hatches = dict(zip(names, ("", "///", "...", ""), strict=True))
+    for y, split in enumerate(splits.values()):
+        left = 0.0
+        for name in names:
+            share = split[name]["share"]
+            label = name if y == 0 else None
+            ax.barh(
+                y,
+                share,
+                left=left,
+                color=fills[name],
+                hatch=hatches[name],
+                edgecolor=INK,
+                lw=0.5,
+                label=label,
+            )
+            if share > 0.06:
+                ax.text(
+                    left + share / 2,
+                    y,
+                    f"{100 * share:.0f} %",
+                    ha="center",
+                    va="center",
+                    color="white" if name == names[0] else INK,
+                    bbox=None if hatches[name] == "" else {"fc": "white", "lw": 0, "pad": 1},
+                )
+            left += share
+    ax.set_yticks(range(len(splits)), list(splits))
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1), xlabel="share of the variance between runs")
+    ax.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    figure.legend(loc="outside lower center", ncols=len(names), frameon=False)
+    figure.suptitle(f"{title}: where the spread between runs comes from")
     return figure

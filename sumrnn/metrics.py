@@ -94,9 +94,9 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
       majority_class: the constant answer, 0 or 1; the other class is the minority.
 
     Returns:
-      A nested dictionary of plain numbers.  `skill` is the share of the constant
-      answer's errors that the network avoids, (accuracy - majority_accuracy) /
-      (1 - majority_accuracy); below 0 it is worse than the constant answer.
+      A nested dictionary of plain numbers.  `gain` is accuracy - majority_accuracy;
+      `skill` is the share of the constant answer's errors that the network avoids,
+      gain / (1 - majority_accuracy); below 0 it is worse than the constant answer.
       `constant_p_value` is McNemar's exact test of the network against the constant
       answer on the same series: they differ only where the network answers with the
       minority class.  `undefined` gives the reason for every None, by name.
@@ -146,6 +146,7 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
         "accuracy_interval": list(interval(int((labels == answered).sum()), labels.size)),
         "confusion": cells,
         "majority_accuracy": constant,
+        "gain": accuracy - constant,
         "skill": score(
             "skill",
             lambda: (accuracy - constant) / (1.0 - constant),

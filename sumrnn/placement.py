@@ -6,9 +6,11 @@ only where and when they are computed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +28,10 @@ SEED = "seed"
 """The mesh's only axis."""
 MEMORY_SHARE = 0.7
 """Share of an accelerator's free memory that a wave may take."""
+
+HEARTBEAT = 20
+"""Seconds after which a silent process counts as dead."""
+MAX_PROCESSES = 1 << 20
 
 
 class Batch(NamedTuple):
@@ -77,6 +83,77 @@ def use_cores(devices: int | None = None) -> None:
     if devices is not None and devices < 1:
         raise ConfigError("devices", devices, "at least 1")
     jax.config.update("jax_num_cpu_devices", devices or len(os.sched_getaffinity(0)))
+
+
+def join(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process_id: int | None = None,
+    patience: int = 300,
+) -> None:
+    """Makes this process one of several that work together; call it after `use_cores`.
+
+    Args:
+      coordinator: "host:port" of the first process; like the next two, None: as Slurm,
+        Open MPI, Kubernetes or a TPU pod tells.
+      processes: how many there are.
+      process_id: which one this is, from 0.
+      patience: seconds to wait for the others.
+
+    Raises:
+      ConfigError: if an argument is impossible, the cluster cannot be detected, or the
+        others cannot be reached in time.
+    """
+    if coordinator is not None and not re.fullmatch(r".+:\d{1,5}", coordinator):
+        raise ConfigError("coordinator", coordinator, "host:port of the first process")
+    if processes is not None and processes < 1:
+        raise ConfigError("processes", processes, "at least 1")
+    if process_id is not None and not 0 <= process_id < (processes or MAX_PROCESSES):
+        raise ConfigError("process_id", process_id, "at least 0 and below processes")
+    if patience < 1:
+        raise ConfigError("patience", patience, "at least 1 (seconds)")
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            processes,
+            process_id,
+            initialization_timeout=patience,
+            heartbeat_timeout_seconds=HEARTBEAT,
+            shutdown_timeout_seconds=HEARTBEAT,
+        )
+    except ValueError:
+        raise ConfigError(
+            "distributed",
+            True,
+            "under Slurm, Open MPI, Kubernetes or on a TPU pod, or with --coordinator, "
+            "--processes and --process-id",
+        ) from None
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            "coordinator",
+            coordinator or "found by the cluster",
+            f"reached by all processes within {patience} s ({reason})",
+        ) from None
+
+
+class Lost(Exception):
+    """Another process of the same work has ended."""
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Turns the end of another process into `Lost`."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).splitlines()[0]
+        raise Lost(
+            f"process {jax.process_index()} of {jax.process_count()} ends, because it lost "
+            f"another one ({reason}); what is finished is kept, start again to continue"
+        ) from None
 
 
 def plan(seeds: int, config: Config, per_device: int | None = None) -> Plan:
@@ -155,13 +232,15 @@ def _epoch(
     return train.epoch(config, state, key, data, number)
 
 
-def gather(tree: Any) -> Any:
-    """The whole arrays on the host of every process."""
+def _host(tree: Any, rows: slice) -> Any:
+    """Some rows of the whole arrays, on the host of every process."""
     if jax.process_count() == 1:
-        return jax.device_get(tree)
-    from jax.experimental import multihost_utils
+        whole = jax.device_get(tree)
+    else:
+        from jax.experimental import multihost_utils
 
-    return multihost_utils.process_allgather(tree, tiled=True)
+        whole = multihost_utils.process_allgather(tree, tiled=True)
+    return jax.tree.map(lambda x: x[rows], whole)
 
 
 def is_first() -> bool:
@@ -176,6 +255,25 @@ def from_first(array: np.ndarray) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
+def first_does(action: Callable[[], None]) -> None:
+    """Lets the first process do something while the others wait; a failure there ends all.
+
+    Raises:
+      Lost: on the other processes, if the first one failed.
+    """
+    failure: Exception | None = None
+    if is_first():
+        try:
+            action()
+        except Exception as error:
+            failure = error
+    failed = bool(from_first(np.array(failure is not None)))
+    if failure:
+        raise failure
+    if failed:
+        raise Lost("process 0 could not go on; its message says why")
 
 
 Watch = Callable[[Sequence[int], int, train.Metrics], None]
@@ -200,10 +298,12 @@ def waves(
     sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
 
     def put(values: Sequence[int]) -> chex.Array:
-        return jax.device_put(np.array(values, np.uint32), sharding)
+        whole = np.array(values, np.uint32)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
 
     for first in range(0, len(seeds), plan.wave):
         mine = tuple(seeds[first : first + plan.wave])
+        present = slice(len(mine))
         # A wave has one shape: the last seed once more for what is missing in the last wave.
         padded = mine + mine[-1:] * (plan.wave - len(mine))
         # The orthogonal initialiser goes to LAPACK, whose bits depend on its threads.
@@ -212,14 +312,13 @@ def waves(
         history = []
         for number in range(config.train.epochs):
             state, metrics = epoch(state, key, data, put([number] * plan.wave))
-            row = jax.tree.map(lambda x: x[: len(mine)], gather(metrics))
-            history.append(row)
+            history.append(_host(metrics, present))
             if watch:
-                watch(mine, number, row)
+                watch(mine, number, history[-1])
         logits = predict(state.params, data)
-        kept = jax.tree.map(lambda x: x[: len(mine)], gather((state, data, logits)))
-        columns = train.Metrics(*(np.stack(column, axis=1) for column in zip(*history, strict=True)))
-        yield Batch(mine, kept[0], columns, kept[1], kept[2])
+        columns = (np.stack(column, axis=1) for column in zip(*history, strict=True))
+        state, data, logits = _host((state, data, logits), present)
+        yield Batch(mine, state, train.Metrics(*columns), data, logits)
 
 
 def fit(

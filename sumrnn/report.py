@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -64,21 +63,25 @@ def build(run: Run) -> dict[str, Any]:
     }
 
 
-def _percent(value: float | None, digits: int = 2) -> str:
+def percent(value: float | None, digits: int = 2) -> str:
+    """A share as a percentage; None is undefined."""
     return "undefined" if value is None else f"{value:.{digits}%}".replace("%", " %")
 
 
-def _number(value: float | None, digits: int = 4) -> str:
-    return "undefined" if value is None else f"{value:.{digits}f}"
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with a fixed number of digits; None is undefined."""
+    return "undefined" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
-def _range(interval: list[float] | None) -> str:
+def span(interval: list[float] | None) -> str:
+    """An interval of shares."""
     if interval is None:
         return "undefined"
-    return f"{interval[0]:.2%} to {interval[1]:.2%}".replace("%", " %")
+    return f"{percent(interval[0])} to {percent(interval[1])}"
 
 
-def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A Markdown table; all columns but the first are aligned to the right."""
     rule = ("---",) + ("---:",) * (len(header) - 1)
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
@@ -88,20 +91,20 @@ def _meaning(c: int, task: dict[str, Any]) -> str:
 
 
 def _score_rows(test: dict[str, Any], task: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "accuracy", _percent(test["accuracy"])
-    yield "accuracy of the constant answer", _percent(test["majority_accuracy"])
-    yield "skill: share of the constant answer's errors avoided", _percent(test["skill"])
-    yield "balanced accuracy", _percent(test["balanced_accuracy"])
+    yield "accuracy", percent(test["accuracy"])
+    yield "accuracy of the constant answer", percent(test["majority_accuracy"])
+    yield "skill: share of the constant answer's errors avoided", percent(test["skill"])
+    yield "balanced accuracy", percent(test["balanced_accuracy"])
     for name in ("precision", "recall", "f1"):
         for c, of in enumerate(metrics.CLASSES):
             title = "F1" if name == "f1" else name
-            yield f"{title}, {of} ({_meaning(c, task)})", _percent(test[name][of])
-    yield "Matthews correlation", _number(test["matthews_correlation"])
-    yield "area under the ROC curve", _number(test["roc_auc"])
+            yield f"{title}, {of} ({_meaning(c, task)})", percent(test[name][of])
+    yield "Matthews correlation", number(test["matthews_correlation"])
+    yield "area under the ROC curve", number(test["roc_auc"])
     minority = metrics.CLASSES[task["minority_class"]]
     yield (
         f"average precision, {minority} (the minority)",
-        _number(test["average_precision_minority"]),
+        number(test["average_precision_minority"]),
     )
     yield "Brier score (0 is best)", f"{test['brier_score']:.5f}"
 
@@ -121,16 +124,16 @@ def discussion(report: dict[str, Any]) -> str:
     elif skewed:
         says.append(
             f"**Accuracy misleads here.** With digits {task['low']} to {task['high']}, "
-            f"{_percent(task['positive_rate'])} of all series reach {task['threshold']}: "
+            f"{percent(task['positive_rate'])} of all series reach {task['threshold']}: "
             f"{ratio:.3g} {major_name}s for every {minor_name}. A constant answer that never "
-            f"looks at the digits scores {_percent(test['majority_accuracy'])} on this test set."
+            f"looks at the digits scores {percent(test['majority_accuracy'])} on this test set."
         )
     else:
         says.append(
             f"**Accuracy is a fair first measure here.** With digits {task['low']} to "
-            f"{task['high']}, {_percent(task['positive_rate'])} of all series reach "
+            f"{task['high']}, {percent(task['positive_rate'])} of all series reach "
             f"{task['threshold']}, and a constant answer scores only "
-            f"{_percent(test['majority_accuracy'])} on this test set."
+            f"{percent(test['majority_accuracy'])} on this test set."
         )
 
     points = 100 * (test["accuracy"] - test["majority_accuracy"])
@@ -147,11 +150,11 @@ def discussion(report: dict[str, Any]) -> str:
             f"(McNemar's exact p = {p_value:.2g})"
         )
     avoided = (
-        f" Read as skill, it avoids {_percent(test['skill'], 1)} of the constant answer's errors."
+        f" Read as skill, it avoids {percent(test['skill'], 1)} of the constant answer's errors."
         if test["skill"] is not None and points > 0
         else ""
     )
-    says.append(f"The network's {_percent(test['accuracy'])} {verdict}.{avoided}")
+    says.append(f"The network's {percent(test['accuracy'])} {verdict}.{avoided}")
 
     minor_recall, major_recall = test["recall"][minor_name], test["recall"][major_name]
     if minor_recall is None or major_recall is None:
@@ -164,31 +167,31 @@ def discussion(report: dict[str, Any]) -> str:
     wrongly = test["confusion"]["fn" if minor == 0 else "fp"]
     says.append(
         f"By class: of {minor_count:,} {minor_name}s ({_meaning(minor, task)}) it misses "
-        f"{missed}, an error rate of {_percent(1 - minor_recall, 1)}; of {size - minor_count:,} "
-        f"{major_name}s it misses {wrongly}, {_percent(1 - major_recall, 2)}. "
+        f"{missed}, an error rate of {percent(1 - minor_recall, 1)}; of {size - minor_count:,} "
+        f"{major_name}s it misses {wrongly}, {percent(1 - major_recall, 2)}. "
         f"Balanced accuracy, which weighs both classes alike, is "
-        f"{_percent(test['balanced_accuracy'])}."
+        f"{percent(test['balanced_accuracy'])}."
     )
     if not skewed:
         says.append(
             "Read accuracy with its interval; balanced accuracy and the Matthews correlation "
-            f"({_number(test['matthews_correlation'])}) should agree with it."
+            f"({number(test['matthews_correlation'])}) should agree with it."
         )
     elif minor_count < FEW:
         says.append(
             f"But {minor_count} {minor_name}s are few: the 95 % interval of their recall runs "
-            f"from {_range(test['recall_interval'][minor_name])}, and one series more or less "
+            f"from {span(test['recall_interval'][minor_name])}, and one series more or less "
             f"moves balanced accuracy by {50 / minor_count:.1f} points. Read the confusion matrix "
             f"and the average precision of the minority "
-            f"({_number(test['average_precision_minority'])}), and trust no single seed: only "
+            f"({number(test['average_precision_minority'])}), and trust no single seed: only "
             "several seeds, or more test series, can rank networks on this task."
         )
     else:
         says.append(
             f"With {minor_count} {minor_name}s the scores by class are usable: the 95 % interval "
-            f"of their recall runs from {_range(test['recall_interval'][minor_name])}. Read "
+            f"of their recall runs from {span(test['recall_interval'][minor_name])}. Read "
             f"balanced accuracy, the Matthews correlation "
-            f"({_number(test['matthews_correlation'])}) and the recall of the {minor_name}s "
+            f"({number(test['matthews_correlation'])}) and the recall of the {minor_name}s "
             "instead of accuracy."
         )
     if test["p_value"] < 0.05:
@@ -210,17 +213,17 @@ def markdown(report: dict[str, Any]) -> str:
         (
             title,
             f"{report[name]['size']:,}",
-            _percent(report[name]["accuracy"]),
-            _range(report[name]["accuracy_interval"]),
-            _percent(report[name]["majority_accuracy"]),
+            percent(report[name]["accuracy"]),
+            span(report[name]["accuracy_interval"]),
+            percent(report[name]["majority_accuracy"]),
         )
         for name, title in SPLITS.items()
     ]
     counts = [
         (
             title,
-            f"{part['negatives']:,} ({_percent(part['negative_share'])})",
-            f"{part['positives']:,} ({_percent(part['positive_share'])})",
+            f"{part['negatives']:,} ({percent(part['negative_share'])})",
+            f"{part['positives']:,} ({percent(part['positive_share'])})",
             f"{part['expected_negatives']:,.1f}",
             f"{part['expected_positives']:,.1f}",
             f"{part['p_value']:.2g}",
@@ -230,8 +233,8 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     exact = (
         "exact law",
-        _percent(1 - task["positive_rate"], 4),
-        _percent(task["positive_rate"], 4),
+        percent(1 - task["positive_rate"], 4),
+        percent(task["positive_rate"], 4),
         *("", "", ""),
     )
     undefined = [
@@ -246,7 +249,7 @@ def markdown(report: dict[str, Any]) -> str:
         f"batches of {config['train']['batch_size']}, {run['seconds']:.0f} s on "
         f"{run['device']['kind']} with jax {run['versions']['jax']}.",
         "## Accuracy of the final network",
-        _table(
+        table(
             ("series", "number", "accuracy", "95 % interval (Wilson)", "constant answer"),
             accuracies,
         ),
@@ -254,19 +257,19 @@ def markdown(report: dict[str, Any]) -> str:
         f"Negative: {_meaning(0, task)}; positive: {_meaning(1, task)}. The sum has "
         f"mean {task['mean_sum']:.6g} and standard deviation {task['std_sum']:.4g}; p is that of a "
         "two-sided binomial test of the counts against the exact law.",
-        _table(
+        table(
             ("series", "negative", "positive", "expected negative", "expected positive", "p"),
             [*counts, exact],
         ),
         "## Scores on the test series",
-        _table(
+        table(
             ("truth", f"answer: {_meaning(0, task)}", f"answer: {_meaning(1, task)}"),
             [
                 (_meaning(0, task), f"TN {cells['tn']:,}", f"FP {cells['fp']:,}"),
                 (_meaning(1, task), f"FN {cells['fn']:,}", f"TP {cells['tp']:,}"),
             ],
         ),
-        _table(("score", "value"), list(_score_rows(test, task))),
+        table(("score", "value"), list(_score_rows(test, task))),
         *(["Undefined scores:", "\n".join(undefined)] if undefined else []),
         "## Is accuracy valid here?",
         discussion(report),
@@ -285,12 +288,12 @@ def summary(report: dict[str, Any], path: pathlib.Path) -> str:
     return "\n".join(
         [
             "",
-            f"test accuracy      {_percent(test['accuracy'])}"
-            f"   (95 % interval {_range(test['accuracy_interval'])}, {test['size']:,} series)",
-            f"constant answer    {_percent(test['majority_accuracy'])}"
+            f"test accuracy      {percent(test['accuracy'])}"
+            f"   (95 % interval {span(test['accuracy_interval'])}, {test['size']:,} series)",
+            f"constant answer    {percent(test['majority_accuracy'])}"
             f"   (always {_meaning(task['majority_class'], task)}; "
-            f"by the law {_percent(task['majority_accuracy'], 4)})",
-            f"balanced accuracy  {_percent(test['balanced_accuracy'])}",
+            f"by the law {percent(task['majority_accuracy'], 4)})",
+            f"balanced accuracy  {percent(test['balanced_accuracy'])}",
             "",
             f"confusion matrix   {'answer: ' + low:>{width + 8}}   {high:>{width}}",
             f"truth: {low:<11} {'TN ' + format(cells['tn'], ','):>{width + 8}}"
@@ -339,14 +342,5 @@ def write(path: pathlib.Path) -> dict[str, Any]:
         runs.REPORT_JSON: runs.to_json(report),
         runs.REPORT_MD: markdown(report),
     }
-    for name, figure in draw(run, report).items():
-        png = io.BytesIO()
-        figure.savefig(png, format="png", metadata={"Software": None})
-        files[f"{runs.FIGURES}/{name}.png"] = png.getvalue()
-    try:
-        (path / runs.FIGURES).mkdir(exist_ok=True)
-        for name, content in files.items():
-            runs.write_atomic(path / name, content)
-    except OSError as error:
-        raise runs.unwritable(path, error) from None
+    runs.write_report(path, files, draw(run, report))
     return report

@@ -137,10 +137,9 @@ def versions() -> dict[str, str]:
     code = hashlib.sha256()
     for name in CODE:
         code.update(pathlib.Path(__file__).with_name(f"{name}.py").read_bytes())
-    return (
-        {"code": code.hexdigest()[:12], "python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES}
-    )
+    return {"code": code.hexdigest()[:12], "python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in PACKAGES
+    }
 
 
 def create(path: pathlib.Path, config: Config, seed: int, name: str, overwrite: bool) -> None:
@@ -205,7 +204,11 @@ def write_checkpoint(path: pathlib.Path, state: Any) -> None:
     """Writes parameters and optimiser state; Orbax renames a finished folder into place."""
     import orbax.checkpoint as ocp
 
-    with ocp.StandardCheckpointer() as checkpointer:
+    # Of several processes only the first one writes, so it must not wait for the others.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="alone"
+    )
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         checkpointer.save((path / CHECKPOINT).absolute(), state, force=True)
 
 
@@ -234,6 +237,27 @@ def status(path: pathlib.Path) -> Literal["finished", "diverged", "unfinished"]:
         return "unfinished" if is_finite(values) else "diverged"
     except (OSError, ValueError):
         return "unfinished"
+
+
+def write_report(
+    path: pathlib.Path, files: dict[str, bytes | str], figures: dict[str, Any]
+) -> None:
+    """Writes what is rebuilt from a folder: files by name, matplotlib figures as PNG.
+
+    Raises:
+      RunError: if the folder cannot be written.
+    """
+    for name, figure in figures.items():
+        png = io.BytesIO()
+        # The same figure gives the same bytes, whatever wrote it.
+        figure.savefig(png, format="png", metadata={"Software": None})
+        files = files | {f"{FIGURES}/{name}.png": png.getvalue()}
+    try:
+        (path / FIGURES).mkdir(exist_ok=True)
+        for name, content in files.items():
+            write_atomic(path / name, content)
+    except OSError as error:
+        raise unwritable(path, error) from None
 
 
 @contextlib.contextmanager

@@ -1,0 +1,39 @@
+"""What does each score say as the classes grow uneven, and when does accuracy fall silent?"""
+
+from sumrnn import task
+from sumrnn.batch import Experiment
+from sumrnn.config import Config, ModelConfig, TaskConfig
+
+SHARES = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+"""Wanted shares of positives."""
+
+
+def threshold(share: float) -> int:
+    """The highest threshold that at least this share of the sums reaches, by the exact law."""
+    law = task.law(TaskConfig())
+    reaching = law.probabilities[::-1].cumsum()[::-1]
+    return int(law.sums[reaching >= share].max())
+
+
+EXPERIMENT = Experiment(
+    name="skew",
+    question="From which class skew on does accuracy no longer tell a trained network from the "
+    "constant answer?",
+    conditions={
+        f"positive-{share:g}": Config(
+            task=TaskConfig(threshold=threshold(share)),
+            # A quarter of the exercise's cells: it learns the same task, and 8 x 8 runs are quick.
+            model=ModelConfig(cells=50),
+        )
+        for share in SHARES
+    },
+    seeds="0:8",
+    scores=(
+        "accuracy",
+        "gain",
+        "balanced_accuracy",
+        "matthews_correlation",
+        "average_precision_minority",
+    ),
+    plots=("scores", "learning", "skew"),
+)

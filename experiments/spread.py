@@ -1,0 +1,28 @@
+"""How much of the spread between runs comes from the digits, the initial weights, the order?
+
+A crossed design: the conditions pin the seeds of the data and of the initial parameters, so
+that the run's own seed is left to the order of the training series.
+"""
+
+from sumrnn.batch import Experiment
+from sumrnn.config import Config, ModelConfig, preset
+
+LEVELS = 3
+
+EXPERIMENT = Experiment(
+    name="spread",
+    question="Which of its three random sources makes one run better than another?",
+    conditions={
+        f"data{data}-init{init}": Config(
+            task=preset("notebook"),
+            model=ModelConfig(cells=50),
+            data_seed=data,
+            init_seed=init,
+        )
+        for data in range(LEVELS)
+        for init in range(LEVELS)
+    },
+    seeds=f"0:{LEVELS}",
+    scores=("accuracy", "balanced_accuracy", "matthews_correlation"),
+    plots=("variance",),
+)

@@ -1,0 +1,18 @@
+"""Does everything work?  Two conditions of a tiny network, done in seconds."""
+
+from sumrnn.batch import Experiment
+from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
+
+EXPERIMENT = Experiment(
+    name="tiny",
+    question="Does everything work?",
+    conditions={
+        f"cells-{cells}": Config(
+            task=TaskConfig(size=500, length=6, high=4, threshold=12),
+            model=ModelConfig(cells=cells),
+            train=TrainConfig(epochs=3, learning_rate=1e-2),
+        )
+        for cells in (4, 8)
+    },
+    seeds="0:5",
+)
