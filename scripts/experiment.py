@@ -83,9 +83,17 @@ def main(argv: list[str]) -> None:
     from sumrnn import batch, placement, summary  # Imported late, so that errors are quick.
 
     placement.use_cores(arguments.devices)
+    placement.check_per_device(arguments.per_device)
     cluster = (arguments.coordinator, arguments.processes, arguments.process_id)
     if arguments.distributed or any(value is not None for value in cluster):
-        placement.join(*cluster, arguments.patience)
+        if arguments.patience < 1:
+            raise ConfigError("patience", arguments.patience, "at least 1 (seconds)")
+        late = (
+            f"coordinator = {arguments.coordinator or 'the one of this job'!r}: must be reached "
+            f"by every process within {arguments.patience} s (--patience); not all were"
+        )
+        with command.deadline(arguments.patience, late):
+            placement.join(*cluster)
     try:
         with placement.together():
             placement.first_does(lambda: batch.open_folder(out, experiment, seeds))
@@ -93,7 +101,8 @@ def main(argv: list[str]) -> None:
                 batch.run(out, experiment, seeds, arguments.per_device, show)
             placement.first_does(lambda: print(summary.overview(summary.write(out), out)))
     except placement.Lost as error:
-        raise command.Failed(str(error)) from None
+        # At a normal exit the JAX runtime would wait for the lost process, and abort.
+        command.end(str(error))
 
 
 @contextlib.contextmanager

@@ -257,7 +257,7 @@ def _finished(
     done = np.zeros(len(seeds), bool)
     if placement.is_first():
         done[:] = [runs.status(run_folder(path, condition, s)) != "unfinished" for s in seeds]
-    return placement.from_first(done).tolist()
+    return [bool(x) for x in placement.from_first(done)]
 
 
 def _write(

@@ -13,8 +13,9 @@ import os
 import pathlib
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import tyro
 
@@ -26,10 +27,6 @@ T = TypeVar("T")
 
 class Diverged(Exception):
     """The loss is no longer a number."""
-
-
-class Failed(Exception):
-    """What was asked for is possible, but did not work; one line."""
 
 
 def parse(cls: type[T], argv: list[str], description: str, default: T | None = None) -> T:
@@ -63,9 +60,6 @@ def run(main: Callable[[list[str]], None]) -> None:
     except Diverged as error:
         _say(str(error))
         raise SystemExit(3) from None
-    except Failed as error:
-        _say(str(error))
-        raise SystemExit(1) from None
     except KeyboardInterrupt:
         _say("interrupted")
         raise SystemExit(130) from None
@@ -77,6 +71,26 @@ def run(main: Callable[[list[str]], None]) -> None:
     except OSError as error:
         _say(str(error))
         raise SystemExit(1) from None
+
+
+def end(message: str, status: int = 1) -> NoReturn:
+    """Says why, and ends the process at once, without any clean-up."""
+    _say(message)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+@contextlib.contextmanager
+def deadline(seconds: float, message: str) -> Iterator[None]:
+    """Ends the process with status 2 and this line if what is inside takes longer."""
+    timer = threading.Timer(seconds, end, (message, 2))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager

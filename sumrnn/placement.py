@@ -31,6 +31,8 @@ MEMORY_SHARE = 0.7
 
 HEARTBEAT = 20
 """Seconds after which a silent process counts as dead."""
+FOREVER = 24 * 60 * 60
+"""Seconds; at the end of its own patience JAX aborts, so the caller must be less patient."""
 MAX_PROCESSES = 1 << 20
 
 
@@ -62,7 +64,7 @@ class Plan:
     """Devices along the axis `SEED`."""
     per_device: int
     """Seeds of a wave that a device takes."""
-    together: bool
+    at_once: bool
     """Whether a device takes its seeds at once (vmap) or one after the other (lax.map)."""
 
     @property
@@ -89,7 +91,6 @@ def join(
     coordinator: str | None = None,
     processes: int | None = None,
     process_id: int | None = None,
-    patience: int = 300,
 ) -> None:
     """Makes this process one of several that work together; call it after `use_cores`.
 
@@ -98,11 +99,9 @@ def join(
         Open MPI, Kubernetes or a TPU pod tells.
       processes: how many there are.
       process_id: which one this is, from 0.
-      patience: seconds to wait for the others.
 
     Raises:
-      ConfigError: if an argument is impossible, the cluster cannot be detected, or the
-        others cannot be reached in time.
+      ConfigError: if an argument is impossible or the cluster cannot be detected.
     """
     if coordinator is not None and not re.fullmatch(r".+:\d{1,5}", coordinator):
         raise ConfigError("coordinator", coordinator, "host:port of the first process")
@@ -110,17 +109,20 @@ def join(
         raise ConfigError("processes", processes, "at least 1")
     if process_id is not None and not 0 <= process_id < (processes or MAX_PROCESSES):
         raise ConfigError("process_id", process_id, "at least 0 and below processes")
-    if patience < 1:
-        raise ConfigError("patience", patience, "at least 1 (seconds)")
+    # The service would catch SIGTERM and let the process live on.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             coordinator,
             processes,
             process_id,
-            initialization_timeout=patience,
+            initialization_timeout=FOREVER,
             heartbeat_timeout_seconds=HEARTBEAT,
             shutdown_timeout_seconds=HEARTBEAT,
         )
+    except RuntimeError as error:  # The address is not one of this machine, or is taken.
+        reason = str(error).splitlines()[0]
+        raise ConfigError("coordinator", coordinator, f"usable ({reason})") from None
     except ValueError:
         raise ConfigError(
             "distributed",
@@ -128,13 +130,12 @@ def join(
             "under Slurm, Open MPI, Kubernetes or on a TPU pod, or with --coordinator, "
             "--processes and --process-id",
         ) from None
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            "coordinator",
-            coordinator or "found by the cluster",
-            f"reached by all processes within {patience} s ({reason})",
-        ) from None
+
+
+def check_per_device(per_device: int | None) -> None:
+    """Raises `ConfigError` unless it is None or positive."""
+    if per_device is not None and per_device < 1:
+        raise ConfigError("per_device", per_device, "at least 1")
 
 
 class Lost(Exception):
@@ -171,8 +172,7 @@ def plan(seeds: int, config: Config, per_device: int | None = None) -> Plan:
     Raises:
       ConfigError: if `per_device` is not positive.
     """
-    if per_device is not None and per_device < 1:
-        raise ConfigError("per_device", per_device, "at least 1")
+    check_per_device(per_device)
     available = jax.devices()
     # Every process must have a part in every wave; alone, idle devices are left out.
     used = available if jax.process_count() > 1 else available[: min(seeds, len(available))]
@@ -181,7 +181,7 @@ def plan(seeds: int, config: Config, per_device: int | None = None) -> Plan:
     needed = -(-seeds // len(used))
     if per_device is None:
         per_device = 1 if on_cpu else max(1, min(needed, _fitting(config, used[0])))
-    return Plan(mesh, min(per_device, needed), together=not on_cpu)
+    return Plan(mesh, min(per_device, needed), at_once=not on_cpu)
 
 
 def _fitting(config: Config, device: jax.Device) -> int:
@@ -200,17 +200,17 @@ def _fitting(config: Config, device: jax.Device) -> int:
 
 def _over_seeds(function: Callable[..., Any], config: Config, plan: Plan) -> Callable[..., Any]:
     """`function(config, ...)` of one seed as a compiled function of a wave of seeds."""
-    return _compiled(function, config, plan.mesh, plan.together)
+    return _compiled(function, config, plan.mesh, plan.at_once)
 
 
 @functools.lru_cache(maxsize=32)
 def _compiled(
-    function: Callable[..., Any], config: Config, mesh: Mesh, together: bool
+    function: Callable[..., Any], config: Config, mesh: Mesh, at_once: bool
 ) -> Callable[..., Any]:
     one = functools.partial(function, config)
 
     def local(*arguments: Any) -> Any:
-        if together:
+        if at_once:
             return jax.vmap(one)(*arguments)
         return jax.lax.map(lambda arguments: one(*arguments), arguments)
 
@@ -224,12 +224,6 @@ def _compiled(
 def _start(config: Config, seed: chex.Array) -> tuple[chex.PRNGKey, Splits, train.State]:
     keys = train.keys(config, seed)
     return keys.shuffle, train.make_data(config, keys.data), train.init(config, keys.init)
-
-
-def _epoch(
-    config: Config, state: train.State, key: chex.PRNGKey, data: Splits, number: chex.Array
-) -> tuple[train.State, train.Metrics]:
-    return train.epoch(config, state, key, data, number)
 
 
 def _host(tree: Any, rows: slice) -> Any:
@@ -293,7 +287,7 @@ def waves(
       watch: is told each epoch.
     """
     start = _over_seeds(_start, config, plan)
-    epoch = _over_seeds(_epoch, config, plan)
+    epoch = _over_seeds(train.epoch, config, plan)
     predict = _over_seeds(train.predictions, config, plan)
     sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
 

@@ -259,12 +259,12 @@ def _markdown_condition(summary: dict[str, Any], name: str, shown: tuple[str, ..
     header = ("score", "runs", "mean", "std", "median", "inter-quartile mean", "range")
     parts = [f"## {name}", *says, table(header, rows)]
     if found["references"]:
-        rows = [
+        places = [
             (title(score), f"{p['value']:.6g}", str(p["below"]), str(p["equal"]), str(p["above"]))
             for score, p in found["references"].items()
         ]
-        header = ("value from elsewhere", "value", "runs below", "equal", "above")
-        parts += ["Values from elsewhere among these runs:", table(header, rows)]
+        heads = ("value from elsewhere", "value", "runs below", "equal", "above")
+        parts += ["Values from elsewhere among these runs:", table(heads, places)]
     return parts
 
 
