@@ -9,11 +9,14 @@ from collections.abc import Callable
 
 import pytest
 
+from sumrnn import placement
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
 """Time limit of a process."""
+
+placement.use_cores(2)  # Two devices for all tests in this process.
 
 SMALL_TASK = TaskConfig(size=200, length=5, high=3, threshold=8)
 SMALL = Config(SMALL_TASK, ModelConfig(cells=8), TrainConfig(epochs=2, batch_size=50))

@@ -1,0 +1,148 @@
+import dataclasses
+import hashlib
+import pathlib
+import subprocess
+import sys
+
+import chex
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from sumrnn import placement, runs, train
+from sumrnn.config import Config, ConfigError, ModelConfig
+from tests.conftest import ROOT, SECONDS, SMALL
+
+SCANNED = dataclasses.replace(SMALL, model=ModelConfig(cells=8, recurrence="scan"))
+
+
+def plan(devices: int, per_device: int = 1, at_once: bool = False) -> placement.Plan:
+    return placement.Plan(
+        Mesh(np.array(jax.devices()[:devices]), (placement.SEED,)), per_device, at_once
+    )
+
+
+def run(seeds: list[int], where: placement.Plan, config: Config = SMALL) -> placement.Batch:
+    found = list(placement.waves(config, seeds, where))
+    assert [len(batch.seeds) for batch in found[:-1]] == [where.wave] * (len(found) - 1)
+    rest = [batch[1:] for batch in found]
+    return placement.Batch(tuple(seeds), *jax.tree.map(lambda *parts: np.concatenate(parts), *rest))
+
+
+def of_seed(batch: placement.Batch, seed: int) -> chex.ArrayTree:
+    return jax.tree.map(lambda x: x[batch.seeds.index(seed)], batch[1:])
+
+
+@pytest.mark.parametrize("config", [SMALL, SCANNED], ids=["fused", "scan"])
+def test_a_seed_has_the_same_bits_wherever_it_runs(config: Config) -> None:
+    """Alone and in any company, on one device and on two, one or more per device."""
+    assert jax.device_count() == 2
+    alone = of_seed(run([12], plan(1), config), 12)
+    for seeds, where in (
+        ([12, 3], plan(2)),
+        ([5, 4, 3, 2, 12], plan(2)),
+        ([5, 12, 3, 2, 1], plan(2, per_device=2)),
+        ([7, 12, 9], plan(1, per_device=3)),
+    ):
+        chex.assert_trees_all_equal(of_seed(run(seeds, where, config), 12), alone)
+
+
+def test_it_is_the_run_that_the_pure_functions_make() -> None:
+    batch = placement.fit(SMALL, [3, 4, 5])
+    for seed in (3, 5):
+        keys = train.keys(SMALL, seed)
+        data, state = train.make_data(SMALL, keys.data), train.init(SMALL, keys.init)
+        for number in range(SMALL.train.epochs):
+            state, metrics = train.epoch(SMALL, state, keys.shuffle, data, number)
+        found_state, history, found_data, logits = of_seed(batch, seed)
+        chex.assert_trees_all_equal(found_data, data)
+        chex.assert_trees_all_close(found_state, state, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose([x[-1] for x in history], list(metrics), rtol=1e-4)
+        expected = train.predictions(SMALL, state.params, data)
+        chex.assert_trees_all_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_shapes_have_a_leading_axis_of_seeds() -> None:
+    batch = placement.fit(SMALL, [9, 8, 7])
+    assert batch.seeds == (9, 8, 7)
+    chex.assert_shape(list(batch.history), (3, SMALL.train.epochs))
+    chex.assert_type(list(batch.history), np.float32)
+    for part, logits in zip(batch.data, batch.logits, strict=True):
+        chex.assert_shape(logits, part.labels.shape)
+        assert part.digits.shape[0] == 3
+    chex.assert_tree_shape_prefix(batch.state, (3,))
+
+
+def test_many_at_once_are_the_same_runs_up_to_rounding() -> None:
+    """What a GPU does: vmap inside each device."""
+    # vmap and shard_map of a whole run hang on some versions; mapped alone they must not.
+    one_by_one, at_once = run([1, 2, 3, 4], plan(2, 2)), run([1, 2, 3, 4], plan(2, 2, True))
+    chex.assert_trees_all_equal(at_once.data, one_by_one.data)
+    chex.assert_trees_all_close(at_once.logits, one_by_one.logits, rtol=1e-3, atol=1e-4)
+    chex.assert_trees_all_close(at_once.history, one_by_one.history, rtol=1e-3, atol=1e-4)
+
+
+def test_the_plan_fits_the_seeds() -> None:
+    assert placement.plan(1, SMALL).wave == 1
+    assert placement.plan(5, SMALL).wave == 2
+    assert placement.plan(5, SMALL, per_device=2).wave == 4
+    assert placement.plan(3, SMALL, per_device=100).wave == 4
+    with pytest.raises(ConfigError, match="per_device = 0: must be at least 1"):
+        placement.plan(3, SMALL, per_device=0)
+
+
+def test_watch_sees_every_epoch_of_every_wave() -> None:
+    seen = []
+    placement.fit(
+        SMALL, [1, 2, 3], watch=lambda seeds, n, m: seen.append((tuple(seeds), n, m.loss.shape))
+    )
+    assert seen == [((1, 2), 0, (2,)), ((1, 2), 1, (2,)), ((3,), 0, (1,)), ((3,), 1, (1,))]
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1], [-1], [2**32]])
+def test_impossible_seeds_are_refused(seeds: list[int]) -> None:
+    with pytest.raises(ConfigError, match=r"^seeds = "):
+        placement.fit(SMALL, seeds)
+
+
+NETWORKS = {"exercise": (), "quarter": ("--cells", "50"), "scan": ("--recurrence", "scan")}
+"""Names of the networks whose bits are compared, and their options."""
+
+
+@pytest.mark.parametrize(
+    ("network", "epochs", "size"),
+    [
+        ("exercise", 1, 800),
+        ("quarter", 1, 800),
+        pytest.param("exercise", 3, 10_000, marks=pytest.mark.slow),
+    ],
+)
+def test_the_bits_do_not_depend_on_the_number_of_cores(
+    network: str, epochs: int, size: int, tmp_path: pathlib.Path
+) -> None:
+    """Whole processes, with thread pools as on machines of 1, 2 and 16 cores."""
+    found = {}
+    for cores in (1, 2, 16):
+        out = tmp_path / str(cores)
+        options = ("--seed", 12, "--epochs", epochs, "--size", size, *NETWORKS[network])
+        done = subprocess.run(
+            [
+                *("env", f"NPROC={cores}", f"OPENBLAS_NUM_THREADS={cores}"),
+                *(sys.executable, ROOT / "scripts/train.py", "--out", out),
+                *map(str, options),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=3 * SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        predictions = (out / runs.PREDICTIONS).read_bytes()
+        found[cores] = hashlib.sha256(predictions).hexdigest()
+    assert len(set(found.values())) == 1, found
+
+
+def test_devices_must_be_positive() -> None:
+    with pytest.raises(ConfigError, match="devices = 0: must be at least 1"):
+        placement.use_cores(0)
