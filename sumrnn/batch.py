@@ -29,6 +29,25 @@ PLOTS = ("scores", "learning", "skew", "variance")
 """scores: every run as a point; learning: curves with bands; skew: scores against the
 exact positive share; variance: what the spread comes from (needs crossed seeds)."""
 
+SCORES = (
+    "accuracy",
+    "majority_accuracy",
+    "gain",
+    "skill",
+    "constant_p_value",
+    "balanced_accuracy",
+    "matthews_correlation",
+    "roc_auc",
+    "average_precision_minority",
+    "brier_score",
+    "log_loss",
+    "tn",
+    "fp",
+    "fn",
+    "tp",
+)
+"""Scores of the test series; every one a column of the table."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
@@ -49,12 +68,17 @@ class Experiment:
     """By condition and score: a value from elsewhere, to be placed among the runs."""
 
     def __post_init__(self) -> None:
+        if not self.conditions:
+            raise ConfigError("conditions", self.conditions, "at least one")
         for name in self.conditions:
             if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
                 raise ConfigError("condition", name, "lower-case letters, digits, '.' and '-'")
         for plot in self.plots:
             if plot not in PLOTS:
                 raise ConfigError("plots", plot, f"one of {', '.join(PLOTS)}")
+        for score in (*self.scores, *(s for of in self.references.values() for s in of)):
+            if score not in SCORES:
+                raise ConfigError("scores", score, f"one of {', '.join(SCORES)}")
 
 
 def to_dict(experiment: Experiment, seeds: Sequence[int], versions: dict[str, str]) -> Any:

@@ -358,7 +358,7 @@ def skew(
     """
     figure, axes = _figure(len(values), height=4.6)
     figure.set_size_inches(3.7 * len(values), 4.4)
-    ticks = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+    ticks = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
     for ax, (score, conditions) in zip(axes, values.items(), strict=True):
         for name, y in conditions.items():
             x = np.full(y.size, rates[name])

@@ -17,7 +17,7 @@ import numpy as np
 
 from sumrnn import batch, figures, metrics, runs, statistics
 from sumrnn import task as task_lib
-from sumrnn.batch import Experiment
+from sumrnn.batch import SCORES, Experiment
 from sumrnn.config import Config
 from sumrnn.report import number, percent, span, table
 
@@ -25,24 +25,6 @@ FORMAT = 1
 TABLE = "runs.csv"
 SUMMARY_JSON = "summary.json"
 SUMMARY_MD = "summary.md"
-SCORES = (
-    "accuracy",
-    "majority_accuracy",
-    "gain",
-    "skill",
-    "constant_p_value",
-    "balanced_accuracy",
-    "matthews_correlation",
-    "roc_auc",
-    "average_precision_minority",
-    "brier_score",
-    "log_loss",
-    "tn",
-    "fp",
-    "fn",
-    "tp",
-)
-"""Scores of the test series; every one a column of the table."""
 COLUMNS = ("condition", "seed", "status", *SCORES)
 SIGNIFICANT = 0.05
 

@@ -34,7 +34,7 @@ def test_the_folder_is_complete(trained: Trained) -> None:
     described = json.loads((path / runs.CONFIG).read_text())
     assert described["seed"] == 7
     assert described["config"]["task"]["length"] == 5
-    assert set(described["versions"]) == {"python", *runs.PACKAGES}
+    assert set(described["versions"]) == {"code", "python", *runs.PACKAGES}
     with (path / runs.HISTORY).open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
@@ -136,6 +136,7 @@ def test_help_names_every_option_with_its_default(script: Script, tmp_path: path
         ("--validation-fraction", "0.1"),
         ("--cells", "200"),
         ("--initializer", "keras"),
+        ("--recurrence", "fused"),
         ("--epochs", "60"),
         ("--batch-size", "50"),
         ("--learning-rate", "0.001"),

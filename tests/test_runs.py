@@ -43,7 +43,7 @@ def test_atomic_write_replaces_or_leaves_alone(
 
 def test_a_run_comes_back_as_it_was(copy: pathlib.Path) -> None:
     run = runs.load(copy)
-    assert (run.config, run.seed, run.preset) == (SMALL, 7, "sheet")
+    assert (run.config, run.seed, run.name) == (SMALL, 7, "sheet")
     keys = train.keys(SMALL, 7)
     data, state = train.make_data(SMALL, keys.data), train.init(SMALL, keys.init)
     for number in range(SMALL.train.epochs):
@@ -115,8 +115,8 @@ DAMAGES: dict[str, tuple[Callable[[pathlib.Path], None], str]] = {
     "empty config": (rewrite(runs.CONFIG, lambda text: ""), r"config\.json: damaged"),
     "list for config": (rewrite(runs.CONFIG, lambda text: "[]"), r"config\.json: damaged"),
     "other format": (
-        rewrite(runs.CONFIG, lambda text: text.replace('"format": 1', '"format": 2')),
-        r"config\.json: damaged \(must be an object with format = 1\)",
+        rewrite(runs.CONFIG, lambda text: text.replace('"format": 2', '"format": 1')),
+        r"config\.json: damaged \(must be an object with format = 2\)",
     ),
     "impossible config": (
         rewrite(runs.CONFIG, lambda text: text.replace('"length": 5', '"length": -5')),
