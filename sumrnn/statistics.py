@@ -6,6 +6,7 @@ give the same intervals.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -40,14 +41,15 @@ def bootstrap(values: np.ndarray, statistic: Any = np.mean) -> list[float] | Non
         return None
     if np.ptp(values) == 0:  # Nothing varies; the method would divide by zero.
         return [float(values[0])] * 2
-    found = scipy.stats.bootstrap(
-        (values,), statistic, confidence_level=CONFIDENCE, axis=-1, method="BCa", rng=0
-    ).confidence_interval
-    if not np.isfinite([found.low, found.high]).all():
-        # Too many equal values for the corrections: the plain percentiles instead.
-        found = scipy.stats.bootstrap(
-            (values,), statistic, confidence_level=CONFIDENCE, axis=-1, method="percentile", rng=0
-        ).confidence_interval
+    # Of many equal values the corrections may be undefined: the plain percentiles then.
+    for method in ("BCa", "percentile"):
+        with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+            warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+            found = scipy.stats.bootstrap(
+                (values,), statistic, confidence_level=CONFIDENCE, axis=-1, method=method, rng=0
+            ).confidence_interval
+        if np.isfinite([found.low, found.high]).all():
+            break
     return [float(found.low), float(found.high)]
 
 

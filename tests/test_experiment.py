@@ -118,8 +118,8 @@ BAD = {
         "process_id = 2: must be at least 0 and below processes",
     ),
     "unreachable": (
-        *(("tiny", "--coordinator", "127.0.0.1:9", "--processes", "2", "--process-id", "1")
-          + ("--patience", "2"),),
+        ("tiny", "--coordinator", "127.0.0.1:9", "--processes", "2", "--process-id", "1",
+         "--patience", "2"),
         "coordinator = '127.0.0.1:9': must be reached by every process within 2 s",
     ),
 }  # fmt: skip
