@@ -5,7 +5,7 @@ that the run's own seed is left to the order of the training series.
 """
 
 from sumrnn.batch import Experiment
-from sumrnn.config import Config, ModelConfig, preset
+from sumrnn.config import Config, ModelConfig, TrainConfig, preset
 
 LEVELS = 3
 
@@ -16,6 +16,7 @@ EXPERIMENT = Experiment(
         f"data{data}-init{init}": Config(
             task=preset("notebook"),
             model=ModelConfig(cells=50),
+            train=TrainConfig(epochs=40),
             data_seed=data,
             init_seed=init,
         )
