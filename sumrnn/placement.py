@@ -51,7 +51,7 @@ class Batch(NamedTuple):
 def one(batch: Batch, index: int) -> tuple[train.State, Splits, tuple[chex.Array, ...]]:
     """State, data and logits of one run of a batch."""
     found: tuple[train.State, Splits, tuple[chex.Array, ...]] = jax.tree.map(
-        lambda x: x[index], (batch.state, batch.data, batch.logits)
+        lambda x: np.asarray(x[index]), (batch.state, batch.data, batch.logits)
     )
     return found
 
@@ -221,9 +221,8 @@ def _compiled(
     return jax.jit(mapped, in_shardings=sharding, out_shardings=sharding)
 
 
-def _start(config: Config, seed: chex.Array) -> tuple[chex.PRNGKey, Splits, train.State]:
-    keys = train.keys(config, seed)
-    return keys.shuffle, train.make_data(config, keys.data), train.init(config, keys.init)
+def _start(config: Config, keys: train.Keys) -> tuple[Splits, train.State]:
+    return train.make_data(config, keys.data), train.init(config, keys.init)
 
 
 def _host(tree: Any, rows: slice) -> Any:
@@ -286,9 +285,12 @@ def waves(
       plan: as from `plan`.
       watch: is told each epoch.
     """
-    start = _over_seeds(_start, config, plan)
-    epoch = _over_seeds(train.epoch, config, plan)
-    predict = _over_seeds(train.predictions, config, plan)
+    # Conditions that differ in pinned seeds alone share all that takes long to compile.
+    free = dataclasses.replace(config, data_seed=None, init_seed=None, shuffle_seed=None)
+    split = _over_seeds(train.keys, config, plan)
+    start = _over_seeds(_start, free, plan)
+    epoch = _over_seeds(train.epoch, free, plan)
+    predict = _over_seeds(train.predictions, free, plan)
     sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
 
     def put(values: Sequence[int]) -> chex.Array:
@@ -300,12 +302,13 @@ def waves(
         present = slice(len(mine))
         # A wave has one shape: the last seed once more for what is missing in the last wave.
         padded = mine + mine[-1:] * (plan.wave - len(mine))
+        keys = split(put(padded))
         # The orthogonal initialiser goes to LAPACK, whose bits depend on its threads.
         with threadpoolctl.threadpool_limits(1, "blas"):
-            key, data, state = jax.block_until_ready(start(put(padded)))
+            data, state = jax.block_until_ready(start(keys))
         history = []
         for number in range(config.train.epochs):
-            state, metrics = epoch(state, key, data, put([number] * plan.wave))
+            state, metrics = epoch(state, keys.shuffle, data, put([number] * plan.wave))
             history.append(_host(metrics, present))
             if watch:
                 watch(mine, number, history[-1])
