@@ -28,7 +28,6 @@ SEED = "seed"
 """The mesh's only axis."""
 MEMORY_SHARE = 0.7
 """Share of an accelerator's free memory that a wave may take."""
-
 HEARTBEAT = 20
 """Seconds after which a silent process counts as dead."""
 FOREVER = 24 * 60 * 60
@@ -84,7 +83,14 @@ def use_cores(devices: int | None = None) -> None:
     """
     if devices is not None and devices < 1:
         raise ConfigError("devices", devices, "at least 1")
-    jax.config.update("jax_num_cpu_devices", devices or len(os.sched_getaffinity(0)))
+    jax.config.update("jax_num_cpu_devices", devices or _cores())
+
+
+def _cores() -> int:
+    """Cores that this process may use; not every system can restrict them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def join(

@@ -277,6 +277,7 @@ def explain(path: pathlib.Path) -> Iterator[None]:
     except (
         ValueError,
         TypeError,
+        AttributeError,
         EOFError,
         RecursionError,
         NotImplementedError,

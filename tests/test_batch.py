@@ -111,6 +111,8 @@ def damage(path: pathlib.Path, **changes: object) -> None:
             r"was made with other configs \(a\); choose another folder",
         ),
         ({"conditions": {}}, "damaged"),
+        ({"conditions": []}, "damaged"),
+        ({"references": ["a"]}, "damaged"),
         ({"format": 0}, "damaged"),
         ({"seeds": [1, 1]}, "damaged"),
     ],
