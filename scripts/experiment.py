@@ -100,6 +100,8 @@ def main(argv: list[str]) -> None:
             with show_progress(placement.is_first()) as show:
                 batch.run(out, experiment, seeds, arguments.per_device, show)
             placement.first_does(lambda: print(summary.overview(summary.write(out), out)))
+    except placement.Refused as error:
+        raise command.Failed(str(error)) from None
     except placement.Lost as error:
         # At a normal exit the JAX runtime would wait for the lost process, and abort.
         command.end(str(error))

@@ -29,6 +29,10 @@ class Diverged(Exception):
     """The loss is no longer a number."""
 
 
+class Failed(Exception):
+    """What was asked for is possible, but did not work out."""
+
+
 def parse(cls: type[T], argv: list[str], description: str, default: T | None = None) -> T:
     """Parses a command line into `cls`; misuse raises `SystemExit` with one line and status 2."""
     with _one_line():
@@ -60,6 +64,9 @@ def run(main: Callable[[list[str]], None]) -> None:
     except Diverged as error:
         _say(str(error))
         raise SystemExit(3) from None
+    except Failed as error:
+        _say(str(error))
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         _say("interrupted")
         raise SystemExit(130) from None

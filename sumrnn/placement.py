@@ -148,6 +148,10 @@ class Lost(Exception):
     """Another process of the same work has ended."""
 
 
+class Refused(Exception):
+    """The first process could not do its part; the connection to it is whole."""
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """Turns the end of another process into `Lost`."""
@@ -260,7 +264,7 @@ def first_does(action: Callable[[], None]) -> None:
     """Lets the first process do something while the others wait; a failure there ends all.
 
     Raises:
-      Lost: on the other processes, if the first one failed.
+      Refused: on the other processes, if the first one failed.
     """
     failure: Exception | None = None
     if is_first():
@@ -272,7 +276,7 @@ def first_does(action: Callable[[], None]) -> None:
     if failure:
         raise failure
     if failed:
-        raise Lost("process 0 could not go on; its message says why")
+        raise Refused("process 0 could not go on; its message says why")
 
 
 Watch = Callable[[Sequence[int], int, train.Metrics], None]
