@@ -75,7 +75,8 @@ def test_analyze_rebuilds_the_summary_of_a_batch_and_the_report_of_its_run(
     assert contents(path) == before
     done = script("analyze", "moved/runs/cells-8-seed1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Run cells-8, seed 1" in (path / "runs/cells-8-seed1" / runs.REPORT_MD).read_text()
+    report = batch.run_folder(path, "cells-8", 1) / runs.REPORT_MD
+    assert "Run cells-8, seed 1" in report.read_text()
 
 
 def test_a_killed_batch_continues_and_ends_with_the_same_bytes(
