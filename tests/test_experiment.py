@@ -99,7 +99,7 @@ def test_a_killed_batch_continues_and_ends_with_the_same_bytes(
 
 
 BAD = {
-    "no such experiment": (("nothing",), "experiment = 'nothing': must be one of reproduce, scale, skew"),
+    "nothing": (("nothing",), "experiment = 'nothing': must be one of reproduce, scale, skew"),
     "path": (("../scripts/train",), "experiment = '../scripts/train': must be one of"),
     "empty seeds": (("tiny", "--seeds", ""), "seeds = '': must be seeds and ranges"),
     "empty range": (("tiny", "--seeds", "4:4"), "seeds = '4:4': must be of ranges that hold"),
