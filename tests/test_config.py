@@ -132,3 +132,32 @@ def test_foreign_json_is_refused(change: dict[str, Any], message: str) -> None:
     values = config_lib.to_dict(Config()) | change
     with pytest.raises(ConfigError, match=message):
         config_lib.from_dict(Config, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("7", (7,)), ("0:3", (0, 1, 2)), ("3,5,8:10", (3, 5, 8, 9)), (" 1 , 0", (1, 0))],
+)
+def test_lists_of_seeds_are_read(text: str, seeds: tuple[int, ...]) -> None:
+    assert config_lib.parse_seeds("seeds", text) == seeds
+
+
+@hypothesis.given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(1, 5)), min_size=1, max_size=4)
+)
+def test_ranges_of_seeds_are_read_unless_they_overlap(ranges: list[tuple[int, int]]) -> None:
+    text = ",".join(f"{first}:{first + size}" for first, size in ranges)
+    expected = [seed for first, size in ranges for seed in range(first, first + size)]
+    if len(set(expected)) == len(expected):
+        assert config_lib.parse_seeds("seeds", text) == tuple(expected)
+    else:
+        with pytest.raises(ConfigError, match="must be given once each"):
+            config_lib.parse_seeds("seeds", text)
+
+
+@hypothesis.given(st.text(alphabet="0123456789:,-+. ax²٣\n", max_size=12))
+def test_any_other_text_is_refused_in_one_line(text: str) -> None:
+    if set(text) <= set("0123456789:, \n"):  # May be a list; the tests above know which.
+        return
+    with pytest.raises(ConfigError, match=r"\Aseeds = .*\Z"):
+        config_lib.parse_seeds("seeds", text)
