@@ -65,7 +65,10 @@ def find(name: str) -> Experiment:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    experiment: Experiment = module.EXPERIMENT
+    experiment: Experiment | None = getattr(module, "EXPERIMENT", None)
+    if experiment is None or experiment.name != name:
+        found = getattr(experiment, "name", None)
+        raise ConfigError("EXPERIMENT.name", found, f"{name!r}, as its file is {name}.py")
     return experiment
 
 
@@ -86,8 +89,9 @@ def main(argv: list[str]) -> None:
     placement.check_per_device(arguments.per_device)
     cluster = (arguments.coordinator, arguments.processes, arguments.process_id)
     if arguments.distributed or any(value is not None for value in cluster):
-        if arguments.patience < 1:
-            raise ConfigError("patience", arguments.patience, "at least 1 (seconds)")
+        if not 1 <= arguments.patience < placement.FOREVER:
+            allowed = f"at least 1 and below {placement.FOREVER} (seconds)"
+            raise ConfigError("patience", arguments.patience, allowed)
         late = (
             f"coordinator = {arguments.coordinator or 'the one of this job'!r}: must be reached "
             f"by every process within {arguments.patience} s (--patience); not all were"

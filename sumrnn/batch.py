@@ -8,7 +8,9 @@ runs.csv, summary.json, summary.md, figures/*.png      rebuilt from these at any
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import math
 import pathlib
 import re
 import time
@@ -68,17 +70,30 @@ class Experiment:
     """By condition and score: a value from elsewhere, to be placed among the runs."""
 
     def __post_init__(self) -> None:
+        for field in ("name", "question"):
+            text = getattr(self, field)
+            if not isinstance(text, str) or not text.isprintable() or not text:
+                raise ConfigError(field, text, "a line of text")
         if not self.conditions:
             raise ConfigError("conditions", self.conditions, "at least one")
         for name in self.conditions:
-            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
-                raise ConfigError("condition", name, "lower-case letters, digits, '.' and '-'")
-        for plot in self.plots:
-            if plot not in PLOTS:
-                raise ConfigError("plots", plot, f"one of {', '.join(PLOTS)}")
-        for score in (*self.scores, *(s for of in self.references.values() for s in of)):
-            if score not in SCORES:
-                raise ConfigError("scores", score, f"one of {', '.join(SCORES)}")
+            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,99}", name):
+                allowed = "up to 100 lower-case letters, digits, dots and hyphens"
+                raise ConfigError("conditions", name, allowed)
+        for field, known in (("scores", SCORES), ("plots", PLOTS)):
+            chosen = getattr(self, field)
+            if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
+                raise ConfigError(field, chosen, f"some of {', '.join(known)}, once each")
+        for name, values in self.references.items():
+            if name not in self.conditions:
+                raise ConfigError("references", name, "the name of a condition")
+            for score, value in dict(values).items():
+                number = type(value) in (int, float) and math.isfinite(value)
+                if score not in SCORES or not number:
+                    raise ConfigError("references", {score: value}, "finite numbers by score")
+        free = {placement.unpinned(config) for config in self.conditions.values()}
+        if "variance" in self.plots and len(free) > 1:
+            raise ConfigError("plots", "variance", "of conditions that differ in their seeds alone")
 
 
 def to_dict(experiment: Experiment, seeds: Sequence[int], versions: dict[str, str]) -> Any:
@@ -86,8 +101,9 @@ def to_dict(experiment: Experiment, seeds: Sequence[int], versions: dict[str, st
     return {
         "format": FORMAT,
         **dataclasses.asdict(experiment),
-        "seeds": list(seeds),
+        "seeds": sorted(seeds),
         "versions": versions,
+        "device": runs.device(),
     }
 
 
@@ -110,12 +126,12 @@ def open_folder(path: pathlib.Path, experiment: Experiment, seeds: Sequence[int]
             found = read(path)
             _check_same(file, found, described)
             described["seeds"] = sorted({*found["seeds"], *seeds})
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        elif not runs.is_empty(path):
             raise RunError(
                 f"out = {str(path)!r}: must be new, empty or a batch of this experiment; "
                 f"it has other content and no {EXPERIMENT}, so it is left alone"
             )
-        path.mkdir(parents=True, exist_ok=True)
+        runs.clear(path)
         runs.write_atomic(file, runs.to_json(described))
     except OSError as error:
         raise runs.unwritable(path, error) from None
@@ -132,8 +148,9 @@ def _check_same(file: pathlib.Path, found: dict[str, Any], asked: dict[str, Any]
         raise RunError(
             f"{file}: was made with other configs ({', '.join(other)}); choose another folder"
         )
-    for name, version in asked["versions"].items():
-        if (made := found["versions"].get(name)) != version:
+    made_with = found["versions"] | {"device": found.get("device")}
+    for name, version in (asked["versions"] | {"device": asked["device"]}).items():
+        if (made := made_with.get(name)) != version:
             raise RunError(
                 f"{file}: was made with {name} {made}, this is {version}, which may give other "
                 "bits; choose another folder or go back to that version"
@@ -153,8 +170,11 @@ def read(path: pathlib.Path) -> dict[str, Any]:
             raise ValueError(f"must be an object with format = {FORMAT}")
         declared(found)
         config_lib.check_seeds("seeds", found["seeds"])
-        if not isinstance(found["versions"], dict):
-            raise ValueError("versions must be an object")
+        versions = found["versions"]
+        if not isinstance(versions, dict) or not {"code", "jax"} <= set(versions):
+            raise ValueError("versions must be an object with code and jax")
+        if not all(isinstance(version, str) for version in versions.values()):
+            raise ValueError("versions must be texts")
         return found
 
 
@@ -265,9 +285,12 @@ def _run_condition(
 
     plan = placement.plan(len(seeds), config, per_device)
     for wave in placement.waves(config, seeds, plan, watch):
-        for i in range(len(wave.seeds)):
-            progress.diverged += not _write(path, progress.condition, config, wave, i, seconds)
-            progress.done += 1
+        histories = [_history(wave, i, seconds) for i in range(len(wave.seeds))]
+        placement.first_does(
+            functools.partial(_write, path, progress.condition, config, wave, histories)
+        )
+        progress.done += len(wave.seeds)
+        progress.diverged += sum(not runs.is_finite(rows[-1]) for rows in histories)
         seconds.clear()
         progress.epoch = 0
         view(progress)
@@ -277,11 +300,29 @@ def _run_condition(
 def _finished(
     path: pathlib.Path, condition: str, config: Config, seeds: Sequence[int]
 ) -> list[bool]:
-    """Which seeds need not run again, as the first process sees it."""
+    """Which seeds need not run again, as the first process sees it; the others must be free."""
     done = np.zeros(len(seeds), bool)
-    if placement.is_first():
-        done[:] = [runs.status(run_folder(path, condition, s)) != "unfinished" for s in seeds]
+
+    def look() -> None:
+        for i, seed in enumerate(seeds):
+            folder = run_folder(path, condition, seed)
+            done[i] = runs.status(folder) != "unfinished"
+            if not done[i]:
+                runs.check_free(folder, overwrite=True)
+
+    placement.first_does(look)
     return [bool(x) for x in placement.from_first(done)]
+
+
+def _history(wave: placement.Batch, index: int, seconds: Sequence[float]) -> list[dict[str, float]]:
+    """Rows of history.csv of a run of a wave, up to the first that is not finite."""
+    rows: list[dict[str, float]] = []
+    for number, wall_clock in enumerate(seconds):
+        row = {name: float(x[index, number]) for name, x in wave.history._asdict().items()}
+        rows.append({"epoch": number + 1, **row, "seconds": wall_clock})
+        if not runs.is_finite(row):
+            break
+    return rows
 
 
 def _write(
@@ -289,21 +330,12 @@ def _write(
     condition: str,
     config: Config,
     wave: placement.Batch,
-    index: int,
-    seconds: Sequence[float],
-) -> bool:
-    """Writes a run of a wave; whether its numbers stayed finite."""
-    rows = []
-    for number in range(config.train.epochs):
-        row = {name: float(x[index, number]) for name, x in wave.history._asdict().items()}
-        rows.append({"epoch": number + 1, **row, "seconds": seconds[number]})
-        if not runs.is_finite(row):
-            break
-    if placement.is_first():
-        seed = wave.seeds[index]
+    histories: Sequence[Sequence[dict[str, float]]],
+) -> None:
+    """Writes the runs of a wave; of one whose loss is no longer a number only the history."""
+    for i, (seed, rows) in enumerate(zip(wave.seeds, histories, strict=True)):
         folder = run_folder(path, condition, seed)
         runs.create(folder, config, seed, condition, overwrite=True)
         runs.write_history(folder, rows)
         if runs.is_finite(rows[-1]):
-            runs.finish(folder, *placement.one(wave, index))
-    return runs.is_finite(rows[-1])
+            runs.finish(folder, *placement.one(wave, i))

@@ -255,7 +255,7 @@ def _mean(ax: Axes, x: float, found: Interval, **style: Any) -> None:
     if mean is None:
         return
     low, high = interval or (mean, mean)
-    spread = ([mean - low], [high - mean])
+    spread = ([max(mean - low, 0.0)], [max(high - mean, 0.0)])
     ax.errorbar(x, mean, spread, fmt="D", ms=5, color=INK, capsize=4, lw=1.4, zorder=3, **style)
 
 
@@ -358,21 +358,24 @@ def skew(
     """
     figure, axes = _figure(len(values), height=4.6)
     figure.set_size_inches(3.7 * len(values), 4.4)
-    ticks = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
+    # A logit axis has no 0 and no 1.
+    x = {name: min(max(rate, 1e-6), 1 - 1e-6) for name, rate in rates.items()}
+    places = np.array(sorted(set(x.values())))
+    margin = 0.3
+    odds = np.log(places / (1 - places))[[0, -1]] + (-margin, margin)
     for ax, (score, conditions) in zip(axes, values.items(), strict=True):
         for name, y in conditions.items():
-            x = np.full(y.size, rates[name])
-            ax.plot(x, y, "o", ms=3.5, color=COLORS[1], alpha=0.55, mew=0)
-            _mean(ax, rates[name], intervals[score][name])
+            ax.plot(np.full(y.size, x[name]), y, "o", ms=3.5, color=COLORS[1], alpha=0.55, mew=0)
+            _mean(ax, x[name], intervals[score][name])
         if score == "accuracy":
-            constant = np.array([max(rate, 1 - rate) for rate in rates.values()])
-            ax.plot([*rates.values()], constant, "--", color="#777777", label="constant answer")
+            constant = np.maximum(places, 1 - places)
+            ax.plot(places, constant, "--", color="#777777", label="constant answer")
             ax.legend(loc="lower right", fontsize=8)
-        elif "minus" in score:
+        elif min(y.min(initial=0) for y in conditions.values()) < 0:
             ax.axhline(0, ls="--", color="#777777")
         ax.set_xscale("logit")
-        ax.set_xlim(0.45, 0.9995)
-        ax.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks], rotation=60)
+        ax.set_xlim(*1 / (1 + np.exp(-odds)))
+        ax.set_xticks(places, [f"{100 * place:.3g}" for place in places], rotation=60)
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set(xlabel="positives by the exact law (%)", title=score)
         ax.title.set_fontsize(10)

@@ -47,6 +47,11 @@ class Batch(NamedTuple):
     """float32 [seeds, n] for each split."""
 
 
+def unpinned(config: Config) -> Config:
+    """The config with every purpose on the run's own seed."""
+    return dataclasses.replace(config, data_seed=None, init_seed=None, shuffle_seed=None)
+
+
 def one(batch: Batch, index: int) -> tuple[train.State, Splits, tuple[chex.Array, ...]]:
     """State, data and logits of one run of a batch."""
     found: tuple[train.State, Splits, tuple[chex.Array, ...]] = jax.tree.map(
@@ -190,13 +195,14 @@ def plan(seeds: int, config: Config, per_device: int | None = None) -> Plan:
     on_cpu = used[0].platform == "cpu"
     needed = -(-seeds // len(used))
     if per_device is None:
-        per_device = 1 if on_cpu else max(1, min(needed, _fitting(config, used[0])))
+        per_device = 1 if on_cpu else max(1, _fitting(config))
     return Plan(mesh, min(per_device, needed), at_once=not on_cpu)
 
 
-def _fitting(config: Config, device: jax.Device) -> int:
+def _fitting(config: Config) -> int:
     """Seeds whose training and prediction fit into a device's memory at once."""
-    stats = device.memory_stats() or {}
+    # Every process must come to the same answer; the first one gives it.
+    stats = jax.local_devices()[0].memory_stats() or {}
     free = stats.get("bytes_limit", 8 << 30) - stats.get("bytes_in_use", 0)
     task, cells = config.task, config.model.cells
     weights = 4 * cells * (cells + 2) + cells + 1
@@ -205,7 +211,8 @@ def _fitting(config: Config, device: jax.Device) -> int:
     step = 11 * task.length * config.train.batch_size * cells
     rows = 10 * min(train.PREDICTION_ROWS, task.size) * cells
     floats = 8 * weights + max(step, rows)
-    return int(MEMORY_SHARE * free / (4 * floats + 3 * task.size * (task.length + 8)))
+    seeds = MEMORY_SHARE * free / (4 * floats + 3 * task.size * (task.length + 8))
+    return int(from_first(np.array(int(seeds))))
 
 
 def _over_seeds(function: Callable[..., Any], config: Config, plan: Plan) -> Callable[..., Any]:
@@ -296,7 +303,7 @@ def waves(
       watch: is told each epoch.
     """
     # Conditions that differ in pinned seeds alone share all that takes long to compile.
-    free = dataclasses.replace(config, data_seed=None, init_seed=None, shuffle_seed=None)
+    free = unpinned(config)
     split = _over_seeds(train.keys, config, plan)
     start = _over_seeds(_start, free, plan)
     epoch = _over_seeds(train.epoch, free, plan)

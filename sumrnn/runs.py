@@ -44,7 +44,9 @@ ENTRIES = (REPORT_MD, REPORT_JSON, FIGURES, CHECKPOINT, PREDICTIONS, HISTORY, CO
 
 COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 PACKAGES = ("sumrnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
-CODE = ("task", "recurrence", "model", "train")
+TEMPORARY = ".tmp"
+"""Ending of a file that is being written; a killed process may leave one."""
+CODE = ("config", "task", "recurrence", "model", "train", "placement")
 """Modules of this package on which the bits of a run depend."""
 PREFIXES = {"train": "train_", "validation": "validation_", "test": ""}
 """Splits, and what their arrays' names in predictions.npz begin with."""
@@ -84,7 +86,7 @@ class Run:
 
 def write_atomic(path: pathlib.Path, content: bytes | str) -> None:
     """Writes a whole file or nothing: readers see the old content or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -105,6 +107,22 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
+def is_empty(path: pathlib.Path) -> bool:
+    """Whether nothing is in the way of a new folder, but for what a killed process left."""
+    if not path.exists():
+        return True
+    return path.is_dir() and all(
+        entry.name.startswith(".") and entry.name.endswith(TEMPORARY) for entry in path.iterdir()
+    )
+
+
+def clear(path: pathlib.Path) -> None:
+    """Makes the folder, and removes from it what a killed process was writing."""
+    path.mkdir(parents=True, exist_ok=True)
+    for left in path.glob(f".*{TEMPORARY}"):
+        left.unlink()
+
+
 def check_free(path: pathlib.Path, overwrite: bool) -> None:
     """Makes sure that a run may be written to `path`; touches nothing.
 
@@ -112,8 +130,7 @@ def check_free(path: pathlib.Path, overwrite: bool) -> None:
       RunError: if something is there that may not be replaced.
     """
     try:
-        taken = path.exists() and (not path.is_dir() or any(path.iterdir()))
-        if not taken:
+        if is_empty(path):
             return
         replaceable = (path / CONFIG).is_file()
     except OSError as error:
@@ -142,6 +159,18 @@ def versions() -> dict[str, str]:
     }
 
 
+def device() -> dict[str, str]:
+    """What computes the runs."""
+    import jax
+
+    first = jax.devices()[0]
+    return {
+        "platform": first.platform,
+        "kind": first.device_kind,
+        "machine": platform.machine(),
+    }
+
+
 def create(path: pathlib.Path, config: Config, seed: int, name: str, overwrite: bool) -> None:
     """Starts a run folder: removes the run it replaces, and writes config.json.
 
@@ -149,23 +178,16 @@ def create(path: pathlib.Path, config: Config, seed: int, name: str, overwrite: 
       RunError: if `path` is taken or cannot be written.
     """
     check_free(path, overwrite)
-    import jax
-
-    device = jax.devices()[0]
     described = {
         "format": FORMAT,
         "name": name,
         "seed": seed,
         "config": config_lib.to_dict(config),
         "versions": versions(),
-        "device": {
-            "platform": device.platform,
-            "kind": device.device_kind,
-            "machine": platform.machine(),
-        },
+        "device": device(),
     }
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        clear(path)
         for entry_name in ENTRIES:
             entry = path / entry_name
             if entry.is_dir() and not entry.is_symlink():

@@ -6,6 +6,7 @@ give the same intervals.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -40,7 +41,7 @@ def bootstrap(values: np.ndarray, statistic: Any = np.mean) -> list[float] | Non
     if len(values) < 2:
         return None
     if np.ptp(values) == 0:  # Nothing varies; the method would divide by zero.
-        return [float(values[0])] * 2
+        return [float(values.mean())] * 2
     # Of many equal values the corrections may be undefined: the plain percentiles then.
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings(), np.errstate(invalid="ignore"):
@@ -110,41 +111,41 @@ def place(value: float, values: np.ndarray) -> dict[str, Any]:
 def variance_split(values: np.ndarray) -> dict[str, Any] | None:
     """How much of a score's variance comes from data, initialisation and shuffling.
 
-    Random-effects analysis of variance of a balanced crossed design with one run per cell:
-    each factor's component is (its mean square - residual mean square) / (runs per level),
-    at least 0; the residual holds all interactions, as a run has no noise beside its three
-    seeds.  Source: Searle, Casella and McCulloch, Variance Components (1992), chapter 4.
+    Variance components of the balanced three-way random-effects model with all
+    interactions and one run per cell, from the expected mean squares; what comes out
+    negative is set to 0.  A run has no noise beside its three seeds, so that the rest is
+    interaction.  Source: Searle, Casella and McCulloch, Variance Components (1992),
+    chapter 4.
 
     Args:
       values: float [data seeds, init seeds, shuffle seeds], at least two of each, finite.
 
     Returns:
-      By factor and for "interaction": `variance`, `share` of their sum, and for the factors
-      the `p_value` of the F test that it has no effect; None if the values do not vary.
+      For each of `FACTORS` and for "interaction", all of them together: `variance` and its
+      `share` of the sum; None if the values do not vary.
     """
-    import scipy.stats
-
     if np.ptp(values) == 0:
         return None
-    centred = values - values.mean()
-    squares, freedom = {}, {}
+    sizes = values.shape
+    effects: dict[tuple[int, ...], np.ndarray] = {(): values.mean(keepdims=True)}
+    squares: dict[tuple[int, ...], float] = {}
+    for axes in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
+        others = tuple(axis for axis in range(3) if axis not in axes)
+        within = sum(effect for key, effect in effects.items() if set(key) < set(axes))
+        effects[axes] = values.mean(axis=others, keepdims=True) - within
+        freedom = math.prod(sizes[axis] - 1 for axis in axes)
+        repeats = math.prod(sizes[axis] for axis in others)
+        squares[axes] = repeats * float((effects[axes] ** 2).sum()) / freedom
+    rest = squares[0, 1, 2]
+    pairs = {axes: max(squares[axes] - rest, 0.0) for axes in ((0, 1), (0, 2), (1, 2))}
+    variances = {}
     for axis, name in enumerate(FACTORS):
-        others = tuple(i for i in range(3) if i != axis)
-        levels = centred.mean(axis=others)
-        squares[name] = float((levels**2).sum() * values.size / values.shape[axis])
-        freedom[name] = values.shape[axis] - 1
-    rest = max(float((centred**2).sum()) - sum(squares.values()), 0.0)
-    rest_freedom = values.size - 1 - sum(freedom.values())
-    noise = rest / rest_freedom
-    found: dict[str, Any] = {}
-    for axis, name in enumerate(FACTORS):
-        mean_square = squares[name] / freedom[name]
-        component = max(mean_square - noise, 0.0) / (values.size / values.shape[axis])
-        ratio = mean_square / noise if noise else np.inf
-        p_value = float(scipy.stats.f.sf(ratio, freedom[name], rest_freedom))
-        found[name] = {"variance": component, "p_value": p_value}
-    found["interaction"] = {"variance": noise}
-    total = sum(part["variance"] for part in found.values())
-    for part in found.values():
-        part["share"] = part["variance"] / total
-    return found
+        mixed = sum(squares[pair] for pair in pairs if axis in pair)
+        repeats = values.size / sizes[axis]
+        variances[name] = max(squares[axis,] - mixed + rest, 0.0) / repeats
+    variances["interaction"] = rest + sum(
+        excess / math.prod(sizes[axis] for axis in range(3) if axis not in pair)
+        for pair, excess in pairs.items()
+    )
+    total = sum(variances.values())
+    return {name: {"variance": v, "share": v / total} for name, v in variances.items()}

@@ -219,8 +219,8 @@ def _markdown_condition(summary: dict[str, Any], name: str, shown: tuple[str, ..
         + (f", {found['unfinished']} are missing" if found["unfinished"] else "")
         + f". By the exact law {percent(found['positive_rate'], 4)} of all series are positive, "
         f"and the constant answer scores {percent(found['majority_accuracy'], 4)}. "
-        f"{found['failed']} of {ended} runs failed, at or below the constant answer on their own "
-        f"test series ({percent(found['failed_share'], 1)}; 95 % interval "
+        f"{found['failed']} of {ended} runs failed, diverged or at or below the constant answer on "
+        f"their own test series ({percent(found['failed_share'], 1)}; 95 % interval "
         f"{span(found['failed_interval'])}); {found['beating']} beat it by more than chance "
         "(McNemar's exact p < 0.05)."
     ]
@@ -279,20 +279,21 @@ def _markdown_differences(summary: dict[str, Any], shown: tuple[str, ...]) -> li
 def _markdown_variance(summary: dict[str, Any]) -> list[str]:
     if not summary["variance"]:
         return []
+    found = summary["conditions"].values()
+    total = {name: sum(c[name] for c in found) for name in ("finished", "diverged", "unfinished")}
     rows = []
     for score, split in summary["variance"].items():
         if split is None:
             rows.append((title(score), *["not crossed, or no variance"] * 4))
             continue
-        cells = [
-            f"{percent(split[name]['share'], 0)} (p = {split[name]['p_value']:.2g})"
-            for name in statistics.FACTORS
-        ]
-        rows.append((title(score), *cells, percent(split["interaction"]["share"], 0)))
+        shares = (percent(part["share"], 0) for part in split.values())
+        rows.append((title(score), *shares))
     says = (
-        "Share of the variance between runs that each random source explains: components of a "
-        "crossed random-effects analysis of variance, with the p of the F test that the source "
-        "has no effect. Without noise beside the seeds, what is left is interaction."
+        f"{total['finished']} runs finished, {total['diverged']} diverged, "
+        f"{total['unfinished']} are missing. Share of the variance between runs that each random "
+        "source explains: variance components of a crossed random-effects model. The data are "
+        "those of training and of test; without noise beside the seeds, what is left is "
+        "interaction."
     )
     header = ("score", "data", "initialisation", "shuffling", "interaction")
     return ["## Where the spread comes from", says, table(header, rows)]

@@ -73,6 +73,30 @@ def test_more_seeds_can_be_added(whole: pathlib.Path, tmp_path: pathlib.Path) ->
     assert batch.run(path, TWO, (7, 1)).done == 4
 
 
+def test_what_a_killed_process_left_is_cleared_away(
+    whole: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    path, folder = tmp_path / "killed", batch.run_folder(tmp_path / "killed", "a", 1)
+    folder.mkdir(parents=True)
+    for left in (path / ".experiment.json.tmp", folder / ".config.json.tmp"):
+        left.write_text("half")
+    shutil.move(path / batch.RUNS, tmp_path / "aside")
+    batch.open_folder(path, TWO, (0, 1, 2))
+    shutil.move(tmp_path / "aside", path / batch.RUNS)
+    batch.run(path, TWO, (2, 0, 1))
+    assert contents(path) == contents(whole)
+
+
+def test_a_run_folder_in_the_way_is_told_before_training(tmp_path: pathlib.Path) -> None:
+    batch.open_folder(tmp_path, TWO, (0, 1))
+    foreign = batch.run_folder(tmp_path, "b", 1)
+    foreign.mkdir(parents=True)
+    (foreign / "thesis").write_text("years")
+    with pytest.raises(runs.RunError, match="left alone"):
+        batch.run(tmp_path, TWO, (0, 1))
+    assert [entry.name for entry in (tmp_path / batch.RUNS).iterdir()] == ["b-seed1"]
+
+
 def test_a_run_alone_is_the_run_in_the_batch(whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
     alone = batch.Experiment("alone", "?", {"a": SMALL})
     batch.open_folder(tmp_path / "alone", alone, (1,))
@@ -105,7 +129,7 @@ def damage(path: pathlib.Path, **changes: object) -> None:
     ("changes", "message"),
     [
         ({"name": "other"}, "is of the experiment 'other', not 'two'"),
-        ({"versions": {"code": "0"}}, "was made with code 0, this is"),
+        ({"versions": {"code": "0", "jax": "1"}}, "was made with code 0, this is"),
         (
             {"conditions": {name: to_dict(OTHER) for name in "ab"}},
             r"was made with other configs \(a\); choose another folder",
@@ -113,6 +137,8 @@ def damage(path: pathlib.Path, **changes: object) -> None:
         ({"conditions": {}}, "damaged"),
         ({"conditions": []}, "damaged"),
         ({"references": ["a"]}, "damaged"),
+        ({"versions": {}}, "damaged"),
+        ({"device": {"platform": "gpu"}}, "was made with device"),
         ({"format": 0}, "damaged"),
         ({"seeds": [1, 1]}, "damaged"),
     ],
@@ -149,7 +175,16 @@ def test_the_declaration_survives_its_file(whole: pathlib.Path) -> None:
         {"conditions": {"": Config()}},
         {"conditions": {}},
         {"plots": ("pie",)},
+        {"plots": ("learning", "variance")},
         {"scores": ("speed",)},
+        {"scores": ()},
+        {"scores": ("accuracy", "accuracy")},
+        {"question": "two\nlines"},
+        {"question": "\ud800"},
+        {"name": 5},
+        {"references": {"c": {"accuracy": 0.5}}},
+        {"references": {"a": {"accuracy": "high"}}},
+        {"references": {"a": {"accuracy": float("nan")}}},
     ],
 )
 def test_impossible_declarations_are_refused(changes: dict[str, object]) -> None:

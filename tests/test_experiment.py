@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+import chex
+import orbax.checkpoint as ocp
 import pytest
 
 from sumrnn import batch, runs, summary
@@ -96,6 +98,15 @@ def test_a_killed_batch_continues_and_ends_with_the_same_bytes(
     assert done.returncode == 0, done.stderr
     assert not done.stdout.startswith("runs 0/6")
     assert contents(tmp_path / "runs" / "tiny") == contents(tiny)
+    for folder in (tiny / batch.RUNS).iterdir():
+        again = tmp_path / "runs" / "tiny" / batch.RUNS / folder.name
+        chex.assert_trees_all_equal(state(again), state(folder))
+
+
+def state(folder: pathlib.Path) -> chex.ArrayTree:
+    """Parameters and optimiser state of a run."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore((folder / runs.CHECKPOINT).absolute())
 
 
 BAD = {
@@ -110,6 +121,11 @@ BAD = {
     "devices": (("tiny", "--devices", "0"), "devices = 0: must be at least 1"),
     "per device": (("tiny", "--per-device", "0"), "per_device = 0: must be at least 1"),
     "other folder": (("tiny", "--out", "mine"), "out = 'mine': must be new, empty or a batch"),
+    "endless number": (("tiny", "--seeds", "9" * 5000), "must be seeds and ranges"),
+    "patience": (
+        ("tiny", "--distributed", "--patience", "86400"),
+        "patience = 86400: must be at least 1 and below 86400",
+    ),
     "no name": (("tiny", "--out", ""), "out = '': must be the name of a folder"),
     "no cluster": (("tiny", "--distributed"), "distributed = True: must be under Slurm"),
     "no port": (("tiny", "--coordinator", "here"), "coordinator = 'here': must be host:port"),

@@ -77,16 +77,27 @@ def test_the_variance_split_finds_the_components_of_a_simulation() -> None:
     values = (
         3 * rng.standard_normal((levels, 1, 1))
         + 2 * rng.standard_normal((1, levels, 1))
-        + 0 * rng.standard_normal((1, 1, levels))
+        + 1 * rng.standard_normal((levels, levels, 1))
         + 1 * rng.standard_normal((levels,) * 3)
     )
     found = statistics.variance_split(values)
     assert found["data"]["variance"] == pytest.approx(9, rel=0.5)
     assert found["init"]["variance"] == pytest.approx(4, rel=0.5)
     assert found["shuffle"]["variance"] == pytest.approx(0, abs=0.05)
-    assert found["interaction"]["variance"] == pytest.approx(1, rel=0.05)
+    assert found["interaction"]["variance"] == pytest.approx(2, rel=0.1)
     assert sum(part["share"] for part in found.values()) == pytest.approx(1)
-    assert found["data"]["p_value"] < 1e-10 < 1e-3 < found["shuffle"]["p_value"]
+
+
+def test_interaction_alone_is_not_taken_for_a_source() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.standard_normal((300, 3, 3, 1)) + np.zeros(3)
+    main, rest = [], []
+    for each in values:
+        found = statistics.variance_split(each)
+        main.append(found["shuffle"]["variance"])
+        rest.append(found["interaction"]["variance"])
+    assert max(main) == pytest.approx(0, abs=1e-12)
+    assert np.mean(rest) == pytest.approx(1, abs=0.25)
 
 
 def test_the_variance_split_of_one_source_alone() -> None:
