@@ -36,5 +36,5 @@ EXPERIMENT = Experiment(
         "matthews_correlation",
         "average_precision_minority",
     ),
-    plots=("scores", "learning", "skew"),
+    plots=("skew", "learning"),
 )

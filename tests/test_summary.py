@@ -1,13 +1,15 @@
 import csv
 import dataclasses
+import io
 import json
 import pathlib
 import shutil
+import warnings
 
 import numpy as np
 import pytest
 
-from sumrnn import batch, runs, summary
+from sumrnn import batch, figures, runs, statistics, summary
 from tests.conftest import SMALL
 
 SEEDS = (0, 1, 2)
@@ -142,3 +144,23 @@ def test_a_crossed_design_splits_the_variance(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / runs.FIGURES / "variance.png").exists()
     shutil.rmtree(batch.run_folder(tmp_path, "0-1", 6))
     assert set(summary.write(tmp_path)["variance"].values()) == {None}
+
+
+def test_figures_of_awkward_values_can_be_drawn() -> None:
+    """All runs equal, a mean that rounding moves past its interval, rates of 0 and 1."""
+    values = {"gain": {"a": np.array([0.1] * 3), "b": np.array([-0.2]), "c": np.array([])}}
+    intervals: dict[str, dict[str, figures.Interval]] = {
+        "gain": {
+            name: (float(y.mean()) if y.size else None, statistics.bootstrap(y))
+            for name, y in values["gain"].items()
+        }
+    }
+    intervals["gain"]["a"] = (0.1 + 1e-16, [0.1, 0.1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = (
+            figures.points(values, intervals, {"gain": {"b": 0.5}}, "awkward"),
+            figures.skew({"a": 0.0, "b": 0.2, "c": 1.0}, values, intervals, "awkward"),
+        )
+        for figure in drawn:
+            figure.savefig(io.BytesIO())
