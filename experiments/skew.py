@@ -24,7 +24,7 @@ EXPERIMENT = Experiment(
             task=TaskConfig(threshold=threshold(share)),
             # Smaller and shorter than the exercise, so that 56 runs take minutes.
             model=ModelConfig(cells=50),
-            train=TrainConfig(epochs=40),
+            train=TrainConfig(epochs=30),
         )
         for share in SHARES
     },

@@ -16,7 +16,7 @@ EXPERIMENT = Experiment(
         f"data{data}-init{init}": Config(
             task=preset("notebook"),
             model=ModelConfig(cells=50),
-            train=TrainConfig(epochs=40),
+            train=TrainConfig(epochs=30),
             data_seed=data,
             init_seed=init,
         )
