@@ -101,8 +101,16 @@ def main(argv: list[str]) -> None:
     try:
         with placement.together():
             placement.first_does(lambda: batch.open_folder(out, experiment, seeds))
-            with show_progress(placement.is_first()) as show:
-                batch.run(out, experiment, seeds, arguments.per_device, show)
+            with (
+                show_progress(placement.is_first()) as show,
+                command.patience() as check_interrupt,
+            ):
+
+                def view(progress: Progress) -> None:
+                    show(progress)
+                    check_interrupt()
+
+                batch.run(out, experiment, seeds, arguments.per_device, view)
             placement.first_does(lambda: print(summary.overview(summary.write(out), out)))
     except placement.Refused as error:
         raise command.Failed(str(error)) from None

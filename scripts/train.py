@@ -64,7 +64,7 @@ def fit(config: Config, seed: int, name: str, out: pathlib.Path, overwrite: bool
     runs.create(out, config, seed, name, overwrite)
     history: list[dict[str, float]] = []
     last = time.perf_counter()
-    with show_progress(config.train.epochs) as show:
+    with show_progress(config.train.epochs) as show, command.patience() as check_interrupt:
 
         def watch(_: Sequence[int], number: int, metrics: train.Metrics) -> None:
             nonlocal last
@@ -79,6 +79,7 @@ def fit(config: Config, seed: int, name: str, out: pathlib.Path, overwrite: bool
                     f"loss = {row['loss']}, val_loss = {row['val_loss']} in epoch {number + 1}: "
                     f"must be finite; a learning_rate below {config.train.learning_rate} may help"
                 )
+            check_interrupt()
 
         batch = placement.fit(config, [seed], watch=watch)
     runs.finish(out, *placement.one(batch, 0))

@@ -12,6 +12,7 @@ import itertools
 import os
 import pathlib
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -86,6 +87,30 @@ def end(message: str, status: int = 1) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+@contextlib.contextmanager
+def patience() -> Iterator[Callable[[], None]]:
+    """Puts an interrupt off until the yielded function is called; a second one acts at once.
+
+    Raised in the midst of a computation it could be swallowed or wrapped on its way out.
+    """
+    pending = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal pending
+        pending = True
+        signal.signal(signal.SIGINT, before)
+
+    def check() -> None:
+        if pending:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
