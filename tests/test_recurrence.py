@@ -41,7 +41,7 @@ def test_it_is_the_scanned_cell_in_value_and_gradient(cells: int, batch: int, le
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     cells=st.sampled_from([1, 7, 50, 200]),
     batch=st.integers(1, 64),
