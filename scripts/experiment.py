@@ -78,12 +78,11 @@ def main(argv: list[str]) -> None:
     if arguments.out == "":  # An unset shell variable, not the working directory.
         raise ConfigError("out", arguments.out, "the name of a folder")
     out = pathlib.Path(arguments.out or f"runs/{arguments.name}")
-    if arguments.seeds is not None:
-        parse_seeds("seeds", arguments.seeds)
     experiment = find(arguments.name)
-    seeds = parse_seeds("seeds", arguments.seeds or experiment.seeds)
+    chosen = experiment.seeds if arguments.seeds is None else arguments.seeds
+    seeds = parse_seeds("seeds", chosen)
 
-    from sumrnn import batch, placement, summary  # Imported late, so that errors are quick.
+    from sumrnn import batch, placement, summary  # Imported late, so that --help is quick.
 
     placement.use_cores(arguments.devices)
     placement.check_per_device(arguments.per_device)
@@ -142,7 +141,7 @@ def show_progress(shown: bool) -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("", total=None)
 
         def update(progress: Progress) -> None:
-            # What earlier starts have done counts as finished, at this experiment's mean length.
+            # The bar is of this start alone; the words count the runs of earlier ones too.
             bar.update(
                 task,
                 total=max(progress.todo, 1),

@@ -246,10 +246,10 @@ def run(
     missing = {
         condition: [
             seed
-            for seed, done in zip(seeds, _finished(path, condition, config, seeds), strict=True)
+            for seed, done in zip(seeds, _finished(path, condition, seeds), strict=True)
             if not done
         ]
-        for condition, config in experiment.conditions.items()
+        for condition in experiment.conditions
     }
     total = len(seeds) * len(experiment.conditions)
     todo = sum(len(missing[name]) * c.train.epochs for name, c in experiment.conditions.items())
@@ -297,9 +297,7 @@ def _run_condition(
         last = time.perf_counter()
 
 
-def _finished(
-    path: pathlib.Path, condition: str, config: Config, seeds: Sequence[int]
-) -> list[bool]:
+def _finished(path: pathlib.Path, condition: str, seeds: Sequence[int]) -> list[bool]:
     """Which seeds need not run again, as the first process sees it; the others must be free."""
     done = np.zeros(len(seeds), bool)
 
