@@ -75,15 +75,12 @@ def _fused(params: Params, config: ModelConfig, digits: chex.Array) -> chex.Arra
     """What `SumLSTM` computes, from its parameters, with the hand-written backward pass."""
     lstm, output = params["lstm"], params["output"]
 
-    def side_by_side(side: str, name: str) -> chex.Array:
-        return jnp.concatenate([lstm[f"{side}{gate}"][name] for gate in GATES], axis=-1)
-
     weights = recurrence.Weights(
-        inputs=side_by_side("i", "kernel")[0],
-        recurrent=side_by_side("h", "kernel"),
-        bias=side_by_side("h", "bias"),
+        inputs=tuple(lstm[f"i{gate}"]["kernel"][0] for gate in GATES),
+        recurrent=tuple(lstm[f"h{gate}"]["kernel"] for gate in GATES),
+        bias=tuple(lstm[f"h{gate}"]["bias"] for gate in GATES),
     )
-    hidden = recurrence.last_hidden(weights, digits.astype(weights.inputs.dtype))
+    hidden = recurrence.last_hidden(weights, digits.astype(weights.bias[0].dtype))
     return (hidden @ output["kernel"] + output["bias"])[..., 0]
 
 
