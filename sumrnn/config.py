@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 MAX_SEED = 2**32 - 1
 MAX_SEEDS = 1_000_000
 MAX_ELEMENTS = 2**31 - 1  # JAX indexes with int32 unless told otherwise.
+MAX_SHARDS = 1_024
 MAX_DIGIT = 255  # Digits are stored as uint8.
 
 T = TypeVar("T")
@@ -175,6 +176,8 @@ class TrainConfig:
     """Passes over the training series."""
     batch_size: int = 50
     """Series per step; the last step of an epoch takes what is left."""
+    batch_shards: int = 2
+    """Parts of each batch whose gradients are summed; each may have a device of its own."""
     learning_rate: float = 1e-3
     """Adam's step size."""
     beta1: float = 0.9
@@ -188,6 +191,7 @@ class TrainConfig:
         _check_types(self)
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _require_range("batch_shards", self.batch_shards, 1, MAX_SHARDS)
         for name in ("learning_rate", "epsilon"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
         for name in ("beta1", "beta2"):

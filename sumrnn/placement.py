@@ -17,15 +17,23 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import numpy as np
+import scipy.linalg  # noqa: F401  JAX's LAPACK: threadpoolctl limits only what is loaded.
 import threadpoolctl
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sumrnn import train
 from sumrnn.config import Config, ConfigError, check_seeds
 from sumrnn.task import Splits
 
-SEED = "seed"
-"""The mesh's only axis."""
+SEED, SHARD = "seed", "shard"
+"""The mesh's axes: runs, and the parts of each run's batches."""
+CPU_OPTIONS = {
+    "xla_cpu_prefer_vector_width": 512,
+    "xla_cpu_enable_concurrency_optimized_scheduler": False,
+}
+"""The compiler's: as wide as the processor's vectors are (the default stops at 256 bits), and
+no order of work that is meant for idle cores."""
 MEMORY_SHARE = 0.7
 """Share of an accelerator's free memory that a wave may take."""
 HEARTBEAT = 20
@@ -65,7 +73,7 @@ class Plan:
     """Where the seeds of a wave go."""
 
     mesh: Mesh
-    """Devices along the axis `SEED`."""
+    """Devices along the axes `SEED` and `SHARD`."""
     per_device: int
     """Seeds of a wave that a device takes."""
     at_once: bool
@@ -74,7 +82,7 @@ class Plan:
     @property
     def wave(self) -> int:
         """Seeds per wave."""
-        return self.mesh.size * self.per_device
+        return int(self.mesh.shape[SEED]) * self.per_device
 
 
 def use_cores(devices: int | None = None) -> None:
@@ -190,13 +198,15 @@ def plan(seeds: int, config: Config, per_device: int | None = None) -> Plan:
     check_per_device(per_device)
     available = jax.devices()
     # Every process must have a part in every wave; alone, idle devices are left out.
-    used = available if jax.process_count() > 1 else available[: min(seeds, len(available))]
-    mesh = Mesh(np.array(used), (SEED,))
-    on_cpu = used[0].platform == "cpu"
-    needed = -(-seeds // len(used))
+    rows = len(available) if jax.process_count() > 1 else min(seeds, len(available))
+    shards = config.train.batch_shards
+    columns = max(n for n in range(1, len(available) // rows + 1) if shards % n == 0)
+    used = np.array(available[: rows * columns]).reshape(rows, columns)
+    on_cpu = available[0].platform == "cpu"
+    needed = -(-seeds // rows)
     if per_device is None:
         per_device = 1 if on_cpu else max(1, _fitting(config))
-    return Plan(mesh, min(per_device, needed), at_once=not on_cpu)
+    return Plan(Mesh(used, (SEED, SHARD)), min(per_device, needed), at_once=not on_cpu)
 
 
 def _fitting(config: Config) -> int:
@@ -220,22 +230,65 @@ def _over_seeds(function: Callable[..., Any], config: Config, plan: Plan) -> Cal
     return _compiled(function, config, plan.mesh, plan.at_once)
 
 
+SHARDED = (train.epoch, train.predictions)
+"""What cuts its work into shards."""
+
+
+def _at_once(function: Callable[[Any], Any], rows: Any, once: chex.Numeric) -> Any:
+    """`train.one_by_one` for devices that do many things at a time."""
+    return jax.vmap(function)(rows)
+
+
+def _over_shards(
+    over_own: train.OverShards,
+    function: Callable[[Any], Any],
+    shards: Any,
+    once: chex.Numeric,
+) -> Any:
+    """`train.OverShards` on the devices along `SHARD`; each maps an equal part by `over_own`."""
+    here, devices = jax.lax.axis_index(SHARD), jax.lax.axis_size(SHARD)
+    if devices == 1:
+        return over_own(function, shards, once)
+    own = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:])[here], shards)
+    found = over_own(function, own, once)
+    # Put into one array, as each exchange costs some time of its own.
+    _, restore = ravel_pytree(jax.tree.map(lambda x: x[0], found))
+    flat = jax.vmap(lambda shard: ravel_pytree(shard)[0])(found)
+    return jax.vmap(restore)(jax.lax.all_gather(flat, SHARD, tiled=True))
+
+
 @functools.lru_cache(maxsize=32)
 def _compiled(
     function: Callable[..., Any], config: Config, mesh: Mesh, at_once: bool
 ) -> Callable[..., Any]:
-    one = functools.partial(function, config)
+    over_own: train.OverShards = _at_once if at_once else train.one_by_one
 
-    def local(*arguments: Any) -> Any:
-        if at_once:
-            return jax.vmap(one)(*arguments)
-        return jax.lax.map(lambda arguments: one(*arguments), arguments)
+    def local(ones: chex.Array, *arguments: Any) -> Any:
+        once = 1 if at_once else ones[0]
+        one = functools.partial(function, config)
+        if function in SHARDED:
+            over_shards = functools.partial(_over_shards, over_own)
+            one = functools.partial(one, over_shards=over_shards, once=once)
+        return over_own(lambda arguments: one(*arguments), arguments, once)
 
     spec = PartitionSpec(SEED)
     sharding = NamedSharding(mesh, spec)
     mapped = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
     # With its shardings given, the second call does not compile again.
-    return jax.jit(mapped, in_shardings=sharding, out_shardings=sharding)
+    compiled = jax.jit(
+        mapped,
+        in_shardings=sharding,
+        out_shardings=sharding,
+        compiler_options=CPU_OPTIONS if on_cpu else None,
+    )
+    ones = _put(np.ones(mesh.shape[SEED], np.int32), sharding)
+    return functools.partial(compiled, ones)
+
+
+def _put(whole: np.ndarray, sharding: NamedSharding) -> chex.Array:
+    """An array that every process has, on the devices."""
+    return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
 
 
 def _start(config: Config, keys: train.Keys) -> tuple[Splits, train.State]:
@@ -311,8 +364,7 @@ def waves(
     sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
 
     def put(values: Sequence[int]) -> chex.Array:
-        whole = np.array(values, np.uint32)
-        return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+        return _put(np.array(values, np.uint32), sharding)
 
     for first in range(0, len(seeds), plan.wave):
         mine = tuple(seeds[first : first + plan.wave])

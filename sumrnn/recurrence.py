@@ -155,10 +155,8 @@ def _backward(
         recurrent=tuple(total[:-2] for total in totals),
         bias=tuple(total[-1] for total in totals),
     )
-    d_inputs = sum(
-        _dot(part, w[:, None])[..., 0]
-        for part, w in zip(_gates(dz), weights.inputs, strict=True)
-    )
+    parts = zip(_gates(dz), weights.inputs, strict=True)
+    d_inputs = functools.reduce(jnp.add, (_dot(part, w) for part, w in parts))
     return d_weights, d_inputs.T
 
 

@@ -8,7 +8,8 @@ argument: a run is a function of (config, seed).  None has a seed axis of its ow
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -93,9 +94,73 @@ def losses(logits: chex.Array, labels: chex.Array) -> chex.Array:
     return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+def one_by_one(function: Callable[[Any], Any], rows: Any, once: chex.Numeric = 1) -> Any:
+    """`jax.lax.map`, in a loop that is the same program for any number of rows.
+
+    Args:
+      function: of one row of each array.
+      rows: a tree of arrays with a leading axis.
+      once: 1; as a traced value it hides the loop's length from the compiler.  XLA dissolves
+        short loops of known length, and what it then fuses may round differently.
+
+    Returns:
+      The tree of results with a leading axis.
+    """
+    size = jax.tree.leaves(rows)[0].shape[0]
+
+    def row(i: chex.Numeric) -> Any:
+        return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows)
+
+    def put(i: chex.Numeric, found: Any) -> Any:
+        return jax.tree.map(
+            lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, i, 0), found, function(row(i))
+        )
+
+    shapes = jax.eval_shape(lambda: function(row(0)))
+    start = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), shapes)
+    return jax.lax.fori_loop(0, size * once, put, start)
+
+
+OverShards = Callable[[Callable[[Any], Any], Any, chex.Numeric], Any]
+"""Like `one_by_one`, where the rows are shards of a batch that may be on several devices."""
+
+
+def _alone(function: Callable[[Any], Any], arguments: Any, once: chex.Numeric) -> Any:
+    """`function(arguments)`, kept apart from what is around it as `one_by_one` keeps its rows."""
+    found = one_by_one(function, jax.tree.map(lambda x: x[None], arguments), once)
+    return jax.tree.map(lambda x: x[0], found)
+
+
+def _cut(arrays: Any, shards: int) -> tuple[Any, chex.Array]:
+    """Cuts rows into equal shards.
+
+    Args:
+      arrays: tree of [n, ...].
+      shards: how many.
+
+    Returns:
+      The tree of [shards, rows, ...] with the first row again for what is missing in the end;
+      float32 [shards, rows], 0 for these rows and 1 for all others.
+    """
+    size = jax.tree.leaves(arrays)[0].shape[0]
+    padded = -(-size // shards) * shards
+    rows = jnp.arange(padded)
+
+    def cut(x: chex.Array) -> chex.Array:
+        x = x if padded == size else x[jnp.where(rows < size, rows, 0)]
+        return x.reshape(shards, -1, *x.shape[1:])
+
+    weights = (rows < size).astype(jnp.float32).reshape(shards, -1)
+    return jax.tree.map(cut, arrays), weights
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
 def train_step(
-    config: Config, state: State, batch: Split
+    config: Config,
+    state: State,
+    batch: Split,
+    over_shards: OverShards = one_by_one,
+    once: chex.Numeric = 1,
 ) -> tuple[State, tuple[chex.Array, chex.Array]]:
     """One Adam step on the mean binary cross-entropy of a batch.
 
@@ -103,35 +168,69 @@ def train_step(
       config: static.
       state: parameters and optimiser state.
       batch: digits uint8 [batch, length] and labels uint8 [batch].
+      over_shards: static; where the batch's shards are computed.
+      once: see `one_by_one`.
 
     Returns:
       The next state; the batch's summed loss (float32) and number of correct answers
       (int32), both before the step.
     """
-
-    def mean_loss(params: model.Params) -> tuple[chex.Array, chex.Array]:
-        logits = model.logits(params, config.model, batch.digits)
-        return losses(logits, batch.labels).mean(), logits
-
-    (loss, logits), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-    updates, opt_state = optimizer(config.train).update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
     size = batch.labels.shape[0]
-    return State(params, opt_state), (loss * size, correct(logits, batch.labels).sum())
+
+    def part_of_mean(
+        params: model.Params, shard: tuple[Split, chex.Array]
+    ) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
+        (digits, labels), weights = shard
+        logits = model.logits(params, config.model, digits)
+        loss = (losses(logits, labels) * weights).sum()
+        return loss / size, (loss, (correct(logits, labels) * weights).sum())
+
+    gradient = functools.partial(jax.grad(part_of_mean, has_aux=True), state.params)
+    parts = over_shards(gradient, _cut(batch, config.train.batch_shards), once)
+
+    def update(
+        found: tuple[State, Any],
+    ) -> tuple[State, tuple[chex.Array, chex.Array]]:
+        state, parts = found
+        # In a fixed order, wherever the shards were.
+        grads, (loss, hits) = jax.tree.map(lambda x: functools.reduce(jnp.add, x), parts)
+        updates, opt_state = optimizer(config.train).update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return State(params, opt_state), (loss, hits.astype(jnp.int32))
+
+    after: tuple[State, tuple[chex.Array, chex.Array]] = _alone(update, (state, parts), once)
+    return after
 
 
-def predict(config: Config, params: model.Params, digits: chex.Array) -> chex.Array:
+def predict(
+    config: Config,
+    params: model.Params,
+    digits: chex.Array,
+    over_shards: OverShards = one_by_one,
+    once: chex.Numeric = 1,
+) -> chex.Array:
     """Logits float32 [n] of digits uint8 [n, length], a bounded number of rows at a time."""
 
     def logit(series: chex.Array) -> chex.Array:
         return model.logits(params, config.model, series[None])[0]
 
-    return jax.lax.map(logit, digits, batch_size=PREDICTION_ROWS)
+    def part(digits: chex.Array) -> chex.Array:
+        return jax.lax.map(logit, digits, batch_size=PREDICTION_ROWS)
+
+    shards, _ = _cut(digits, config.train.batch_shards)
+    found: chex.Array = over_shards(part, shards, once)
+    return found.reshape(-1)[: digits.shape[0]]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 5))
 def epoch(
-    config: Config, state: State, key: chex.PRNGKey, data: Splits, number: chex.Numeric
+    config: Config,
+    state: State,
+    key: chex.PRNGKey,
+    data: Splits,
+    number: chex.Numeric,
+    over_shards: OverShards = one_by_one,
+    once: chex.Numeric = 1,
 ) -> tuple[State, Metrics]:
     """One pass over the training series in random order, then the validation series.
 
@@ -141,6 +240,8 @@ def epoch(
       key: the run's shuffling key.
       data: the run's data.
       number: which epoch this is; each has its own order.
+      over_shards: static; where the shards are computed.
+      once: see `one_by_one`.
 
     Returns:
       The state after the epoch, and its metrics.
@@ -152,24 +253,32 @@ def epoch(
 
     def step(state: State, rows: chex.Array) -> tuple[State, tuple[chex.Array, chex.Array]]:
         batch = Split(train.digits[rows], train.labels[rows])
-        state, counts = train_step(config, state, batch)
-        return state, counts
+        after: tuple[State, tuple[chex.Array, chex.Array]] = train_step(
+            config, state, batch, over_shards, once
+        )
+        return after
 
     state, (loss, hits) = jax.lax.scan(step, state, order[:whole].reshape(-1, batch_size))
     loss, hits = loss.sum(), hits.sum()
     if whole < size:
         state, (rest_loss, rest_hits) = step(state, order[whole:])
         loss, hits = loss + rest_loss, hits + rest_hits
-    logits = predict(config, state.params, data.validation.digits)
-    return state, Metrics(
-        loss=loss / size,
-        accuracy=hits / size,
-        val_loss=losses(logits, data.validation.labels).mean(),
-        val_accuracy=correct(logits, data.validation.labels).mean(),
-    )
+    logits = predict(config, state.params, data.validation.digits, over_shards, once)
+
+    def score(found: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
+        return losses(*found).mean(), correct(*found).mean()
+
+    val_loss, val_accuracy = _alone(score, (logits, data.validation.labels), once)
+    return state, Metrics(loss / size, hits / size, val_loss, val_accuracy)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def predictions(config: Config, params: model.Params, data: Splits) -> tuple[chex.Array, ...]:
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def predictions(
+    config: Config,
+    params: model.Params,
+    data: Splits,
+    over_shards: OverShards = one_by_one,
+    once: chex.Numeric = 1,
+) -> tuple[chex.Array, ...]:
     """The network's logits, float32 [n], of each split in the order of `Splits`."""
-    return tuple(predict(config, params, part.digits) for part in data)
+    return tuple(predict(config, params, part.digits, over_shards, once) for part in data)

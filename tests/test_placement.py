@@ -3,6 +3,7 @@ import hashlib
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import chex
 import jax
@@ -15,12 +16,22 @@ from sumrnn.config import Config, ConfigError, ModelConfig
 from tests.conftest import ROOT, SECONDS, SMALL
 
 SCANNED = dataclasses.replace(SMALL, model=ModelConfig(cells=8, recurrence="scan"))
+FOUR_SHARDS = dataclasses.replace(
+    SMALL, train=dataclasses.replace(SMALL.train, batch_shards=4, batch_size=41)
+)
+"""With a padded shard in every batch, and a last batch of 21 series."""
 
 
-def plan(devices: int, per_device: int = 1, at_once: bool = False) -> placement.Plan:
-    return placement.Plan(
-        Mesh(np.array(jax.devices()[:devices]), (placement.SEED,)), per_device, at_once
-    )
+def plan(
+    devices: int, per_device: int = 1, at_once: bool = False, per_run: int = 1
+) -> placement.Plan:
+    """Seeds on so many devices, each run's shards on `per_run` of them."""
+    used = np.array(jax.devices()[:devices]).reshape(-1, per_run)
+    return placement.Plan(Mesh(used, (placement.SEED, placement.SHARD)), per_device, at_once)
+
+
+def with_shards(shards: int) -> Config:
+    return dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, batch_shards=shards))
 
 
 def run(seeds: list[int], where: placement.Plan, config: Config = SMALL) -> placement.Batch:
@@ -34,17 +45,15 @@ def of_seed(batch: placement.Batch, seed: int) -> chex.ArrayTree:
     return jax.tree.map(lambda x: x[batch.seeds.index(seed)], batch[1:])
 
 
-@pytest.mark.parametrize("config", [SMALL, SCANNED], ids=["fused", "scan"])
+@pytest.mark.parametrize("config", [SMALL, SCANNED, FOUR_SHARDS], ids=["fused", "scan", "shards"])
 def test_a_seed_has_the_same_bits_wherever_it_runs(config: Config) -> None:
-    """Alone and in any company, on one device and on two, one or more per device."""
+    """Alone and in any company, on one device and on two, one or more per device or per run."""
     assert jax.device_count() == 2
     alone = of_seed(run([12], plan(1), config), 12)
-    for seeds, where in (
-        ([12, 3], plan(2)),
-        ([5, 4, 3, 2, 12], plan(2)),
-        ([5, 12, 3, 2, 1], plan(2, per_device=2)),
-        ([7, 12, 9], plan(1, per_device=3)),
-    ):
+    places = [([5, 12, 3], plan(2, per_device=2, per_run=2))]
+    if config == SMALL:
+        places += [([5, 4, 3, 2, 12], plan(2)), ([5, 12, 3, 2, 1], plan(2, per_device=2))]
+    for seeds, where in places:
         chex.assert_trees_all_equal(of_seed(run(seeds, where, config), 12), alone)
 
 
@@ -81,9 +90,14 @@ def test_many_at_once_are_the_same_runs_up_to_rounding() -> None:
     chex.assert_trees_all_equal(at_once.data, one_by_one.data)
     chex.assert_trees_all_close(at_once.logits, one_by_one.logits, rtol=1e-3, atol=1e-4)
     chex.assert_trees_all_close(at_once.history, one_by_one.history, rtol=1e-3, atol=1e-4)
+    halved = run([1, 2, 3, 4], plan(2, 2, True, per_run=2))
+    chex.assert_trees_all_close(halved.logits, one_by_one.logits, rtol=1e-3, atol=1e-4)
 
 
 def test_the_plan_fits_the_seeds() -> None:
+    assert dict(placement.plan(1, SMALL).mesh.shape) == {"seed": 1, "shard": 2}
+    assert dict(placement.plan(2, SMALL).mesh.shape) == {"seed": 2, "shard": 1}
+    assert dict(placement.plan(1, with_shards(3)).mesh.shape) == {"seed": 1, "shard": 1}
     assert placement.plan(1, SMALL).wave == 1
     assert placement.plan(5, SMALL).wave == 2
     assert placement.plan(5, SMALL, per_device=2).wave == 4
@@ -98,6 +112,35 @@ def test_watch_sees_every_epoch_of_every_wave() -> None:
         SMALL, [1, 2, 3], watch=lambda seeds, n, m: seen.append((tuple(seeds), n, m.loss.shape))
     )
     assert seen == [((1, 2), 0, (2,)), ((1, 2), 1, (2,)), ((3,), 0, (1,)), ((3,), 1, (1,))]
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """Grows by one for each program that the backend compiles."""
+    found: list[str] = []
+
+    def note(event: str, seconds: float, **details: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(str(details.get("fun_name")))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+@pytest.mark.parametrize("seeds", [[5], [5, 6, 7]], ids=["one run on two devices", "two waves"])
+def test_nothing_is_compiled_twice(seeds: list[int], compilations: list[str]) -> None:
+    # A config of its own, so that no other test has compiled it.
+    config = dataclasses.replace(SMALL, model=ModelConfig(cells=4 + len(seeds)))
+    counts = []
+    placement.fit(config, seeds, watch=lambda *_: counts.append(len(compilations)))
+    first, *later = counts
+    assert first > 0
+    assert later[0] == first, compilations
+    if len(seeds) == 3:  # Prediction follows the first wave; the second has all it needs.
+        assert later[1] == later[2] == len(compilations), compilations
+    placement.fit(config, seeds)
+    assert len(compilations) == (later[-1] if len(seeds) == 3 else first + 1), compilations
 
 
 @pytest.mark.parametrize("seeds", [[], [1, 1], [-1], [2**32]])

@@ -1,3 +1,5 @@
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -5,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import Mesh, PartitionSpec
 
 from sumrnn import model, recurrence, train
 from sumrnn.config import ModelConfig
@@ -34,7 +37,8 @@ def assert_equal_gradients(cells: int, batch: int, length: int, seed: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("cells", "batch", "length"), [(1, 1, 1), (7, 64, 5), (24, 3, 40), (50, 50, 30)]
+    ("cells", "batch", "length"),
+    [(1, 1, 1), (7, 64, 5), (24, 3, 40), (142, 5, 3), (201, 2, 2), (50, 50, 30)],
 )
 def test_it_is_the_scanned_cell_in_value_and_gradient(cells: int, batch: int, length: int) -> None:
     assert_equal_gradients(cells, batch, length, seed=3)
@@ -54,25 +58,20 @@ def test_it_is_the_scanned_cell_at_every_size(
     assert_equal_gradients(cells, batch, length, seed)
 
 
-@pytest.mark.parametrize("rows", [1, recurrence.PIECE - 1, recurrence.PIECE, 257, 400])
-def test_pieces_sum_to_the_whole_product(rows: int) -> None:
-    left, right = (jax.random.normal(jax.random.key(i), (rows, 3 + i)) for i in (0, 1))
-    exact = np.asarray(left, np.float64).T @ np.asarray(right, np.float64)
-    np.testing.assert_allclose(recurrence._product(left, right), exact, atol=1e-4)
+@pytest.mark.parametrize("cells", [3, 141, 142, 200, 201])
+def test_blocks_hold_the_gates_side_by_side_and_no_more_than_they_may(cells: int) -> None:
+    gates = [jnp.full((cells, cells), gate) for gate in range(recurrence.GATES)]
+    blocks = recurrence._blocks(gates, axis=1)
+    assert len(blocks) in (1, 2, 4)
+    assert len(blocks) == 4 or all(block.size <= recurrence.BLOCK for block in blocks)
+    chex.assert_trees_all_equal(recurrence._gates(blocks), gates)
 
 
 class LastHiddenTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_gradients_are_finite_differences_in_float64(self) -> None:
         with jax.enable_x64(True):
-            keys = jax.random.split(jax.random.key(0), 4)
-            shapes = {"inputs": (12,), "recurrent": (3, 12), "bias": (12,)}
-            weights = recurrence.Weights(
-                *(
-                    jax.random.normal(key, shape, jnp.float64)
-                    for key, shape in zip(keys, shapes.values(), strict=False)
-                )
-            )
+            weights, keys = random_weights(3, jnp.float64), jax.random.split(jax.random.key(1), 4)
             inputs = jax.random.normal(keys[3], (5, 7), jnp.float64)
 
             def total(weights: recurrence.Weights, inputs: chex.Array) -> chex.Array:
@@ -86,12 +85,40 @@ class LastHiddenTest(chex.TestCase):
             chex.assert_trees_all_equal_shapes(found, (weights, inputs))
 
     def test_it_can_be_mapped(self) -> None:
-        weights, inputs = (
-            recurrence.Weights(jnp.ones(8) / 9, jnp.ones((2, 8)) / 5, jnp.ones(8) / 7),
-            jnp.linspace(0, 9, 24).reshape(2, 3, 4),
-        )
-        mapped = jax.vmap(recurrence.last_hidden, in_axes=(None, 0))(weights, inputs)
-        for one, alone in zip(mapped, inputs, strict=True):
-            np.testing.assert_allclose(
-                one, recurrence.last_hidden(weights, alone), rtol=1e-5, atol=1e-6
-            )
+        weights, inputs = random_weights(2), jnp.linspace(0, 9, 24).reshape(2, 3, 4)
+        mapped = jax.vmap(gradients, in_axes=(None, 0))(weights, inputs)
+        for i, alone in enumerate(inputs):
+            one = jax.tree.map(lambda x, i=i: x[i], mapped)
+            chex.assert_trees_all_close(one, gradients(weights, alone), rtol=1e-5, atol=1e-6)
+
+    def test_it_can_be_put_on_several_devices(self) -> None:
+        weights, inputs = random_weights(2), jnp.linspace(0, 9, 24).reshape(2, 3, 4)
+        mesh = Mesh(np.array(jax.devices()[:2]), ("x",))
+
+        def local(inputs: chex.Array) -> tuple[recurrence.Weights, chex.Array]:
+            return jax.tree.map(lambda x: x[None], gradients(weights, inputs[0]))
+
+        spec = PartitionSpec("x")
+        found = jax.jit(
+            jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+        )(inputs)
+        expected = jax.vmap(gradients, in_axes=(None, 0))(weights, inputs)
+        chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def random_weights(cells: int, dtype: Any = jnp.float32) -> recurrence.Weights:
+    shapes = [(cells,)] * 4, [(cells, cells)] * 4, [(cells,)] * 4
+    keys = iter(jax.random.split(jax.random.key(0), 12))
+    return recurrence.Weights(
+        *(tuple(jax.random.normal(next(keys), shape, dtype) for shape in part) for part in shapes)
+    )
+
+
+def gradients(
+    weights: recurrence.Weights, inputs: chex.Array
+) -> tuple[recurrence.Weights, chex.Array]:
+    found: tuple[recurrence.Weights, chex.Array] = jax.grad(
+        lambda weights, inputs: (recurrence.last_hidden(weights, inputs) ** 2).sum(),
+        argnums=(0, 1),
+    )(weights, inputs)
+    return found

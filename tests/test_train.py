@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sumrnn import model, task, train
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
@@ -17,6 +19,10 @@ def with_batch(config: Config, batch_size: int) -> Config:
     return dataclasses.replace(
         config, train=dataclasses.replace(config.train, batch_size=batch_size)
     )
+
+
+def with_shards(config: Config, shards: int) -> Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_shards=shards))
 
 
 def setup(config: Config, seed: int = 0) -> tuple[train.Keys, task.Splits, train.State]:
@@ -101,20 +107,37 @@ class TrainStepTest(chex.TestCase):
         chex.assert_trees_all_equal_shapes(state.params, after.params)
 
 
+@settings(max_examples=10, deadline=None)
+@given(size=st.integers(1, 12), shards=st.integers(1, 15))
+def test_shards_change_nothing_but_rounding(size: int, shards: int) -> None:
+    """Also where they are uneven or more than there are series."""
+    _, data, state = setup(SMALL)
+    batch = Split(data.train.digits[:size], data.train.labels[:size])
+    step = train.train_step.__wrapped__
+    found, found_counts = step(with_shards(SMALL, shards), state, batch)
+    expected, expected_counts = step(with_shards(SMALL, 1), state, batch)
+    # The first step of Adam is about the sign of each gradient: its moments tell more.
+    chex.assert_trees_all_close(found.opt_state, expected.opt_state, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found_counts, expected_counts, rtol=1e-5)
+    logits = train.predict(with_shards(SMALL, shards), state.params, batch.digits)
+    whole = model.logits(state.params, SMALL.model, batch.digits)
+    np.testing.assert_allclose(logits, whole, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("batch_size", [1, 48, 50, 143, 144], ids=lambda size: f"batch {size}")
 def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts a step in place that only notes when it is given each series."""
     config = with_batch(SMALL, batch_size)
     size = config.task.train_size
 
-    def note(config: Config, state: train.State, batch: Split) -> Any:
+    def note(config: Config, state: train.State, batch: Split, over_shards: Any) -> Any:
         places, used = state.params, state.opt_state
         rows = batch.digits[:, 0]
         places = places.at[rows].add(used + jnp.arange(1, rows.size + 1, dtype=jnp.int32))
         return train.State(places, used + rows.size), (jnp.float32(0), jnp.int32(0))
 
     monkeypatch.setattr(train, "train_step", note)
-    monkeypatch.setattr(train, "predict", lambda config, params, digits: jnp.zeros(len(digits)))
+    monkeypatch.setattr(train, "predict", lambda config, params, digits, _: jnp.zeros(len(digits)))
     keys, data, _ = setup(config)
     # The first digit tells the series apart.
     rows = (
