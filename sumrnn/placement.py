@@ -19,7 +19,6 @@ import jax
 import numpy as np
 import scipy.linalg  # noqa: F401  JAX's LAPACK: threadpoolctl limits only what is loaded.
 import threadpoolctl
-from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sumrnn import train
@@ -250,11 +249,7 @@ def _over_shards(
     if devices == 1:
         return over_own(function, shards, once)
     own = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:])[here], shards)
-    found = over_own(function, own, once)
-    # Put into one array, as each exchange costs some time of its own.
-    _, restore = ravel_pytree(jax.tree.map(lambda x: x[0], found))
-    flat = jax.vmap(lambda shard: ravel_pytree(shard)[0])(found)
-    return jax.vmap(restore)(jax.lax.all_gather(flat, SHARD, tiled=True))
+    return jax.lax.all_gather(over_own(function, own, once), SHARD, tiled=True)
 
 
 @functools.lru_cache(maxsize=32)

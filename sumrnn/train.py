@@ -15,6 +15,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from sumrnn import model, task
 from sumrnn.config import Config, TrainConfig
@@ -185,15 +186,22 @@ def train_step(
         loss = (losses(logits, labels) * weights).sum()
         return loss / size, (loss, (correct(logits, labels) * weights).sum())
 
-    gradient = functools.partial(jax.grad(part_of_mean, has_aux=True), state.params)
-    parts = over_shards(gradient, _cut(batch, config.train.batch_shards), once)
+    gradient = jax.grad(part_of_mean, has_aux=True)
+    # One array of all gradients and counts: one exchange between devices, and nothing that the
+    # compiler could move from here into the update.
+    _, restore = ravel_pytree((state.params, (jnp.float32(0), jnp.float32(0))))
+    parts = over_shards(
+        lambda shard: ravel_pytree(gradient(state.params, shard))[0],
+        _cut(batch, config.train.batch_shards),
+        once,
+    )
 
     def update(
-        found: tuple[State, Any],
+        found: tuple[State, chex.Array],
     ) -> tuple[State, tuple[chex.Array, chex.Array]]:
         state, parts = found
         # In a fixed order, wherever the shards were.
-        grads, (loss, hits) = jax.tree.map(lambda x: functools.reduce(jnp.add, x), parts)
+        grads, (loss, hits) = restore(functools.reduce(jnp.add, parts))
         updates, opt_state = optimizer(config.train).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return State(params, opt_state), (loss, hits.astype(jnp.int32))

@@ -107,7 +107,7 @@ class TrainStepTest(chex.TestCase):
         chex.assert_trees_all_equal_shapes(state.params, after.params)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(size=st.integers(1, 12), shards=st.integers(1, 15))
 def test_shards_change_nothing_but_rounding(size: int, shards: int) -> None:
     """Also where they are uneven or more than there are series."""
@@ -130,14 +130,14 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
     config = with_batch(SMALL, batch_size)
     size = config.task.train_size
 
-    def note(config: Config, state: train.State, batch: Split, over_shards: Any) -> Any:
+    def note(config: Config, state: train.State, batch: Split, *_: Any) -> Any:
         places, used = state.params, state.opt_state
         rows = batch.digits[:, 0]
         places = places.at[rows].add(used + jnp.arange(1, rows.size + 1, dtype=jnp.int32))
         return train.State(places, used + rows.size), (jnp.float32(0), jnp.int32(0))
 
     monkeypatch.setattr(train, "train_step", note)
-    monkeypatch.setattr(train, "predict", lambda config, params, digits, _: jnp.zeros(len(digits)))
+    monkeypatch.setattr(train, "predict", lambda config, params, digits, *_: jnp.zeros(len(digits)))
     keys, data, _ = setup(config)
     # The first digit tells the series apart.
     rows = (
