@@ -224,7 +224,7 @@ def _fitting(config: Config) -> int:
     return int(from_first(np.array(int(seeds))))
 
 
-def _over_seeds(function: Callable[..., Any], config: Config, plan: Plan) -> Callable[..., Any]:
+def over_seeds(function: Callable[..., Any], config: Config, plan: Plan) -> Callable[..., Any]:
     """`function(config, ...)` of one seed as a compiled function of a wave of seeds."""
     return _compiled(function, config, plan.mesh, plan.at_once)
 
@@ -352,10 +352,10 @@ def waves(
     """
     # Conditions that differ in pinned seeds alone share all that takes long to compile.
     free = unpinned(config)
-    split = _over_seeds(train.keys, config, plan)
-    start = _over_seeds(_start, free, plan)
-    epoch = _over_seeds(train.epoch, free, plan)
-    predict = _over_seeds(train.predictions, free, plan)
+    split = over_seeds(train.keys, config, plan)
+    start = over_seeds(_start, free, plan)
+    epoch = over_seeds(train.epoch, free, plan)
+    predict = over_seeds(train.predictions, free, plan)
     sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
 
     def put(values: Sequence[int]) -> chex.Array:

@@ -167,7 +167,7 @@ def test_speed_leaves_consistent_numbers(
     for row in present:
         assert len(row["seconds"]) == 2
         assert row["median"] == pytest.approx(statistics.mean(row["seconds"]))
-        assert 0 < row["min"] <= row["median"] <= row["max"] < row["first_epoch_seconds"]
+        assert 0 < row["min"] <= row["median"] <= row["max"]
         share = found["flops_per_epoch"] / row["median"] / matrix
         assert row["share_of_matrix_speed"] == pytest.approx(share)
         ratios = [

@@ -1,0 +1,1 @@
+"""How fast the training is, beside other libraries, as a whole program, and as it grows."""
