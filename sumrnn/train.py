@@ -40,6 +40,10 @@ class State(NamedTuple):
     opt_state: optax.OptState
 
 
+Step = tuple[State, tuple[chex.Array, chex.Array]]
+"""The state after a step; the batch's summed loss and number of correct answers before it."""
+
+
 class Metrics(NamedTuple):
     """One epoch's row of the history; float32 scalars.
 
@@ -126,10 +130,9 @@ OverShards = Callable[[Callable[[Any], Any], Any, chex.Numeric], Any]
 """Like `one_by_one`, where the rows are shards of a batch that may be on several devices."""
 
 
-def _alone(function: Callable[[Any], Any], arguments: Any, once: chex.Numeric) -> Any:
-    """`function(arguments)`, kept apart from what is around it as `one_by_one` keeps its rows."""
-    found = one_by_one(function, jax.tree.map(lambda x: x[None], arguments), once)
-    return jax.tree.map(lambda x: x[0], found)
+def _alone(function: Callable[[Any], Any], start: Any, once: chex.Numeric) -> Any:
+    """`function(start)`, kept apart from what is around it as `one_by_one` keeps its rows."""
+    return jax.lax.fori_loop(0, once, lambda _, carry: function(carry), start)
 
 
 def _cut(arrays: Any, shards: int) -> tuple[Any, chex.Array]:
@@ -162,7 +165,7 @@ def train_step(
     batch: Split,
     over_shards: OverShards = one_by_one,
     once: chex.Numeric = 1,
-) -> tuple[State, tuple[chex.Array, chex.Array]]:
+) -> Step:
     """One Adam step on the mean binary cross-entropy of a batch.
 
     Args:
@@ -196,17 +199,15 @@ def train_step(
         once,
     )
 
-    def update(
-        found: tuple[State, chex.Array],
-    ) -> tuple[State, tuple[chex.Array, chex.Array]]:
-        state, parts = found
+    def update(before: Step) -> Step:
         # In a fixed order, wherever the shards were.
         grads, (loss, hits) = restore(functools.reduce(jnp.add, parts))
+        state, _ = before
         updates, opt_state = optimizer(config.train).update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return State(params, opt_state), (loss, hits.astype(jnp.int32))
 
-    after: tuple[State, tuple[chex.Array, chex.Array]] = _alone(update, (state, parts), once)
+    after: Step = _alone(update, (state, (jnp.float32(0), jnp.int32(0))), once)
     return after
 
 
@@ -259,11 +260,9 @@ def epoch(
     order = jax.random.permutation(jax.random.fold_in(key, number), size)
     whole = size - size % batch_size
 
-    def step(state: State, rows: chex.Array) -> tuple[State, tuple[chex.Array, chex.Array]]:
+    def step(state: State, rows: chex.Array) -> Step:
         batch = Split(train.digits[rows], train.labels[rows])
-        after: tuple[State, tuple[chex.Array, chex.Array]] = train_step(
-            config, state, batch, over_shards, once
-        )
+        after: Step = train_step(config, state, batch, over_shards, once)
         return after
 
     state, (loss, hits) = jax.lax.scan(step, state, order[:whole].reshape(-1, batch_size))
@@ -273,10 +272,12 @@ def epoch(
         loss, hits = loss + rest_loss, hits + rest_hits
     logits = predict(config, state.params, data.validation.digits, over_shards, once)
 
-    def score(found: tuple[chex.Array, chex.Array]) -> tuple[chex.Array, chex.Array]:
-        return losses(*found).mean(), correct(*found).mean()
+    labels = data.validation.labels
 
-    val_loss, val_accuracy = _alone(score, (logits, data.validation.labels), once)
+    def score(_: Any) -> tuple[chex.Array, chex.Array]:
+        return losses(logits, labels).mean(), correct(logits, labels).mean()
+
+    val_loss, val_accuracy = _alone(score, (jnp.float32(0), jnp.float32(0)), once)
     return state, Metrics(loss / size, hits / size, val_loss, val_accuracy)
 
 
