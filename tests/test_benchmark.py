@@ -211,6 +211,7 @@ def test_speed_shows_what_is_not_installed(
     assert str(path.parent) not in text
 
 
+@pytest.mark.slow
 def test_growth_leaves_factors_beside_the_arithmetic(
     script: Script, tmp_path: pathlib.Path
 ) -> None:
