@@ -13,6 +13,8 @@ from sumrnn.config import TrainConfig
 
 MATRIX = 3_000
 """Rows and columns of the product that measures the machine."""
+PRODUCTS = 8
+"""How many are timed in a row: the first alone is slowed by cores and memory at rest."""
 
 
 class Peer(Protocol):
@@ -33,7 +35,7 @@ def cores() -> int:
 
 
 class Matrix:
-    """The floor: one large product, with nothing around it."""
+    """The floor: large products, with nothing around them."""
 
     def __init__(self) -> None:
         self._jax: Any = importlib.import_module("jax")
@@ -41,8 +43,9 @@ class Matrix:
         self._a = self._jax.random.uniform(self._jax.random.key(0), (MATRIX, MATRIX))
 
     def epoch(self) -> float:
-        """The product, whose time is what is asked for."""
-        self._jax.block_until_ready(self._dot(self._a, self._a))
+        """The products, whose time is what is asked for."""
+        for _ in range(PRODUCTS):
+            self._jax.block_until_ready(self._dot(self._a, self._a))
         return 0.0
 
     def losses(self) -> list[float]:

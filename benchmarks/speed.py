@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks import table
 from benchmarks import work as work_lib
-from benchmarks.peers import MATRIX, cores
+from benchmarks.peers import MATRIX, PRODUCTS, cores
 from benchmarks.process import Process
 from benchmarks.work import Work
 from sumrnn.command import Failed
@@ -181,7 +181,7 @@ def measure(
     labels = [row.label for row in present]
     check_losses(reference, dict(zip(labels, losses[1:], strict=True)))
     columns = [list(column) for column in zip(*rounds, strict=True)]
-    product = [answer["seconds"] for answer in columns[0][1:]]
+    product = [answer["seconds"] / PRODUCTS for answer in columns[0][1:]]
     speed = 2 * MATRIX**3 / median(product)
     measured = {
         row.label: _numbers(row, work, column, speed) | {"memory_mib": peak, "first_losses": first}

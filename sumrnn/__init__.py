@@ -2,13 +2,18 @@
 
 The modules, each importing only from those above it:
 
-    config    what a run is: frozen dataclasses, validated on construction
-    task      the digits, their labels and splits, and the exact law of their sum
-    model     an LSTM scanned over the digits, one logit at the end
-    train     one run, pure: keys, data, initial state, step, epoch, prediction
-    metrics   labels and logits -> scores that survive class skew
-    runs      a run on disk: layout and atomic writes
-    figures   what a person looks at
-    report    what a person reads
-    command   what every script shares: parsing, one-line errors, exit statuses
+    config      what a run is: frozen dataclasses, validated on construction
+    task        the digits, their labels and splits, and the exact law of their sum
+    recurrence  the LSTM's time steps with a hand-written backward pass
+    model       an LSTM scanned over the digits, one logit at the end
+    train       one run, pure: keys, data, initial state, step, epoch, prediction
+    placement   which device does what: seeds and shards over devices and processes
+    metrics     labels and logits -> scores that survive class skew
+    statistics  one score over many runs: location, intervals, differences, variance
+    runs        a run on disk: layout and atomic writes
+    batch       an experiment: its declaration, and its runs in one folder
+    figures     what a person looks at
+    report      what a person reads of a run
+    summary     what a person reads of a batch
+    command     what every script shares: parsing, one-line errors, exit statuses
 """

@@ -76,7 +76,7 @@ class Plan:
     per_device: int
     """Seeds of a wave that a device takes."""
     at_once: bool
-    """Whether a device takes its seeds at once (vmap) or one after the other (lax.map)."""
+    """Whether a device takes its seeds, and each one's shards, at once or one after the other."""
 
     @property
     def wave(self) -> int:
@@ -184,7 +184,8 @@ def plan(seeds: int, config: Config, per_device: int | None = None) -> Plan:
 
     On CPU a device takes one seed at a time: measured faster than several at once, and
     the bits of a run do not depend on its neighbours.  A GPU or TPU takes as many at
-    once as its memory holds.
+    once as its memory holds.  Where devices would be idle, the shards of each run's batches
+    are spread over several.
 
     Args:
       seeds: how many; at least 1.
@@ -215,11 +216,11 @@ def _fitting(config: Config) -> int:
     free = stats.get("bytes_limit", 8 << 30) - stats.get("bytes_in_use", 0)
     task, cells = config.task, config.model.cells
     weights = 4 * cells * (cells + 2) + cells + 1
-    # Per step the recurrence saves seven arrays and the gates' gradient for each series;
-    # prediction keeps the gates of its rows.
+    # Per step the recurrence saves six arrays, the gates' gradient and a transposed state for
+    # each series; prediction keeps the gates of its rows; every shard has its own gradient.
     step = 11 * task.length * config.train.batch_size * cells
     rows = 10 * min(train.PREDICTION_ROWS, task.size) * cells
-    floats = 8 * weights + max(step, rows)
+    floats = (8 + config.train.batch_shards) * weights + max(step, rows)
     seeds = MEMORY_SHARE * free / (4 * floats + 3 * task.size * (task.length + 8))
     return int(from_first(np.array(int(seeds))))
 
@@ -258,6 +259,7 @@ def _compiled(
 ) -> Callable[..., Any]:
     over_own: train.OverShards = _at_once if at_once else train.one_by_one
 
+    # A one for each device: read from memory, it tells the compiler nothing.
     def local(ones: chex.Array, *arguments: Any) -> Any:
         once = 1 if at_once else ones[0]
         one = functools.partial(function, config)
