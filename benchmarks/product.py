@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 import threadpoolctl
-from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import work as work_lib
 from benchmarks.work import FIRST, Given, Work
 from sumrnn import placement, train
 from sumrnn.config import Config
-from sumrnn.task import Split, Splits
+from sumrnn.task import Split
 
 
-def _start(config: Config, keys: train.Keys) -> tuple[Splits, train.State]:
-    return train.make_data(config, keys.data), train.init(config, keys.init)
+def _initial(config: Config, seed: int) -> train.State:
+    """The state that a run starts from, on the host."""
+    # The orthogonal initialiser goes to LAPACK, whose bits depend on its threads.
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        state: train.State = jax.device_get(train.init(config, train.keys(config, seed).init))
+    return state
 
 
 class Sumrnn:
-    """One run or several, as `placement.waves` computes them, an epoch at a time."""
+    """One run or several, as `placement.fit` computes them, an epoch at a time."""
 
     def __init__(
         self,
@@ -38,33 +41,15 @@ class Sumrnn:
         placement.use_cores()
         self._config, self._given = work.config(batch_shards, recurrence), given
         plan = placement.plan(len(seeds), self._config)
-        over_seeds: Callable[..., Any] = placement.over_seeds
-        split, start, self._epoch = (
-            over_seeds(function, self._config, plan)
-            for function in (train.keys, _start, train.epoch)
-        )
-        sharding = NamedSharding(plan.mesh, PartitionSpec(placement.SEED))
-        self._number = jax.device_put(np.zeros(plan.wave, np.uint32), sharding)
-        self._waves = []
-        for first in range(0, len(seeds), plan.wave):
-            wave = list(seeds[first : first + plan.wave])
-            wave += wave[-1:] * (plan.wave - len(wave))
-            keys = split(jax.device_put(np.array(wave, np.uint32), sharding))
-            # The orthogonal initialiser goes to LAPACK, whose bits depend on its threads.
-            with threadpoolctl.threadpool_limits(1, "blas"):
-                data, state = jax.block_until_ready(start(keys))
-            self._waves.append((state, keys.shuffle, data))
-        first_state = jax.device_get(self._waves[0][0])
-        self._initial: train.State = jax.tree.map(lambda x: x[0], first_state)
+        self._waves = [
+            placement.Wave(self._config, mine, plan) for mine in placement.waves(seeds, plan)
+        ]
+        self._initial = _initial(self._config, seeds[0])
 
     def epoch(self) -> float:
         """Trains every run for an epoch; the first run's mean loss."""
-        loss: list[float] = []
-        for i, (state, key, data) in enumerate(self._waves):
-            state, metrics = self._epoch(state, key, data, self._number)
-            loss.append(float(jax.block_until_ready((state, metrics))[1].loss[0]))
-            self._waves[i] = (state, key, data)
-        return loss[0]
+        losses = [wave.step().metrics.loss for wave in self._waves]
+        return float(losses[0][0])
 
     def losses(self) -> list[float]:
         """Losses of the first steps from the initial parameters, which stay as they are."""
@@ -86,8 +71,7 @@ def make(work: Work, path: pathlib.Path) -> list[float]:
     placement.use_cores()
     config = work.config()
     keys = train.keys(config, work.seed)
-    with threadpoolctl.threadpool_limits(1, "blas"):
-        data, state = jax.device_get(_start(config, keys))
+    data, state = train.make_data(config, keys.data), _initial(config, work.seed)
     order = jax.random.permutation(jax.random.fold_in(keys.shuffle, 0), work.size)
     work_lib.save(path, data.train.digits, data.train.labels, np.asarray(order), state.params)
     return first_losses(config, state, work_lib.load(path))
@@ -98,8 +82,8 @@ def fit_seconds(work: Work, seeds: int, epochs: int) -> float:
     placement.use_cores()
     ends: dict[tuple[int, ...], list[float]] = {}
 
-    def watch(wave: Sequence[int], number: int, metrics: train.Metrics) -> None:
-        ends.setdefault(tuple(wave), []).append(time.perf_counter())
+    def watch(moment: placement.Moment) -> None:
+        ends.setdefault(moment.seeds, []).append(time.perf_counter())
 
     placement.fit(work.config(epochs=1 + epochs), range(work.seed, work.seed + seeds), watch=watch)
     return sum(median(np.diff(times).tolist()) for times in ends.values())

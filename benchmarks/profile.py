@@ -21,7 +21,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_enable_x
 import jax
 
 from benchmarks import table
-from sumrnn import placement, train
+from sumrnn import placement
 from sumrnn.config import Config, TaskConfig, TrainConfig
 
 KINDS = {
@@ -51,8 +51,8 @@ def record(seeds: Sequence[int]) -> list[dict[str, Any]]:
     task = TaskConfig(size=size, test_fraction=1 / size, validation_fraction=1 / (size - 1))
     with tempfile.TemporaryDirectory() as folder:
 
-        def watch(wave: Sequence[int], number: int, metrics: train.Metrics) -> None:
-            if number == 0:  # It compiled.
+        def watch(moment: placement.Moment) -> None:
+            if moment.epoch == 1:  # It compiled.
                 jax.profiler.start_trace(folder)
             else:
                 jax.profiler.stop_trace()

@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.peers import cores
-from sumrnn import runs
+from sumrnn import files, runs
 
 PEERS = ("keras", "tensorflow", "tensorflow-cpu", "torch")
 """Packages beside this one's own."""
@@ -70,9 +70,9 @@ def prepare(out: pathlib.Path) -> None:
       RunError: if it cannot be written.
     """
     try:
-        runs.clear(out)
+        files.clear(out)
     except OSError as error:
-        raise runs.unwritable(out, error) from None
+        raise files.unwritable(out, error) from None
 
 
 def write(out: pathlib.Path, kind: str, found: dict[str, Any], text: str, figure: Figure) -> None:
@@ -84,12 +84,12 @@ def write(out: pathlib.Path, kind: str, found: dict[str, Any], text: str, figure
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
     contents: dict[str, bytes | str] = {
-        "json": runs.to_json(found),
+        "json": files.to_json(found),
         "md": text,
         "png": png.getvalue(),
     }
     try:
         for ending, content in contents.items():
-            runs.write_atomic(out / f"{kind}.{ending}", content)
+            files.write_atomic(out / f"{kind}.{ending}", content)
     except OSError as error:
-        raise runs.unwritable(out, error) from None
+        raise files.unwritable(out, error) from None

@@ -37,6 +37,8 @@ class Arguments:
     """Folder of the batch; None: runs/NAME."""
     devices: int | None = None
     """CPU cores to make into devices; None: all that this process may use."""
+    checkpoint_every: int = 5
+    """Epochs between checkpoints; more often costs time, changes no number."""
     per_device: int | None = None
     """Seeds that a device takes per wave; None: 1 on CPU, else what its memory holds."""
     distributed: bool = False
@@ -75,17 +77,19 @@ def find(name: str) -> Experiment:
 def main(argv: list[str]) -> None:
     """Runs what is missing, then writes table, summary and figures."""
     arguments = command.parse(Arguments, argv, __doc__ or "")
-    if arguments.out == "":  # An unset shell variable, not the working directory.
+    if arguments.out == "" or "\0" in (arguments.out or ""):  # An unset shell variable, for one.
         raise ConfigError("out", arguments.out, "the name of a folder")
     out = pathlib.Path(arguments.out or f"runs/{arguments.name}")
     experiment = find(arguments.name)
     chosen = experiment.seeds if arguments.seeds is None else arguments.seeds
     seeds = parse_seeds("seeds", chosen)
 
-    from sumrnn import batch, placement, summary  # Imported late, so that --help is quick.
+    # Imported late, so that --help is quick.
+    from sumrnn import batch, files, placement, recorder, signals, summary
 
     placement.use_cores(arguments.devices)
     placement.check_per_device(arguments.per_device)
+    recorder.check_every(arguments.checkpoint_every)
     cluster = (arguments.coordinator, arguments.processes, arguments.process_id)
     if arguments.distributed or any(value is not None for value in cluster):
         if not 1 <= arguments.patience < placement.FOREVER:
@@ -98,18 +102,34 @@ def main(argv: list[str]) -> None:
         with command.deadline(arguments.patience, late):
             placement.join(*cluster)
     try:
-        with placement.together():
-            placement.first_does(lambda: batch.open_folder(out, experiment, seeds))
-            with (
-                show_progress(placement.is_first()) as show,
-                command.patience() as check_interrupt,
-            ):
+        with placement.together(), contextlib.ExitStack() as locked:
 
-                def view(progress: Progress) -> None:
-                    show(progress)
-                    check_interrupt()
+            def start() -> None:
+                batch.check_folder(out)
+                locked.enter_context(files.lock(out))
+                batch.open_folder(out, experiment, seeds)
 
-                batch.run(out, experiment, seeds, arguments.per_device, view)
+            placement.first_does(start)
+
+            def work(stop: signals.Stop) -> None:
+                done = batch.run(
+                    out,
+                    experiment,
+                    seeds,
+                    stop,
+                    show,
+                    lambda line: command.say(f"warning: {line}"),
+                    arguments.checkpoint_every,
+                    arguments.per_device,
+                )
+                if stop.number is not None and done.done < done.total:
+                    raise signals.Stopped(
+                        stop.number,
+                        f"with {done.done} of {done.total} runs done; the same command continues",
+                    )
+
+            with show_progress(placement.is_first()) as show:
+                signals.attend(work, command.say)
             placement.first_does(lambda: print(summary.overview(summary.write(out), out)))
     except placement.Refused as error:
         raise command.Failed(str(error)) from None

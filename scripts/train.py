@@ -5,84 +5,128 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
+import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from sumrnn import command
 from sumrnn.config import Config, ConfigError, check_seed, preset
 
+if TYPE_CHECKING:
+    from sumrnn import runs, signals
+
 
 @dataclasses.dataclass(frozen=True)
-class Preset:
-    """The option on which the defaults of the others depend."""
+class Basis:
+    """The options on which the defaults of all depend."""
+
+    preset: str | None = None
+    seed: int = 0
+    out: str | None = None
+    resume: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """One run."""
 
     preset: str = "sheet"
     """Task to start from, sheet (digits 0 to 9) or notebook (0 to 8); other options change it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Arguments(Preset):
-    """One run."""
-
     seed: int = 0
     """Seed of the run, 0 to 4294967295: digits, initial parameters, order."""
     out: str | None = None
     """Run folder to write; None: runs/PRESET-seedSEED."""
+    resume: bool = False
+    """Continue the run that is in the run folder, with its options; start it if there is none."""
     overwrite: bool = False
     """Replace the run that is in the run folder."""
+    checkpoint_every: int = 5
+    """Epochs between checkpoints; more often costs time, changes no number."""
     config: Config = dataclasses.field(default_factory=Config)
 
 
 def main(argv: list[str]) -> None:
     """Trains, writes the run folder, and prints the summary of its report."""
-    name = command.parse_known(Preset, argv).preset
-    default = Arguments(preset=name, config=Config(task=preset(name)))
+    out, default = basis(command.parse_known(Basis, argv))
     arguments = command.parse(Arguments, argv, __doc__ or "", default)
     check_seed("seed", arguments.seed)
-    if arguments.out == "":  # An unset shell variable, not the working directory.
-        raise ConfigError("out", arguments.out, "the name of a folder")
-    out = pathlib.Path(arguments.out or f"runs/{name}-seed{arguments.seed}")
+    if arguments.resume and arguments.overwrite:
+        raise ConfigError("overwrite", True, "left out with --resume")
+    if arguments.checkpoint_every < 1:
+        raise ConfigError("checkpoint_every", arguments.checkpoint_every, "at least 1")
 
-    from sumrnn import placement, report, runs  # Late, so that --help and errors are quick.
+    from sumrnn import files, placement, report, runs  # Late, so that --help and errors are quick.
 
     placement.use_cores()
-    runs.check_free(out, arguments.overwrite)
-    fit(arguments.config, arguments.seed, name, out, arguments.overwrite)
-    print(report.summary(report.write(out), out))
+
+    def survey() -> tuple[runs.Status, int, list[str]]:
+        if arguments.resume:
+            return runs.survey(out, arguments.config, arguments.seed)
+        runs.check_free(out, arguments.overwrite)
+        return "unfinished", 0, []
+
+    survey()  # Nothing is touched where this is not the run.
+    with files.lock(out):
+        status, epoch, wrong = survey()
+        for line in wrong:
+            command.say(f"warning: {line}; continuing after epoch {epoch}")
+        if status == "unfinished":
+            status = fit(arguments, out, epoch)
+        if status == "diverged":
+            raise command.Diverged(runs.divergence(out, arguments.config))
+        print(report.summary(report.write(out), out))
 
 
-def fit(config: Config, seed: int, name: str, out: pathlib.Path, overwrite: bool) -> None:
-    """Trains one network and writes everything but its report to `out`.
+def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
+    """The run folder, and what all options are unless given."""
+    if given.out == "" or "\0" in (given.out or ""):  # An unset shell variable, for one.
+        raise ConfigError("out", given.out, "the name of a folder")
+    name = given.preset or "sheet"
+    default = Arguments(preset=name, config=Config(task=preset(name)))
+    out = pathlib.Path(given.out or f"runs/{name}-seed{given.seed}")
+    if given.resume and (out / "config.json").exists():
+        from sumrnn import runs
+
+        found = runs.read_config(out)
+        config = found["config"]
+        if given.preset:
+            config = dataclasses.replace(config, task=preset(name))
+        default = Arguments(preset=found["name"], seed=found["seed"], config=config)
+    return out, default
+
+
+def fit(arguments: Arguments, out: pathlib.Path, epoch: int) -> runs.Status:
+    """Trains the network to its end, from the checkpoint after an epoch unless that is 0.
 
     Raises:
       RunError: if `out` cannot be written.
-      Diverged: if the loss is no longer a number.
+      Stopped: if a signal asked for it; all that is done is in `out`.
     """
-    from sumrnn import placement, runs, train
+    from sumrnn import recorder, signals
 
-    runs.create(out, config, seed, name, overwrite)
-    history: list[dict[str, float]] = []
-    last = time.perf_counter()
-    with show_progress(config.train.epochs) as show, command.patience() as check_interrupt:
+    epochs, seed = arguments.config.train.epochs, arguments.seed
 
-        def watch(_: Sequence[int], number: int, metrics: train.Metrics) -> None:
-            nonlocal last
-            now = time.perf_counter()
-            row = {column: float(values[0]) for column, values in metrics._asdict().items()}
-            history.append({"epoch": number + 1, **row, "seconds": now - last})
-            last = now
-            runs.write_history(out, history)
-            show(history[-1])
-            if not runs.is_finite(row):
-                raise command.Diverged(
-                    f"loss = {row['loss']}, val_loss = {row['val_loss']} in epoch {number + 1}: "
-                    f"must be finite; a learning_rate below {config.train.learning_rate} may help"
-                )
-            check_interrupt()
+    def work(stop: signals.Stop) -> runs.Status:
+        waves = recorder.record(
+            {seed: out},
+            {seed: epoch},
+            arguments.config,
+            arguments.preset,
+            stop,
+            lambda seeds, number, row: show(row),
+            arguments.checkpoint_every,
+        )
+        ended = next(waves, recorder.Ended(epoch, {seed: "unfinished"}))
+        if ended.status[seed] == "unfinished":
+            assert stop.number is not None
+            again = f"python {sys.argv[0]} --resume --out {shlex.quote(str(out))}"
+            done = f"after epoch {ended.epoch} of {epochs}; {again} continues"
+            raise signals.Stopped(stop.number, done)
+        return ended.status[seed]
 
-        batch = placement.fit(config, [seed], watch=watch)
-    runs.finish(out, *placement.one(batch, 0))
+    with show_progress(epochs) as show:
+        return signals.attend(work, command.say)
 
 
 @contextlib.contextmanager
@@ -110,7 +154,12 @@ def show_progress(epochs: int) -> Iterator[Callable[[dict[str, float]], None]]:
     )
     with progress.Progress(*columns) as bar:
         task = bar.add_task("", total=epochs, **dict.fromkeys(names, "  -   "))  # type: ignore[arg-type]
-        yield lambda row: bar.update(task, advance=1, **{n: f"{row[n]:.4f}" for n in names})  # type: ignore[arg-type]
+
+        def update(row: dict[str, float]) -> None:
+            shown = {name: f"{row[name]:.4f}" for name in names}
+            bar.update(task, completed=row["epoch"], **shown)  # type: ignore[arg-type]
+
+        yield update
 
 
 if __name__ == "__main__":

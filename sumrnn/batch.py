@@ -8,8 +8,6 @@ runs.csv, summary.json, summary.md, figures/*.png      rebuilt from these at any
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 import math
 import pathlib
 import re
@@ -20,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from sumrnn import config as config_lib
-from sumrnn import placement, runs, train
+from sumrnn import files, placement, recorder, runs
 from sumrnn.config import Config, ConfigError
-from sumrnn.runs import RunError
+from sumrnn.files import RunError
+from sumrnn.signals import Stop
 
-FORMAT = 1
+FORMAT = 2
 EXPERIMENT = "experiment.json"
 RUNS = "runs"
 PLOTS = ("scores", "learning", "skew", "variance")
@@ -112,6 +111,23 @@ def run_folder(path: pathlib.Path, condition: str, seed: int) -> pathlib.Path:
     return path / RUNS / f"{condition}-seed{seed}"
 
 
+def check_folder(path: pathlib.Path) -> None:
+    """Makes sure that a batch may be written to `path`; touches nothing.
+
+    Raises:
+      RunError: if it holds something else.
+    """
+    try:
+        if (path / EXPERIMENT).exists() or files.is_empty(path):
+            return
+    except OSError as error:
+        raise files.unwritable(path, error) from None
+    raise RunError(
+        f"out = {str(path)!r}: must be new, empty or a batch of this experiment; "
+        f"it has other content and no {EXPERIMENT}, so it is left alone"
+    )
+
+
 def open_folder(path: pathlib.Path, experiment: Experiment, seeds: Sequence[int]) -> None:
     """Starts the folder of a batch, or makes sure that it may be continued.
 
@@ -119,6 +135,7 @@ def open_folder(path: pathlib.Path, experiment: Experiment, seeds: Sequence[int]
       RunError: if `path` holds something else: another experiment, other configs or other
         versions of code or packages.
     """
+    check_folder(path)
     described = to_dict(experiment, seeds, runs.versions())
     file = path / EXPERIMENT
     try:
@@ -126,15 +143,10 @@ def open_folder(path: pathlib.Path, experiment: Experiment, seeds: Sequence[int]
             found = read(path)
             _check_same(file, found, described)
             described["seeds"] = sorted({*found["seeds"], *seeds})
-        elif not runs.is_empty(path):
-            raise RunError(
-                f"out = {str(path)!r}: must be new, empty or a batch of this experiment; "
-                f"it has other content and no {EXPERIMENT}, so it is left alone"
-            )
-        runs.clear(path)
-        runs.write_atomic(file, runs.to_json(described))
+        files.clear(path)
+        files.write_sealed(file, described)
     except OSError as error:
-        raise runs.unwritable(path, error) from None
+        raise files.unwritable(path, error) from None
 
 
 def _check_same(file: pathlib.Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -148,13 +160,7 @@ def _check_same(file: pathlib.Path, found: dict[str, Any], asked: dict[str, Any]
         raise RunError(
             f"{file}: was made with other configs ({', '.join(other)}); choose another folder"
         )
-    made_with = found["versions"] | {"device": found.get("device")}
-    for name, version in (asked["versions"] | {"device": asked["device"]}).items():
-        if (made := made_with.get(name)) != version:
-            raise RunError(
-                f"{file}: was made with {name} {made}, this is {version}, which may give other "
-                "bits; choose another folder or go back to that version"
-            )
+    runs.check_made_here(file, found)
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
@@ -164,10 +170,8 @@ def read(path: pathlib.Path) -> dict[str, Any]:
       RunError: if it is missing, unreadable or damaged.
     """
     file = path / EXPERIMENT
-    with runs.explain(file):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise ValueError(f"must be an object with format = {FORMAT}")
+    with files.explain(file):
+        found = files.read_sealed(file, FORMAT)
         declared(found)
         config_lib.check_seeds("seeds", found["seeds"])
         versions = found["versions"]
@@ -195,7 +199,7 @@ class Progress:
     total: int
     """Runs asked for."""
     done: int
-    """Finished runs, those of earlier starts included."""
+    """Runs that have ended, in earlier starts or in this one."""
     todo: int
     """Seed-epochs that are missing when the batch starts."""
     condition: str = ""
@@ -208,7 +212,7 @@ class Progress:
     worked: int = 0
     """Seed-epochs done since the start."""
     diverged: int = 0
-    """Runs since the start whose loss is no longer a number."""
+    """Runs since the start whose numbers are no longer finite."""
     began: float = dataclasses.field(default_factory=time.perf_counter)
 
     @property
@@ -226,8 +230,11 @@ def run(
     path: pathlib.Path,
     experiment: Experiment,
     seeds: Sequence[int],
-    per_device: int | None = None,
+    stop: Stop,
     view: Callable[[Progress], None] = lambda progress: None,
+    warn: Callable[[str], None] = lambda line: None,
+    every: int = recorder.EVERY,
+    per_device: int | None = None,
 ) -> Progress:
     """Runs what is missing in the folder of a batch, as from `open_folder`.
 
@@ -237,103 +244,67 @@ def run(
       path: the folder.
       experiment: its declaration.
       seeds: for every condition.
+      stop: see `recorder.record`.
+      view: is shown the progress after every epoch, and after every wave that has ended.
+      warn: is told what is damaged and made again.
+      every: epochs between checkpoints.
       per_device: see `placement.plan`.
-      view: is shown the progress after every epoch, and after every wave that is written.
 
     Raises:
-      RunError: if a run cannot be written.
+      RunError: if a run cannot be written, or is damaged so that it cannot be continued.
+      OSError: if the disk is full.
     """
-    missing = {
-        condition: [
-            seed
-            for seed, done in zip(seeds, _finished(path, condition, seeds), strict=True)
-            if not done
-        ]
-        for condition in experiment.conditions
+    begun = {
+        condition: _begun(path, condition, config, seeds, warn)
+        for condition, config in experiment.conditions.items()
+    }
+    todo = {
+        condition: sum(config.train.epochs - epoch for epoch in begun[condition].values())
+        for condition, config in experiment.conditions.items()
     }
     total = len(seeds) * len(experiment.conditions)
-    todo = sum(len(missing[name]) * c.train.epochs for name, c in experiment.conditions.items())
-    progress = Progress(total, total - sum(map(len, missing.values())), todo)
+    progress = Progress(total, total - sum(map(len, begun.values())), sum(todo.values()))
     view(progress)
     for condition, config in experiment.conditions.items():
-        if missing[condition]:
-            progress.condition, progress.epochs = condition, config.train.epochs
-            _run_condition(path, config, missing[condition], per_device, progress, view)
+
+        def watch(seeds: Sequence[int], epoch: int, row: recorder.Row) -> None:
+            progress.seeds, progress.epoch = tuple(seeds), epoch
+            progress.worked += len(seeds)
+            view(progress)
+
+        progress.condition, progress.epochs = condition, config.train.epochs
+        folders = {seed: run_folder(path, condition, seed) for seed in begun[condition]}
+        for wave in recorder.record(
+            folders, begun[condition], config, condition, stop, watch, every, per_device
+        ):
+            status = list(wave.status.values())
+            progress.done += len(status) - status.count("unfinished")
+            progress.diverged += status.count("diverged")
+            progress.epoch = 0
+            view(progress)
     return progress
 
 
-def _run_condition(
+def _begun(
     path: pathlib.Path,
+    condition: str,
     config: Config,
     seeds: Sequence[int],
-    per_device: int | None,
-    progress: Progress,
-    view: Callable[[Progress], None],
-) -> None:
-    """Runs and writes some seeds of the progress's condition, wave by wave."""
-    seconds: list[float] = []
-    last = time.perf_counter()
-
-    def watch(wave: Sequence[int], number: int, metrics: train.Metrics) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        seconds.append(now - last)
-        last = now
-        progress.seeds, progress.epoch = tuple(wave), number + 1
-        progress.worked += len(wave)
-        view(progress)
-
-    plan = placement.plan(len(seeds), config, per_device)
-    for wave in placement.waves(config, seeds, plan, watch):
-        histories = [_history(wave, i, seconds) for i in range(len(wave.seeds))]
-        placement.first_does(
-            functools.partial(_write, path, progress.condition, config, wave, histories)
-        )
-        progress.done += len(wave.seeds)
-        progress.diverged += sum(not runs.is_finite(rows[-1]) for rows in histories)
-        seconds.clear()
-        progress.epoch = 0
-        view(progress)
-        last = time.perf_counter()
-
-
-def _finished(path: pathlib.Path, condition: str, seeds: Sequence[int]) -> list[bool]:
-    """Which seeds need not run again, as the first process sees it; the others must be free."""
-    done = np.zeros(len(seeds), bool)
+    warn: Callable[[str], None],
+) -> dict[int, int]:
+    """Of the runs that have not ended: after which epoch each goes on, by seed."""
+    ended = -1
+    found = np.full(len(seeds), ended)
 
     def look() -> None:
         for i, seed in enumerate(seeds):
             folder = run_folder(path, condition, seed)
-            done[i] = runs.status(folder) != "unfinished"
-            if not done[i]:
-                runs.check_free(folder, overwrite=True)
+            status, epoch, wrong = runs.survey(folder, config, seed)
+            for line in wrong:
+                warn(f"{line}; continuing after epoch {epoch}")
+            if status == "unfinished":
+                found[i] = epoch
 
     placement.first_does(look)
-    return [bool(x) for x in placement.from_first(done)]
-
-
-def _history(wave: placement.Batch, index: int, seconds: Sequence[float]) -> list[dict[str, float]]:
-    """Rows of history.csv of a run of a wave, up to the first that is not finite."""
-    rows: list[dict[str, float]] = []
-    for number, wall_clock in enumerate(seconds):
-        row = {name: float(x[index, number]) for name, x in wave.history._asdict().items()}
-        rows.append({"epoch": number + 1, **row, "seconds": wall_clock})
-        if not runs.is_finite(row):
-            break
-    return rows
-
-
-def _write(
-    path: pathlib.Path,
-    condition: str,
-    config: Config,
-    wave: placement.Batch,
-    histories: Sequence[Sequence[dict[str, float]]],
-) -> None:
-    """Writes the runs of a wave; of one whose loss is no longer a number only the history."""
-    for i, (seed, rows) in enumerate(zip(wave.seeds, histories, strict=True)):
-        folder = run_folder(path, condition, seed)
-        runs.create(folder, config, seed, condition, overwrite=True)
-        runs.write_history(folder, rows)
-        if runs.is_finite(rows[-1]):
-            runs.finish(folder, *placement.one(wave, i))
+    epochs = placement.from_first(found)
+    return {seed: int(epoch) for seed, epoch in zip(seeds, epochs, strict=True) if epoch != ended}

@@ -1,7 +1,7 @@
 """What every script shares: a command line made from dataclasses, and its exit statuses.
 
 0: done.  1: something failed.  2: misuse, told in one line.  3: training diverged.
-130: interrupted.
+130: interrupted (SIGINT).  143: terminated (SIGTERM).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import NoReturn, TypeVar
 import tyro
 
 from sumrnn.config import ConfigError
-from sumrnn.runs import RunError
+from sumrnn.files import RunError
+from sumrnn.signals import Stopped
 
 T = TypeVar("T")
 
@@ -65,12 +66,15 @@ def run(main: Callable[[list[str]], None]) -> None:
     except Diverged as error:
         _say(str(error))
         raise SystemExit(3) from None
+    except Stopped as stopped:
+        _say(str(stopped))
+        raise SystemExit(128 + stopped.number) from None
     except Failed as error:
         _say(str(error))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         _say("interrupted")
-        raise SystemExit(130) from None
+        raise SystemExit(128 + signal.SIGINT) from None
     except BrokenPipeError:
         # Python would try once more to write what is left, and complain about that too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -83,34 +87,10 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 def end(message: str, status: int = 1) -> NoReturn:
     """Says why, and ends the process at once, without any clean-up."""
-    _say(message)
+    say(f"error: {message}")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-@contextlib.contextmanager
-def patience() -> Iterator[Callable[[], None]]:
-    """Puts an interrupt off until the yielded function is called; a second one acts at once.
-
-    Raised in the midst of a computation it could be swallowed or wrapped on its way out.
-    """
-    pending = False
-
-    def note(number: int, frame: object) -> None:
-        nonlocal pending
-        pending = True
-        signal.signal(signal.SIGINT, before)
-
-    def check() -> None:
-        if pending:
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield check
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
@@ -147,9 +127,14 @@ def _program() -> str:
     return pathlib.Path(sys.argv[0]).name
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Shows a line on stderr, after the program's name."""
     line = message.replace("\n", "\\n")  # A folder's name may hold anything.
-    print(f"{_program()}: error: {line}", file=sys.stderr)
+    print(f"{_program()}: {line}", file=sys.stderr, flush=True)
+
+
+def _say(message: str) -> None:
+    say(f"error: {message}")
 
 
 def _misuse(message: str) -> SystemExit:

@@ -230,10 +230,6 @@ def over_seeds(function: Callable[..., Any], config: Config, plan: Plan) -> Call
     return _compiled(function, config, plan.mesh, plan.at_once)
 
 
-SHARDED = (train.epoch, train.predictions)
-"""What cuts its work into shards."""
-
-
 def _at_once(function: Callable[[Any], Any], rows: Any, once: chex.Numeric) -> Any:
     """`train.one_by_one` for devices that do many things at a time."""
     return jax.vmap(function)(rows)
@@ -263,7 +259,7 @@ def _compiled(
     def local(ones: chex.Array, *arguments: Any) -> Any:
         once = 1 if at_once else ones[0]
         one = functools.partial(function, config)
-        if function in SHARDED:
+        if function in (_epoch, train.predictions):  # What cuts its work into shards.
             over_shards = functools.partial(_over_shards, over_own)
             one = functools.partial(one, over_shards=over_shards, once=once)
         return over_own(lambda arguments: one(*arguments), arguments, once)
@@ -288,13 +284,24 @@ def _put(whole: np.ndarray, sharding: NamedSharding) -> chex.Array:
     return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
 
 
-def _start(config: Config, keys: train.Keys) -> tuple[Splits, train.State]:
-    return train.make_data(config, keys.data), train.init(config, keys.init)
+def _start(config: Config, keys: train.Keys) -> tuple[Splits, train.State, chex.Array]:
+    data, state = train.make_data(config, keys.data), train.init(config, keys.init)
+    return data, state, jax.random.key_data(keys.shuffle)
+
+
+def _epoch(
+    config: Config, state: train.State, shuffle: chex.Array, *rest: Any, **shards: Any
+) -> tuple[train.State, train.Metrics]:
+    """`train.epoch` with the data of its key, which can be kept and put back."""
+    after: tuple[train.State, train.Metrics] = train.epoch(
+        config, state, jax.random.wrap_key_data(shuffle), *rest, **shards
+    )
+    return after
 
 
 def _host(tree: Any, rows: slice) -> Any:
     """Some rows of the whole arrays, on the host of every process."""
-    if jax.process_count() == 1:
+    if is_alone():
         whole = jax.device_get(tree)
     else:
         from jax.experimental import multihost_utils
@@ -303,18 +310,23 @@ def _host(tree: Any, rows: slice) -> Any:
     return jax.tree.map(lambda x: x[rows], whole)
 
 
+def is_alone() -> bool:
+    """Whether this is the only process."""
+    return int(jax.process_count()) == 1
+
+
 def is_first() -> bool:
     """Whether this is the process that writes; true if there is only one."""
     return jax.process_index() == 0
 
 
-def from_first(array: np.ndarray) -> np.ndarray:
-    """The first process's array, on every process; all have one of this shape and dtype."""
-    if jax.process_count() == 1:
-        return array
+def from_first(tree: Any) -> Any:
+    """The first process's arrays, on every process; all have some of these shapes and dtypes."""
+    if is_alone():
+        return tree
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.broadcast_one_to_all(array))
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
 def first_does(action: Callable[[], None]) -> None:
@@ -336,66 +348,130 @@ def first_does(action: Callable[[], None]) -> None:
         raise Refused("process 0 could not go on; its message says why")
 
 
-Watch = Callable[[Sequence[int], int, train.Metrics], None]
-"""Called after each epoch with the wave's seeds, the epoch's number from 0, and its
-metrics, float32 [seeds] each."""
+def agree(number: int | None) -> int | None:
+    """The largest number, above 0, that any of the processes gives; they call this together."""
+    if is_alone():
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.process_allgather(np.array(number or 0)).max()) or None
 
 
-def waves(
-    config: Config, seeds: Sequence[int], plan: Plan, watch: Watch | None = None
-) -> Iterator[Batch]:
-    """Runs seeds wave by wave; yields the finished runs of each wave, on the host.
+class Start(NamedTuple):
+    """Where runs go on; every array has a leading axis of seeds."""
+
+    state: train.State
+    shuffle: np.ndarray
+    """uint32 [seeds, 2]: the data of the shuffling keys."""
+    history: train.Metrics
+    """float32 [seeds, epochs so far] each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """The runs of a wave just after an epoch."""
+
+    seeds: tuple[int, ...]
+    epoch: int
+    """Finished epochs."""
+    metrics: train.Metrics
+    """Of this epoch, float32 [seeds] each."""
+    finite: np.ndarray
+    """bool [seeds]: whether losses, parameters and optimiser state are all numbers."""
+    arrays: tuple[train.State, chex.Array]
+    """State and shuffling keys' data, where they were computed; see `fetch`."""
+
+    def fetch(self) -> tuple[train.State, np.ndarray]:
+        """The arrays on the host, with a leading axis of seeds; processes call this together."""
+        found: tuple[train.State, np.ndarray] = _host(self.arrays, slice(len(self.seeds)))
+        return found
+
+
+class Wave:
+    """Runs that are trained at the same time, an epoch per `step`.
 
     Args:
       config: of every run.
-      seeds: in [0, 2^32), at least one.
+      seeds: in [0, 2^32), at least one, at most `plan.wave`.
       plan: as from `plan`.
-      watch: is told each epoch.
+      start: where they go on; None: from the beginning.
     """
-    # Conditions that differ in pinned seeds alone share all that takes long to compile.
-    free = unpinned(config)
-    split = over_seeds(train.keys, config, plan)
-    start = over_seeds(_start, free, plan)
-    epoch = over_seeds(train.epoch, free, plan)
-    predict = over_seeds(train.predictions, free, plan)
-    sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
 
-    def put(values: Sequence[int]) -> chex.Array:
-        return _put(np.array(values, np.uint32), sharding)
-
-    for first in range(0, len(seeds), plan.wave):
-        mine = tuple(seeds[first : first + plan.wave])
-        present = slice(len(mine))
-        # A wave has one shape: the last seed once more for what is missing in the last wave.
-        padded = mine + mine[-1:] * (plan.wave - len(mine))
-        keys = split(put(padded))
+    def __init__(
+        self, config: Config, seeds: Sequence[int], plan: Plan, start: Start | None = None
+    ) -> None:
+        self.seeds = tuple(seeds)
+        self._missing = plan.wave - len(seeds)
+        self._sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
+        # Conditions that differ in pinned seeds alone share all that takes long to compile.
+        free = unpinned(config)
+        split = over_seeds(train.keys, config, plan)
+        begin = over_seeds(_start, free, plan)
+        self._epoch = over_seeds(_epoch, free, plan)
+        self._is_finite = over_seeds(train.is_finite, free, plan)
+        self._predict = over_seeds(train.predictions, free, plan)
+        keys = split(self._put(np.array(seeds, np.uint32)))
         # The orthogonal initialiser goes to LAPACK, whose bits depend on its threads.
         with threadpoolctl.threadpool_limits(1, "blas"):
-            data, state = jax.block_until_ready(start(keys))
-        history = []
-        for number in range(config.train.epochs):
-            state, metrics = epoch(state, keys.shuffle, data, put([number] * plan.wave))
-            history.append(_host(metrics, present))
-            if watch:
-                watch(mine, number, history[-1])
-        logits = predict(state.params, data)
-        columns = (np.stack(column, axis=1) for column in zip(*history, strict=True))
-        state, data, logits = _host((state, data, logits), present)
-        yield Batch(mine, state, train.Metrics(*columns), data, logits)
+            self._data, self._state, self._shuffle = jax.block_until_ready(begin(keys))
+        self._history: list[train.Metrics] = []
+        if start is not None:
+            self._state, self._shuffle = jax.tree.map(self._put, (start.state, start.shuffle))
+            epochs = range(start.history.loss.shape[1])
+            self._history = [train.Metrics(*(x[:, n] for x in start.history)) for n in epochs]
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self._history)
+
+    def step(self) -> Moment:
+        """Trains every run for an epoch."""
+        number = self._put(np.full(len(self.seeds), self.epoch, np.uint32))
+        self._state, metrics = self._epoch(self._state, self._shuffle, self._data, number)
+        found = self._fetch((metrics, self._is_finite(self._state)))
+        self._history.append(found[0])
+        finite = found[1] & np.isfinite(found[0].loss) & np.isfinite(found[0].val_loss)
+        return Moment(self.seeds, self.epoch, found[0], finite, (self._state, self._shuffle))
+
+    def result(self) -> Batch:
+        """The runs as they are now, on the host."""
+        logits = self._predict(self._state.params, self._data)
+        state, data, logits = self._fetch((self._state, self._data, logits))
+        history = jax.tree.map(lambda *epochs: np.stack(epochs, axis=1), *self._history)
+        return Batch(self.seeds, state, history, data, logits)
+
+    def _put(self, rows: np.ndarray) -> chex.Array:
+        """The runs' rows on the devices, the last one once more for what a whole wave lacks."""
+        padding = np.repeat(rows[-1:], self._missing, axis=0)
+        return _put(np.concatenate((rows, padding)), self._sharding)
+
+    def _fetch(self, tree: Any) -> Any:
+        return _host(tree, slice(len(self.seeds)))
+
+
+def waves(seeds: Sequence[int], plan: Plan) -> list[tuple[int, ...]]:
+    """Cuts seeds into those of each wave."""
+    starts = range(0, len(seeds), plan.wave)
+    return [tuple(seeds[first : first + plan.wave]) for first in starts]
 
 
 def fit(
     config: Config,
     seeds: Sequence[int],
     per_device: int | None = None,
-    watch: Watch | None = None,
+    watch: Callable[[Moment], None] = lambda moment: None,
 ) -> Batch:
-    """All seeds' runs at once, as one batch; see `waves` for a wave at a time.
+    """All seeds' runs as one batch; `watch` is called after each epoch of each wave.
 
     Raises:
       ConfigError: if a seed is not an integer in [0, 2^32), is repeated, or there is none.
     """
     seeds = check_seeds("seeds", seeds)
-    found = list(waves(config, seeds, plan(len(seeds), config, per_device), watch))
-    rest = [batch[1:] for batch in found]
-    return Batch(seeds, *jax.tree.map(lambda *parts: np.concatenate(parts), *rest))
+    where, found = plan(len(seeds), config, per_device), []
+    for mine in waves(seeds, where):
+        wave = Wave(config, mine, where)
+        while wave.epoch < config.train.epochs:
+            watch(wave.step())
+        found.append(wave.result()[1:])
+    return Batch(seeds, *jax.tree.map(lambda *parts: np.concatenate(parts), *found))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sumrnn import figures, metrics, runs
+from sumrnn import figures, files, metrics, runs
 from sumrnn import task as task_lib
 from sumrnn.config import to_dict
 from sumrnn.runs import Run
@@ -338,9 +338,9 @@ def write(path: pathlib.Path) -> dict[str, Any]:
     """
     run = runs.load(path)
     report = build(run)
-    files: dict[str, bytes | str] = {
-        runs.REPORT_JSON: runs.to_json(report),
+    texts: dict[str, bytes | str] = {
+        runs.REPORT_JSON: files.to_json(report),
         runs.REPORT_MD: markdown(report),
     }
-    runs.write_report(path, files, draw(run, report))
+    runs.write_report(path, texts, draw(run, report))
     return report

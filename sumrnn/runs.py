@@ -1,59 +1,49 @@
-"""A run on disk: its layout, atomic writes, and reading it back with every check.
+"""A run on disk: its layout, and reading it back with every check.
 
-config.json      name, config, seed, versions of code and packages, device
+config.json      name, config, seed, versions of code and packages, device; sealed
 history.csv      one row per epoch
+checkpoints/     the last ones (see `checkpoint`)
 predictions.npz  digits, labels and logits
-checkpoint/      parameters and optimiser state (Orbax)
-report.json, report.md, figures/*.png      rebuilt from the first three at any time
+SHA256SUMS       of the files above but the checkpoints, written last: the run has ended
+report.json, report.md, figures/*.png      rebuilt from the first four at any time
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import hashlib
 import importlib.metadata
 import io
-import json
-import math
-import os
 import pathlib
 import platform
-import shutil
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
+from sumrnn import checkpoint, files
 from sumrnn import config as config_lib
 from sumrnn.config import Config
+from sumrnn.files import SUMS, RunError
 from sumrnn.task import Splits
 
-FORMAT = 2
-CONFIG = "config.json"
+FORMAT = 3
+CONFIG = checkpoint.CONFIG
+CHECKPOINTS = checkpoint.CHECKPOINTS
 HISTORY = "history.csv"
 PREDICTIONS = "predictions.npz"
-CHECKPOINT = "checkpoint"
 REPORT_JSON = "report.json"
 REPORT_MD = "report.md"
 FIGURES = "figures"
-ENTRIES = (REPORT_MD, REPORT_JSON, FIGURES, CHECKPOINT, PREDICTIONS, HISTORY, CONFIG)
+ENTRIES = (REPORT_MD, REPORT_JSON, FIGURES, SUMS, PREDICTIONS, CHECKPOINTS, HISTORY, CONFIG)
 
-COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+COLUMNS = ("epoch", *checkpoint.COLUMNS)
 PACKAGES = ("sumrnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
-TEMPORARY = ".tmp"
-"""Ending of a file that is being written; a killed process may leave one."""
 CODE = ("config", "task", "recurrence", "model", "train", "placement")
 """Modules of this package on which the bits of a run depend."""
 PREFIXES = {"train": "train_", "validation": "validation_", "test": ""}
 """Splits, and what their arrays' names in predictions.npz begin with."""
-
-
-class RunError(Exception):
-    """One line: which folder or file cannot be used, and why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,43 +74,7 @@ class Run:
     """By split: train, validation, test."""
 
 
-def write_atomic(path: pathlib.Path, content: bytes | str) -> None:
-    """Writes a whole file or nothing: readers see the old content or the new one."""
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def unwritable(path: pathlib.Path, error: OSError) -> RunError:
-    """The refusal of a folder that the system does not let us write."""
-    return RunError(f"out = {str(path)!r}: must be a folder that can be written ({error.strerror})")
-
-
-def to_json(value: Any) -> str:
-    """Indented JSON; raises ValueError on NaN or infinity, which JSON does not have."""
-    return json.dumps(value, indent=2, allow_nan=False) + "\n"
-
-
-def is_empty(path: pathlib.Path) -> bool:
-    """Whether nothing is in the way of a new folder, but for what a killed process left."""
-    if not path.exists():
-        return True
-    return path.is_dir() and all(
-        entry.name.startswith(".") and entry.name.endswith(TEMPORARY) for entry in path.iterdir()
-    )
-
-
-def clear(path: pathlib.Path) -> None:
-    """Makes the folder, and removes from it what a killed process was writing."""
-    path.mkdir(parents=True, exist_ok=True)
-    for left in path.glob(f".*{TEMPORARY}"):
-        left.unlink()
+Status = Literal["finished", "diverged", "unfinished"]
 
 
 def check_free(path: pathlib.Path, overwrite: bool) -> None:
@@ -130,11 +84,11 @@ def check_free(path: pathlib.Path, overwrite: bool) -> None:
       RunError: if something is there that may not be replaced.
     """
     try:
-        if is_empty(path):
+        if files.is_empty(path):
             return
         replaceable = (path / CONFIG).is_file()
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise files.unwritable(path, error) from None
     if not replaceable:
         raise RunError(
             f"out = {str(path)!r}: must be new, empty or a run folder; "
@@ -142,7 +96,8 @@ def check_free(path: pathlib.Path, overwrite: bool) -> None:
         )
     if not overwrite:
         raise RunError(
-            f"out = {str(path)!r}: must be new or empty; --overwrite replaces the run there"
+            f"out = {str(path)!r}: must be new or empty; --resume continues the run there, "
+            "--overwrite replaces it"
         )
 
 
@@ -171,13 +126,32 @@ def device() -> dict[str, str]:
     }
 
 
-def create(path: pathlib.Path, config: Config, seed: int, name: str, overwrite: bool) -> None:
-    """Starts a run folder: removes the run it replaces, and writes config.json.
+def check_made_here(file: pathlib.Path, found: dict[str, Any]) -> None:
+    """Makes sure that what is continued here keeps its bits.
+
+    Args:
+      file: that the next one was read from.
+      found: its `versions` and `device`.
 
     Raises:
-      RunError: if `path` is taken or cannot be written.
+      RunError: if it was made with other versions or on another device.
     """
-    check_free(path, overwrite)
+    made_with = found["versions"] | {"device": found.get("device")}
+    for name, version in (versions() | {"device": device()}).items():
+        if (made := made_with.get(name)) != version:
+            raise RunError(
+                f"{file}: was made with {name} {made}, this is {version}, which may give other "
+                "bits; choose another folder or go back to that version"
+            )
+
+
+def create(path: pathlib.Path, config: Config, seed: int, name: str) -> None:
+    """Starts a run folder: removes the run that may be there, and writes config.json.
+
+    Raises:
+      RunError: if `path` cannot be written.
+      OSError: if the disk is full.
+    """
     described = {
         "format": FORMAT,
         "name": name,
@@ -187,16 +161,64 @@ def create(path: pathlib.Path, config: Config, seed: int, name: str, overwrite: 
         "device": device(),
     }
     try:
-        clear(path)
-        for entry_name in ENTRIES:
-            entry = path / entry_name
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink(missing_ok=True)
-        write_atomic(path / CONFIG, to_json(described))
+        files.clear(path)
+        # Killed in between, this is still the old run, which lacks something.
+        for entry in ENTRIES[:-1]:
+            files.remove(path / entry)
+        files.write_sealed(path / CONFIG, described)
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise files.unwritable(path, error) from None
+
+
+def survey(path: pathlib.Path, config: Config, seed: int) -> tuple[Status, int, list[str]]:
+    """How far the run in a folder is; touches nothing.
+
+    Args:
+      path: the folder; may be new or empty.
+      config: of the run that must be there.
+      seed: of this run.
+
+    Returns:
+      Its status; the epoch after which it can be continued; and what is damaged, but can be
+      made again from what is not.
+
+    Raises:
+      RunError: if it is another run, or cannot be continued.
+    """
+    check_free(path, overwrite=True)
+    if files.is_empty(path):
+        return "unfinished", 0, []
+    read = read_config(path)
+    if (read["config"], read["seed"]) != (config, seed):
+        raise RunError(f"{path / CONFIG}: is of another run; {_difference(read, config, seed)}")
+    check_made_here(path / CONFIG, read)
+    wrong = []
+    try:
+        ended = status(path)
+        if ended != "unfinished":
+            check_sums(path)
+            return ended, config.train.epochs, []
+    except RunError as error:
+        wrong.append(str(error))
+    epoch, older = checkpoint.newest(path)
+    return "unfinished", epoch, wrong + older
+
+
+def _difference(read: dict[str, Any], config: Config, seed: int) -> str:
+    """The first value in which two runs differ."""
+    there, here = (
+        _flat({"seed": s} | config_lib.to_dict(c))
+        for s, c in ((read["seed"], read["config"]), (seed, config))
+    )
+    name = next(name for name in there if there[name] != here[name])
+    return f"its {name} is {there[name]!r}, not {here[name]!r}"
+
+
+def _flat(nested: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        found |= _flat(value) if isinstance(value, dict) else {name: value}
+    return found
 
 
 def write_history(path: pathlib.Path, rows: Sequence[dict[str, float]]) -> None:
@@ -207,7 +229,7 @@ def write_history(path: pathlib.Path, rows: Sequence[dict[str, float]]) -> None:
     for row in rows:
         metrics = [f"{row[name]:.9g}" for name in COLUMNS[1:-1]]
         writer.writerow([row["epoch"], *metrics, f"{row['seconds']:.3f}"])
-    write_atomic(path / HISTORY, text.getvalue())
+    files.write_atomic(path / HISTORY, text.getvalue())
 
 
 def write_predictions(path: pathlib.Path, parts: dict[str, Part]) -> None:
@@ -219,101 +241,95 @@ def write_predictions(path: pathlib.Path, parts: dict[str, Part]) -> None:
     }
     data = io.BytesIO()
     np.savez_compressed(data, allow_pickle=False, **arrays)
-    write_atomic(path / PREDICTIONS, data.getvalue())
+    files.write_atomic(path / PREDICTIONS, data.getvalue())
 
 
-def write_checkpoint(path: pathlib.Path, state: Any) -> None:
-    """Writes parameters and optimiser state; Orbax renames a finished folder into place."""
-    import orbax.checkpoint as ocp
-
-    # Of several processes only the first one writes, so it must not wait for the others.
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=0, active_processes={0}, barrier_sync_key_prefix="alone"
-    )
-    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
-        checkpointer.save((path / CHECKPOINT).absolute(), state, force=True)
-
-
-def finish(path: pathlib.Path, state: Any, data: Splits, logits: Sequence[Any]) -> None:
-    """Writes what a run leaves at its end; the checkpoint last, as the sign that all is there."""
+def finish(path: pathlib.Path, data: Splits, logits: Sequence[Any]) -> None:
+    """Writes the predictions of a run whose history is written, and that it has finished."""
     parts = {
         name: Part(np.asarray(split.digits), np.asarray(split.labels), np.asarray(answer))
         for name, split, answer in zip(data._fields, data, logits, strict=True)
     }
     write_predictions(path, parts)
-    write_checkpoint(path, state)
+    files.write_sums(path, (CONFIG, HISTORY, PREDICTIONS))
 
 
-def is_finite(row: dict[str, float]) -> bool:
-    """Whether the losses of an epoch are still numbers."""
-    return math.isfinite(row["loss"]) and math.isfinite(row["val_loss"])
+def give_up(path: pathlib.Path) -> None:
+    """Marks a run whose history is written as one whose numbers are no longer finite."""
+    files.write_sums(path, (CONFIG, HISTORY))
 
 
-def status(path: pathlib.Path) -> Literal["finished", "diverged", "unfinished"]:
-    """How the run in a folder ended; "unfinished" if there is none."""
-    if (path / PREDICTIONS).is_file() and (path / CHECKPOINT).is_dir():
-        return "finished"
-    try:
-        *_, last = (path / HISTORY).read_text(encoding="utf-8").splitlines()
-        values = dict(zip(COLUMNS, map(float, last.split(",")), strict=True))
-        return "unfinished" if is_finite(values) else "diverged"
-    except (OSError, ValueError):
+def status(path: pathlib.Path) -> Status:
+    """How the run in a folder ended; "unfinished" if it did not, or there is none.
+
+    Raises:
+      RunError: if its SHA256SUMS is damaged.
+    """
+    sums = files.read_sums(path)
+    if not sums:
         return "unfinished"
+    return "finished" if PREDICTIONS in sums else "diverged"
+
+
+def divergence(path: pathlib.Path, config: Config) -> str:
+    """One line: when and how the run in a folder diverged.
+
+    Raises:
+      RunError: if its history is damaged.
+    """
+    with files.explain(path / HISTORY):
+        *_, last = (path / HISTORY).read_text(encoding="utf-8").splitlines()
+        row = dict(zip(COLUMNS, last.split(","), strict=True))
+    return (
+        f"loss = {row['loss']}, val_loss = {row['val_loss']} in epoch {row['epoch']}: these, the "
+        "parameters and Adam's moments must be finite; a learning_rate below "
+        f"{config.train.learning_rate} may help"
+    )
+
+
+def check_sums(path: pathlib.Path) -> None:
+    """Makes sure that the files of a run that has ended are as they were then.
+
+    Raises:
+      RunError: if one is not.
+    """
+    sums = files.read_sums(path)
+    for name in (CONFIG, HISTORY, PREDICTIONS):
+        if name in sums or name != PREDICTIONS:
+            files.check_sum(path, name, sums)
 
 
 def write_report(
-    path: pathlib.Path, files: dict[str, bytes | str], figures: dict[str, Any]
+    path: pathlib.Path, texts: dict[str, bytes | str], figures: dict[str, Any]
 ) -> None:
     """Writes what is rebuilt from a folder: files by name, matplotlib figures as PNG.
 
     Raises:
       RunError: if the folder cannot be written.
+      OSError: if the disk is full.
     """
     for name, figure in figures.items():
         png = io.BytesIO()
         # The same figure gives the same bytes, whatever wrote it.
         figure.savefig(png, format="png", metadata={"Software": None})
-        files = files | {f"{FIGURES}/{name}.png": png.getvalue()}
+        texts = texts | {f"{FIGURES}/{name}.png": png.getvalue()}
     try:
         (path / FIGURES).mkdir(exist_ok=True)
-        for name, content in files.items():
-            write_atomic(path / name, content)
+        for name, content in texts.items():
+            files.write_atomic(path / name, content)
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise files.unwritable(path, error) from None
 
 
-@contextlib.contextmanager
-def explain(path: pathlib.Path) -> Iterator[None]:
-    """Turns whatever an unreadable file raises into a `RunError` that names it."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise RunError(
-            f"{path}: missing, so this is no finished run folder; it must hold "
-            f"{CONFIG}, {HISTORY} and {PREDICTIONS}"
-        ) from None
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except KeyError as error:
-        raise RunError(f"{path}: damaged (no {error.args[0]})") from None
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        RecursionError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise RunError(f"{path}: damaged ({error})") from None
+def read_config(path: pathlib.Path) -> dict[str, Any]:
+    """The content of a run's config.json, checked; `config` is a `Config`.
 
-
-def _read_config(path: pathlib.Path) -> dict[str, Any]:
-    with explain(path):
-        read = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(read, dict) or read.get("format") != FORMAT:
-            raise ValueError(f"must be an object with format = {FORMAT}")
+    Raises:
+      RunError: if it is missing, unreadable or damaged.
+    """
+    file = path / CONFIG
+    with files.explain(file):
+        read = files.read_sealed(file, FORMAT)
         config_lib.check_seed("seed", read["seed"])
         for name, needed in (("versions", "jax"), ("device", "kind")):
             if not isinstance(read[name], dict) or not isinstance(read[name].get(needed), str):
@@ -324,7 +340,7 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _read_history(path: pathlib.Path, epochs: int) -> dict[str, np.ndarray]:
-    with explain(path):
+    with files.explain(path):
         rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
         if not rows or tuple(rows[0]) != COLUMNS:
             raise ValueError(f"the first line must be {','.join(COLUMNS)}")
@@ -369,13 +385,19 @@ def load(path: pathlib.Path) -> Run:
     """
     if not path.is_dir():
         raise RunError(f"{path}: must be a run folder")
-    read = _read_config(path / CONFIG)
+    read = read_config(path)
     config: Config = read["config"]
+    ended = status(path)
+    if ended == "unfinished":
+        raise RunError(f"{path / SUMS}: missing, so this is no finished run; --resume continues it")
+    check_sums(path)
+    if ended == "diverged":
+        raise RunError(f"{path / PREDICTIONS}: missing, because the run diverged (see {HISTORY})")
     history = _read_history(path / HISTORY, config.train.epochs)
     task = config.task
     sizes = (task.train_size, task.validation_size, task.test_size)
     predictions = path / PREDICTIONS
-    with explain(predictions), np.load(predictions, allow_pickle=False) as arrays:
+    with files.explain(predictions), np.load(predictions, allow_pickle=False) as arrays:
         parts = {
             name: _read_part(arrays, name, size, config)
             for name, size in zip(PREFIXES, sizes, strict=True)

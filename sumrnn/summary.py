@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from sumrnn import batch, figures, metrics, runs, statistics
+from sumrnn import batch, figures, files, metrics, runs, statistics
 from sumrnn import task as task_lib
 from sumrnn.batch import SCORES, Experiment
 from sumrnn.config import Config
+from sumrnn.files import RunError
 from sumrnn.report import number, percent, span, table
 
 FORMAT = 1
@@ -69,7 +70,7 @@ def collect(path: pathlib.Path) -> Collected:
             if row["status"] == "finished":
                 run = runs.load(folder)
                 if (run.config, run.seed) != (config, seed):
-                    raise runs.RunError(
+                    raise RunError(
                         f"{folder / runs.CONFIG}: is another run; the batch has {condition} with "
                         f"seed {seed} here"
                     )
@@ -398,10 +399,10 @@ def write(path: pathlib.Path) -> dict[str, Any]:
     collected = collect(path)
     summary = build(collected)
     drawn = draw(collected, summary)
-    files: dict[str, bytes | str] = {
+    texts: dict[str, bytes | str] = {
         TABLE: to_csv(collected.rows),
-        SUMMARY_JSON: runs.to_json(summary),
+        SUMMARY_JSON: files.to_json(summary),
         SUMMARY_MD: markdown(summary, collected.experiment, tuple(drawn)),
     }
-    runs.write_report(path, files, drawn)
+    runs.write_report(path, texts, drawn)
     return summary

@@ -281,6 +281,15 @@ def epoch(
     return state, Metrics(loss / size, hits / size, val_loss, val_accuracy)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def is_finite(config: Config, state: State) -> chex.Array:
+    """bool []: whether parameters and optimiser state are all numbers.
+
+    A gradient too large to be squared leaves the losses finite for a while, and training at rest.
+    """
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
+
+
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def predictions(
     config: Config,

@@ -1,0 +1,173 @@
+"""Checkpoints of a run: all that it needs to go on after an epoch, whole and proven, or not there.
+
+checkpoints/EPOCH/state/         parameters, optimiser state, shuffling key, epoch, history (Orbax)
+checkpoints/EPOCH/SHA256SUMS     of every file in it, and of the run's config.json
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import numpy as np
+
+from sumrnn import files, train
+from sumrnn.config import Config
+from sumrnn.files import RunError
+
+CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
+STATE = "state"
+OWNER = f"../../{CONFIG}"
+"""The run that a checkpoint belongs to, seen from its folder."""
+KEPT = 2
+"""Of a run, the last ones."""
+COLUMNS: dict[str, type[np.floating[Any]]] = {
+    **dict.fromkeys(train.Metrics._fields, np.float32),
+    "seconds": np.float64,
+}
+"""What a run's history has of each epoch, and the dtypes."""
+
+
+class Snapshot(NamedTuple):
+    """A run between two epochs."""
+
+    state: train.State
+    shuffle: np.ndarray
+    """uint32 [2]: the data of the shuffling key."""
+    epoch: np.ndarray
+    """int32 []: finished epochs."""
+    history: dict[str, np.ndarray]
+    """By `COLUMNS`: [epoch] each."""
+
+
+def like(config: Config, epoch: int) -> Snapshot:
+    """A snapshot of zeros, in the shapes and dtypes of a run after so many epochs."""
+    keys = jax.eval_shape(lambda: train.keys(config, 0))
+    state = jax.eval_shape(lambda key: train.init(config, key), keys.init)
+    columns = {name: np.zeros(epoch, dtype) for name, dtype in COLUMNS.items()}
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
+    return Snapshot(zeros, np.zeros(2, np.uint32), np.array(0, np.int32), columns)
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint as ocp
+
+    # Of several processes only the first one writes, so it must not wait for the others.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="alone"
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def folder(path: pathlib.Path, epoch: int) -> pathlib.Path:
+    """Where the run in `path` has its checkpoint after an epoch."""
+    return path / CHECKPOINTS / str(epoch)
+
+
+def epochs(path: pathlib.Path) -> list[int]:
+    """After which epochs the run in `path` has checkpoints, good or not, the newest first."""
+    place = path / CHECKPOINTS
+    found = place.iterdir() if place.is_dir() else ()
+    return sorted((int(entry.name) for entry in found if entry.name.isdecimal()), reverse=True)
+
+
+def save(path: pathlib.Path, snapshot: Snapshot) -> None:
+    """Adds a checkpoint to the run in `path`, and keeps the last ones.
+
+    Raises:
+      OSError: if it cannot be written; those before it are still there.
+    """
+    final = folder(path, int(snapshot.epoch))
+    files.clear(final.parent)
+    temporary = final.with_name(f".{final.name}{files.TEMPORARY}")
+    temporary.mkdir()
+    try:
+        _checkpointer().save((temporary / STATE).absolute(), snapshot)
+    except OSError:
+        raise
+    except Exception as error:  # Tensorstore's have no common type.
+        reason = str(error).splitlines()[0]
+        raise OSError(f"{final}: cannot be written ({reason})") from None
+    written = [file for file in temporary.rglob("*") if file.is_file()]
+    names = [OWNER, *sorted(str(file.relative_to(temporary)) for file in written)]
+    files.write_sums(temporary, names)
+    if final.exists():  # Damaged, or it would have been continued.
+        final.rename(final.with_name(f".old{files.TEMPORARY}"))
+    temporary.rename(final)
+    for epoch in epochs(path)[KEPT:]:
+        files.remove(folder(path, epoch))
+    files.clear(final.parent)
+
+
+def check(path: pathlib.Path, epoch: int) -> None:
+    """Makes sure that a checkpoint is whole and of this run.
+
+    Raises:
+      RunError: if not; it names the file.
+    """
+    place = folder(path, epoch)
+    sums = files.read_sums(place)
+    if not sums:
+        raise RunError(f"{place / files.SUMS}: missing")
+    for name in sums:
+        inside = name.startswith(f"{STATE}/") and ".." not in pathlib.PurePosixPath(name).parts
+        if not inside and name != OWNER:
+            raise RunError(f"{place / files.SUMS}: damaged ({name!r} is no file of a checkpoint)")
+    for name in sums:
+        if name != OWNER:
+            files.check_sum(place, name, sums)
+    with files.explain(place / files.SUMS):
+        if sums[OWNER] != files.digest(path / CONFIG):
+            raise RunError(f"{place}: is of another run than {path / CONFIG}")
+
+
+def load(path: pathlib.Path, config: Config, epoch: int) -> Snapshot:
+    """Reads a checkpoint of the run in `path`.
+
+    Raises:
+      RunError: if it is damaged, or not of this config and epoch.
+    """
+    check(path, epoch)
+    place = folder(path, epoch) / STATE
+    expected = like(config, epoch)
+    import orbax.checkpoint as ocp
+
+    try:
+        found: Snapshot = _checkpointer().restore(
+            place.absolute(), args=ocp.args.StandardRestore(expected)
+        )
+        chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
+    except Exception as error:  # Orbax's have no common type.
+        reason = (str(error).splitlines() or [""])[0]
+        raise RunError(f"{place}: damaged ({reason})") from None
+    if int(found.epoch) != epoch:
+        raise RunError(f"{place}: is of epoch {int(found.epoch)}")
+    return found
+
+
+def newest(path: pathlib.Path) -> tuple[int, list[str]]:
+    """The newest good checkpoint of the run in `path`.
+
+    Returns:
+      After which epoch it is, 0 if there is none at all; and what is wrong with newer ones.
+
+    Raises:
+      RunError: if there are checkpoints, but no good one.
+    """
+    wrong: list[str] = []
+    for epoch in epochs(path):
+        try:
+            check(path, epoch)
+        except RunError as error:
+            wrong.append(str(error))
+        else:
+            return epoch, wrong
+    if wrong:
+        raise RunError(
+            f"{wrong[0]}; no good checkpoint is left, so that only a new start is possible"
+        )
+    return 0, []
