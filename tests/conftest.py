@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from sumrnn import placement
@@ -25,6 +30,39 @@ SMALL_OPTIONS = (
     *("--cells", "8", "--epochs", "2", "--batch-size", "50"),
 )
 """The command line of `SMALL`."""
+
+
+def files_of(folder: pathlib.Path) -> dict[str, bytes]:
+    """Every file in the folder and below, by name."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def arrays_of(folder: pathlib.Path) -> Any:
+    """What is in the newest checkpoint of a run but the wall clock, as Orbax reads it."""
+    newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    with ocp.StandardCheckpointer() as checkpointer:
+        found = checkpointer.restore((newest / "state").absolute())
+    found["history"].pop("seconds")
+    return found
+
+
+def results_of(folder: pathlib.Path) -> dict[str, Any]:
+    """All that must not depend on where, when and with how many interruptions a run was made."""
+    history = (folder / "history.csv").read_text().splitlines()
+    kept = {
+        "history.csv": [line.rpartition(",")[0] for line in history],
+        "predictions.npz": (folder / "predictions.npz").read_bytes(),
+        "config.json": (folder / "config.json").read_bytes(),
+    }
+    if (folder / "report.json").exists():
+        report = json.loads((folder / "report.json").read_text())
+        report["run"].pop("seconds")
+        kept["report.json"] = report
+    flat = jax.tree_util.tree_leaves_with_path(arrays_of(folder))
+    arrays = {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in flat}
+    return kept | arrays
+
 
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -14,20 +14,15 @@ import sys
 import numpy as np
 import pytest
 
-from sumrnn import report, runs
-from tests.conftest import ROOT, SECONDS, SMALL_OPTIONS, Script
+from sumrnn import checkpoint, files, report, runs
+from tests.conftest import ROOT, SECONDS, SMALL_OPTIONS, Script, files_of, results_of
 
 Trained = tuple[pathlib.Path, "subprocess.CompletedProcess[str]"]
 
 
-def contents(folder: pathlib.Path) -> dict[str, bytes]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 def test_the_folder_is_complete(trained: Trained) -> None:
     path, _ = trained
-    assert {entry.name for entry in path.iterdir()} == set(runs.ENTRIES)
+    assert {entry.name for entry in path.iterdir()} == {files.LOCK, *runs.ENTRIES}
     assert {entry.name for entry in (path / runs.FIGURES).iterdir()} == {
         f"{name}.png" for name in report.FIGURES
     }
@@ -90,31 +85,31 @@ def test_analyze_rebuilds_the_same_report(
     script: Script, trained: Trained, tmp_path: pathlib.Path
 ) -> None:
     path = shutil.copytree(trained[0], tmp_path / "moved")
-    before = contents(path)
+    before = files_of(path)
     for name in (runs.REPORT_JSON, runs.REPORT_MD):
         (path / name).unlink()
     shutil.rmtree(path / runs.FIGURES)
-    shutil.rmtree(path / runs.CHECKPOINT)
+    shutil.rmtree(path / runs.CHECKPOINTS)
     done = script("analyze", "moved", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "test accuracy" in done.stdout
-    after = contents(path)
+    after = files_of(path)
     assert after == {name: before[name] for name in after}
-    assert {name for name in before if not name.startswith(runs.CHECKPOINT)} == set(after)
+    assert {name for name in before if not name.startswith(runs.CHECKPOINTS)} == set(after)
 
 
 def test_a_run_in_the_way_is_kept_unless_asked(
     script: Script, trained: Trained, tmp_path: pathlib.Path
 ) -> None:
     path = shutil.copytree(trained[0], tmp_path / "runs" / "sheet-seed7")
-    before = contents(path)
+    before = files_of(path)
     refused = script("train", "--seed", 7, *SMALL_OPTIONS, cwd=tmp_path)
     assert refused.returncode == 2
     assert "--overwrite" in refused.stderr
-    assert contents(path) == before
+    assert files_of(path) == before
     done = script("train", "--seed", 7, "--overwrite", *SMALL_OPTIONS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    after = contents(path)
+    after = files_of(path)
     # A run is a function of config and seed: the same bytes, but for the wall clock.
     assert after[runs.PREDICTIONS] == before[runs.PREDICTIONS]
     assert after[runs.CONFIG] == before[runs.CONFIG]
@@ -149,6 +144,8 @@ def test_help_names_every_option_with_its_default(script: Script, tmp_path: path
         ("--shuffle-seed", "None"),
         ("--out", "None"),
         ("--overwrite", "False"),
+        ("--resume", "False"),
+        ("--checkpoint-every", "5"),
     ):
         after = text.partition(f"{option} ")[2]
         assert after, option
@@ -174,6 +171,8 @@ BAD = {
     "not a number": (("--learning-rate", "nan"), "learning_rate = nan: must be a finite number"),
     "unknown option": (("--colour", "red"), "--colour"),
     "missing value": (("--seed",), "'--seed'"),
+    "no checkpoints": (("--checkpoint-every", "0"), "checkpoint_every = 0: must be at least 1"),
+    "both": (("--resume", "--overwrite"), "overwrite = True: must be left out with --resume"),
     "no name": (("--out", ""), "out = '': must be the name of a folder"),
     "file in the way": (("--out", "file"), "out = 'file': must be new, empty or a run folder"),
     "name of two lines": (("--out", "file/a\nb"), "out = 'file/a\\nb': must be a folder"),
@@ -191,7 +190,7 @@ def test_misuse_ends_at_once_in_one_line(name: str, script: Script, tmp_path: pa
     (line,) = done.stderr.splitlines()
     assert line.startswith("train.py: error: ")
     assert message in line
-    assert contents(tmp_path) == {"file": b"mine"}
+    assert files_of(tmp_path) == {"file": b"mine"}
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -203,12 +202,12 @@ def test_analyze_refuses_what_is_no_finished_run(
     (tmp_path / "empty").mkdir()
     shutil.copytree(trained[0], tmp_path / "half")
     (tmp_path / "half" / runs.PREDICTIONS).unlink()
-    before = contents(tmp_path)
+    before = files_of(tmp_path)
     done = script("analyze", name, cwd=tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"analyze.py: error: {name}")
-    assert contents(tmp_path) == before
+    assert files_of(tmp_path) == before
 
 
 def test_divergence_is_told_with_its_own_status(script: Script, tmp_path: pathlib.Path) -> None:
@@ -218,34 +217,91 @@ def test_divergence_is_told_with_its_own_status(script: Script, tmp_path: pathli
     assert "must be finite" in line
     refused = script("analyze", "runs/sheet-seed0", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "did not finish" in refused.stderr or "missing" in refused.stderr
+    assert "predictions.npz: missing, because the run diverged" in refused.stderr
+    again = script("train", "--resume", cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (3, done.stderr)
 
 
-def start_endless(folder: pathlib.Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, ROOT / "scripts" / "train.py", *SMALL_OPTIONS, "--epochs", "100000"],
+TRAIN = ROOT / "scripts" / "train.py"
+
+
+def start_endless(folder: pathlib.Path, *options: str) -> "subprocess.Popen[str]":
+    """A run that goes on; its first epoch is over."""
+    process = subprocess.Popen(
+        [sys.executable, TRAIN, *SMALL_OPTIONS, *options, "--epochs", "100000"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def test_an_interrupt_ends_in_one_line(tmp_path: pathlib.Path) -> None:
-    process = start_endless(tmp_path)
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("epoch  1/")
+    assert process.stdout.readline().startswith("epoch ")
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_ends_after_the_epoch_and_says_how_to_go_on(
+    number: signal.Signals, status: int, word: str, tmp_path: pathlib.Path
+) -> None:
+    process = start_endless(tmp_path)
+    process.send_signal(number)
+    shown, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == status
+    last = int(shown.splitlines()[-1].removeprefix("epoch ").partition("/")[0])
+    notice, line = errors.splitlines()
+    assert notice == "train.py: ends after this epoch; once more ends it now"
+    assert line.startswith(f"train.py: error: {word} after epoch {last} of 100000; python ")
+    assert line.endswith(" --resume --out runs/sheet-seed0 continues")
+    folder = tmp_path / "runs" / "sheet-seed0"
+    assert max(checkpoint.epochs(folder)) == last
+    assert len((folder / runs.HISTORY).read_text().splitlines()) == 1 + last
+
+
+def test_a_second_interrupt_ends_at_once_and_keeps_the_last_epoch(tmp_path: pathlib.Path) -> None:
+    """In the midst of an epoch of seconds, after one that was not yet due to be kept."""
+    process = start_endless(tmp_path, "--size", "20000", "--length", "100", "--cells", "100")
+    assert process.stderr is not None
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=SECONDS)
-    assert process.returncode == 130
-    assert errors == "train.py: error: interrupted\n"
+    assert process.stderr.readline() == "train.py: ends after this epoch; once more ends it now\n"
+    process.send_signal(signal.SIGINT)
+    shown, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, shown, errors) == (130, "", "train.py: error: interrupted\n")
+    assert checkpoint.newest(tmp_path / "runs" / "sheet-seed0") == (1, [])
+
+
+def test_a_run_goes_on_without_its_options_to_the_same_results(
+    script: Script, tmp_path: pathlib.Path
+) -> None:
+    options = ("--seed", 7, *SMALL_OPTIONS, "--epochs", 7, "--preset", "notebook")
+    whole = script("train", *options, "--high", 3, "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for name in (files.SUMS, runs.PREDICTIONS, runs.REPORT_JSON, f"{runs.CHECKPOINTS}/7"):
+        files.remove(tmp_path / "cut" / name)
+    again = script("train", "--resume", "--out", "cut", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    epochs = [line.split()[1] for line in again.stdout.splitlines() if line.startswith("epoch")]
+    assert epochs == ["6/7", "7/7"]
+    assert results_of(tmp_path / "cut") == results_of(tmp_path / "whole")
+    before = files_of(tmp_path / "cut")
+    # With its options, and the end of a run is no reason to train again.
+    done = script("train", *options, "--high", 3, "--resume", "--out", "cut", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "epoch" not in done.stdout
+    assert files_of(tmp_path / "cut") == before
+    other = script("train", "--resume", "--out", "cut", "--preset", "sheet", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "is of another run; its high is 3, not 9" in other.stderr
+    assert files_of(tmp_path / "cut") == before
 
 
 def test_a_closed_pipe_ends_in_one_line(tmp_path: pathlib.Path) -> None:
     process = start_endless(tmp_path)
     assert process.stdout is not None
     assert process.stderr is not None
-    process.stdout.readline()
     process.stdout.close()
     assert process.wait(timeout=SECONDS) == 1
     assert "nobody reads the output" in process.stderr.read()

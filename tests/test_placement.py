@@ -35,10 +35,16 @@ def with_shards(shards: int) -> Config:
 
 
 def run(seeds: list[int], where: placement.Plan, config: Config = SMALL) -> placement.Batch:
-    found = list(placement.waves(config, seeds, where))
-    assert [len(batch.seeds) for batch in found[:-1]] == [where.wave] * (len(found) - 1)
-    rest = [batch[1:] for batch in found]
-    return placement.Batch(tuple(seeds), *jax.tree.map(lambda *parts: np.concatenate(parts), *rest))
+    cut = placement.waves(seeds, where)
+    assert [len(mine) for mine in cut[:-1]] == [where.wave] * (len(cut) - 1)
+    found = []
+    for mine in cut:
+        wave = placement.Wave(config, mine, where)
+        while wave.epoch < config.train.epochs:
+            wave.step()
+        found.append(wave.result()[1:])
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    return placement.Batch(tuple(seeds), *joined)
 
 
 def of_seed(batch: placement.Batch, seed: int) -> chex.ArrayTree:
@@ -109,9 +115,38 @@ def test_the_plan_fits_the_seeds() -> None:
 def test_watch_sees_every_epoch_of_every_wave() -> None:
     seen = []
     placement.fit(
-        SMALL, [1, 2, 3], watch=lambda seeds, n, m: seen.append((tuple(seeds), n, m.loss.shape))
+        SMALL, [1, 2, 3], watch=lambda m: seen.append((m.seeds, m.epoch, m.metrics.loss.shape))
     )
-    assert seen == [((1, 2), 0, (2,)), ((1, 2), 1, (2,)), ((3,), 0, (1,)), ((3,), 1, (1,))]
+    assert seen == [((1, 2), 1, (2,)), ((1, 2), 2, (2,)), ((3,), 1, (1,)), ((3,), 2, (1,))]
+
+
+def test_a_wave_goes_on_where_another_one_was() -> None:
+    """On other devices, in other company, and to the same bits."""
+    whole = run([12, 3], plan(2))
+    first = placement.Wave(SMALL, (3, 12), plan(1, per_device=2))
+    moment = first.step()
+    state, shuffle = moment.fetch()
+    history = jax.tree.map(lambda x: x[:, None], moment.metrics)
+    start = jax.tree.map(lambda x: x[1:], placement.Start(state, shuffle, history))
+    second = placement.Wave(SMALL, (12,), plan(2, per_run=2), start)
+    assert second.epoch == 1
+    assert second.step().epoch == SMALL.train.epochs
+    chex.assert_trees_all_equal(of_seed(second.result(), 12), of_seed(whole, 12))
+
+
+@pytest.mark.parametrize("where", ["params", "second moment"])
+def test_numbers_that_are_not_finite_are_seen_in_their_run(where: str) -> None:
+    first = placement.Wave(SMALL, (3, 4), plan(2))
+    state, shuffle = first.step().fetch()
+    broken = state.params if where == "params" else state.opt_state[0].nu
+    leaf = np.array(broken["output"]["bias"])
+    leaf[1] = np.inf
+    broken["output"]["bias"] = leaf
+    history = train.Metrics(*np.zeros((4, 2, 1), np.float32))
+    moment = placement.Wave(SMALL, (3, 4), plan(2), placement.Start(state, shuffle, history)).step()
+    assert moment.finite.tolist() == [True, False]
+    # Adam divides by an infinite second moment: the losses show nothing of it.
+    assert np.isfinite(moment.metrics.val_loss).tolist() == [True, where != "params"]
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 import re
@@ -5,13 +6,13 @@ import shutil
 import subprocess
 from collections.abc import Callable
 
-import chex
 import jax
 import numpy as np
 import pytest
 
-from sumrnn import placement, runs
-from sumrnn.runs import RunError
+from sumrnn import files, placement, runs
+from sumrnn.config import ModelConfig
+from sumrnn.files import RunError
 from tests.conftest import SMALL
 
 Trained = tuple[pathlib.Path, "subprocess.CompletedProcess[str]"]
@@ -21,24 +22,6 @@ Trained = tuple[pathlib.Path, "subprocess.CompletedProcess[str]"]
 def copy(trained: Trained, tmp_path: pathlib.Path) -> pathlib.Path:
     """A finished run that may be damaged."""
     return pathlib.Path(shutil.copytree(trained[0], tmp_path / "run"))
-
-
-def test_atomic_write_replaces_or_leaves_alone(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "file"
-    runs.write_atomic(path, "old")
-    runs.write_atomic(path, b"new")
-    assert path.read_bytes() == b"new"
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(runs.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        runs.write_atomic(path, "newer")
-    assert path.read_bytes() == b"new"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_run_comes_back_as_it_was(copy: pathlib.Path) -> None:
@@ -53,20 +36,22 @@ def test_a_run_comes_back_as_it_was(copy: pathlib.Path) -> None:
             np.testing.assert_array_equal(found, made)
 
 
-def test_the_checkpoint_holds_the_final_state(trained: Trained) -> None:
-    import orbax.checkpoint as ocp
-
-    state, _, _ = placement.one(placement.fit(SMALL, [7]), 0)
-    with ocp.StandardCheckpointer() as checkpointer:
-        found = checkpointer.restore(trained[0] / runs.CHECKPOINT, state)
-    chex.assert_trees_all_equal(found, state)
-
-
 def test_the_same_arrays_give_the_same_bytes(tmp_path: pathlib.Path, trained: Trained) -> None:
     parts = runs.load(trained[0]).parts
     runs.write_predictions(tmp_path, parts)
     again, first = tmp_path / runs.PREDICTIONS, trained[0] / runs.PREDICTIONS
     assert again.read_bytes() == first.read_bytes()
+
+
+def reseal(path: pathlib.Path) -> None:
+    """Makes all checksums right again, as somebody would who forges a run."""
+    try:
+        fields = json.loads((path / runs.CONFIG).read_text())
+        fields.pop(files.SEAL)
+        files.write_sealed(path / runs.CONFIG, fields)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        pass  # Not an object, so that it cannot be sealed.
+    files.write_sums(path, (runs.CONFIG, runs.HISTORY, runs.PREDICTIONS))
 
 
 def rewrite(name: str, change: Callable[[str], str]) -> Callable[[pathlib.Path], None]:
@@ -99,18 +84,31 @@ def truncate(name: str) -> Callable[[pathlib.Path], None]:
     return damage
 
 
+MISSING = {
+    "no config": (runs.CONFIG, r"config\.json: missing"),
+    "no history": (runs.HISTORY, r"history\.csv: missing"),
+    "no predictions": (runs.PREDICTIONS, r"predictions\.npz: missing"),
+    "no sums": (files.SUMS, "SHA256SUMS: missing, so this is no finished run; --resume continues"),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_run_that_lacks_a_file_is_refused(name: str, copy: pathlib.Path) -> None:
+    file, message = MISSING[name]
+    (copy / file).unlink()
+    with pytest.raises(RunError, match=message):
+        runs.load(copy)
+
+
 DAMAGES: dict[str, tuple[Callable[[pathlib.Path], None], str]] = {
-    "no config": (lambda p: (p / runs.CONFIG).unlink(), r"config\.json: missing"),
-    "no history": (lambda p: (p / runs.HISTORY).unlink(), r"history\.csv: missing"),
-    "no predictions": (lambda p: (p / runs.PREDICTIONS).unlink(), r"predictions\.npz: missing"),
     "half a config": (truncate(runs.CONFIG), r"config\.json: damaged"),
     "half a history": (truncate(runs.HISTORY), r"history\.csv: damaged"),
     "half the predictions": (truncate(runs.PREDICTIONS), r"predictions\.npz: damaged"),
     "empty config": (rewrite(runs.CONFIG, lambda text: ""), r"config\.json: damaged"),
     "list for config": (rewrite(runs.CONFIG, lambda text: "[]"), r"config\.json: damaged"),
     "other format": (
-        rewrite(runs.CONFIG, lambda text: text.replace('"format": 2', '"format": 1')),
-        r"config\.json: damaged \(must be an object with format = 2\)",
+        rewrite(runs.CONFIG, lambda text: text.replace('"format": 3', '"format": 1')),
+        r"config\.json: damaged \(must be an object with format = 3\)",
     ),
     "impossible config": (
         rewrite(runs.CONFIG, lambda text: text.replace('"length": 5', '"length": -5')),
@@ -160,8 +158,12 @@ DAMAGES: dict[str, tuple[Callable[[pathlib.Path], None], str]] = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_run_is_refused_in_one_line(name: str, copy: pathlib.Path) -> None:
+    """By its checksum, and by its content where somebody made all checksums right."""
     damage, message = DAMAGES[name]
     damage(copy)
+    with pytest.raises(RunError, match="damaged"):
+        runs.load(copy)
+    reseal(copy)
     with pytest.raises(RunError, match=message) as caught:
         runs.load(copy)
     assert "\n" not in str(caught.value)
@@ -189,9 +191,41 @@ def test_only_runs_are_overwritten_and_only_when_asked(tmp_path: pathlib.Path) -
 
 def test_overwriting_removes_the_old_run_and_nothing_else(copy: pathlib.Path) -> None:
     (copy / "notes.txt").write_text("mine")
-    runs.create(copy, SMALL, 3, "sheet", overwrite=True)
-    assert sorted(entry.name for entry in copy.iterdir()) == [runs.CONFIG, "notes.txt"]
+    runs.create(copy, SMALL, 3, "sheet")
+    assert sorted(entry.name for entry in copy.iterdir()) == [files.LOCK, runs.CONFIG, "notes.txt"]
     described = json.loads((copy / runs.CONFIG).read_text())
     assert described["seed"] == 3
     assert described["versions"]["jax"] == jax.__version__
     assert described["device"]["platform"] == jax.default_backend()
+
+
+def test_a_run_is_surveyed_without_being_touched(
+    copy: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    assert runs.survey(tmp_path / "new", SMALL, 7) == ("unfinished", 0, [])
+    assert runs.survey(copy, SMALL, 7) == ("finished", SMALL.train.epochs, [])
+    (copy / runs.PREDICTIONS).write_bytes(b"")
+    status, epoch, wrong = runs.survey(copy, SMALL, 7)
+    assert (status, epoch) == ("unfinished", SMALL.train.epochs)
+    assert wrong == [f"{copy / runs.PREDICTIONS}: damaged (it does not match SHA256SUMS)"]
+
+
+def test_another_run_is_not_continued(copy: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = dataclasses.replace(SMALL, model=ModelConfig(cells=9))
+    with pytest.raises(RunError, match=r"is of another run; its seed is 7, not 8"):
+        runs.survey(copy, SMALL, 8)
+    with pytest.raises(RunError, match=r"is of another run; its cells is 8, not 9"):
+        runs.survey(copy, other, 7)
+    monkeypatch.setattr(runs, "versions", lambda: {"jax": "9"})
+    with pytest.raises(RunError, match=rf"was made with jax {jax.__version__}, this is 9"):
+        runs.survey(copy, SMALL, 7)
+
+
+def test_the_end_of_a_run_is_in_its_sums(copy: pathlib.Path) -> None:
+    assert runs.status(copy) == "finished"
+    (copy / files.SUMS).unlink()
+    assert runs.status(copy) == "unfinished"
+    runs.give_up(copy)
+    assert runs.status(copy) == "diverged"
+    with pytest.raises(RunError, match=r"predictions\.npz: missing, because the run diverged"):
+        runs.load(copy)
