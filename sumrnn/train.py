@@ -102,6 +102,10 @@ def losses(logits: chex.Array, labels: chex.Array) -> chex.Array:
 def one_by_one(function: Callable[[Any], Any], rows: Any, once: chex.Numeric = 1) -> Any:
     """`jax.lax.map`, in a loop that is the same program for any number of rows.
 
+    Each turn fetches the row of the next one.  Were a row fetched where it is used, a loop over
+    a single one would see that it never changes, and compute outside what depends on it alone;
+    sums left inside would be compiled differently, and round so.
+
     Args:
       function: of one row of each array.
       rows: a tree of arrays with a leading axis.
@@ -116,14 +120,16 @@ def one_by_one(function: Callable[[Any], Any], rows: Any, once: chex.Numeric = 1
     def row(i: chex.Numeric) -> Any:
         return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows)
 
-    def put(i: chex.Numeric, found: Any) -> Any:
-        return jax.tree.map(
-            lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, i, 0), found, function(row(i))
+    def step(i: chex.Numeric, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        current, found = carry
+        found = jax.tree.map(
+            lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, i, 0), found, function(current)
         )
+        return row(i + 1), found  # After the last row that one again, unused.
 
     shapes = jax.eval_shape(lambda: function(row(0)))
     start = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), shapes)
-    return jax.lax.fori_loop(0, size * once, put, start)
+    return jax.lax.fori_loop(0, size * once, step, (row(0), start))[1]
 
 
 OverShards = Callable[[Callable[[Any], Any], Any, chex.Numeric], Any]

@@ -63,6 +63,13 @@ def test_a_seed_has_the_same_bits_wherever_it_runs(config: Config) -> None:
         chex.assert_trees_all_equal(of_seed(run(seeds, where, config), 12), alone)
 
 
+def test_no_seed_tells_how_many_devices_its_shards_had() -> None:
+    """A sum that is compiled differently rounds differently for some seeds only."""
+    seeds = list(range(16))
+    alone, spread = run(seeds, plan(1)), run(seeds, plan(2, per_run=2))
+    chex.assert_trees_all_equal(spread, alone)
+
+
 def test_it_is_the_run_that_the_pure_functions_make() -> None:
     batch = placement.fit(SMALL, [3, 4, 5])
     for seed in (3, 5):
