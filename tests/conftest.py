@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,11 @@ from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
 """Time limit of a process."""
+
+# Processes that tests start find what an earlier one compiled; this process is not concerned.
+_compiled = tempfile.TemporaryDirectory(prefix="sumrnn-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 placement.use_cores(2)  # Two devices for all tests in this process.
 

@@ -294,7 +294,7 @@ def test_a_run_goes_on_without_its_options_to_the_same_results(
     assert files_of(tmp_path / "cut") == before
     other = script("train", "--resume", "--out", "cut", "--preset", "sheet", cwd=tmp_path)
     assert other.returncode == 2
-    assert "is of another run; its high is 3, not 9" in other.stderr
+    assert "is of another run; its size is 200, not 10000" in other.stderr
     assert files_of(tmp_path / "cut") == before
 
 
