@@ -1,4 +1,4 @@
-"""Does everything work?  Two conditions of a tiny network, done in seconds."""
+"""Does everything work?  Three conditions of a tiny network, done in seconds."""
 
 from sumrnn.batch import Experiment
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
@@ -12,7 +12,7 @@ EXPERIMENT = Experiment(
             model=ModelConfig(cells=cells),
             train=TrainConfig(epochs=3, learning_rate=1e-2),
         )
-        for cells in (4, 8)
+        for cells in (2, 4, 8)
     },
     seeds="0:5",
 )

@@ -46,10 +46,10 @@ def test_it_leaves_runs_table_summary_and_figures(tiny: pathlib.Path) -> None:
         batch.RUNS,
         *rebuilt,
     }
-    assert len(list((tiny / batch.RUNS).iterdir())) == 6
+    assert len(list((tiny / batch.RUNS).iterdir())) == 9
     shown = (tiny.parents[1] / "output").read_text()
-    assert shown.splitlines()[0] == "runs 0/6"
-    assert "runs 6/6  " in shown
+    assert shown.splitlines()[0] == "runs 0/9"
+    assert "runs 9/9  " in shown
     assert "seed-epochs/s" in shown
     assert "0:00:00 left" in shown
     assert "runs/tiny/summary.md" in shown.splitlines()[-1]
@@ -91,15 +91,15 @@ def test_a_killed_batch_continues_and_ends_with_the_same_bytes(
     process = start(*arguments, cwd=tmp_path)
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("runs 2/6"):
+        if line.startswith("runs 2/9"):
             break
     process.send_signal(signal.SIGKILL)
     process.wait(timeout=SECONDS)
     finished = list(tmp_path.rglob(runs.PREDICTIONS))
-    assert 2 <= len(finished) < 6
+    assert 2 <= len(finished) < 9
     done = script("experiment", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert not done.stdout.startswith("runs 0/6")
+    assert not done.stdout.startswith("runs 0/9")
     assert contents(tmp_path / "runs" / "tiny") == contents(tiny)
     for folder in (tiny / batch.RUNS).iterdir():
         again = tmp_path / "runs" / "tiny" / batch.RUNS / folder.name
@@ -173,7 +173,7 @@ def test_two_processes_give_the_bytes_of_one(tiny: pathlib.Path, tmp_path: pathl
     outputs = [process.communicate(timeout=TOGETHER) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert contents(tmp_path / "runs" / "tiny") == contents(tiny)
-    assert "runs 6/6" in outputs[0][0]
+    assert "runs 9/9" in outputs[0][0]
     assert "runs" not in outputs[1][0]
 
 
