@@ -36,6 +36,12 @@ def confusion(labels: np.ndarray, answered: np.ndarray) -> dict[str, int]:
     }
 
 
+def collapsed(cells: dict[str, int]) -> str | None:
+    """The class that every series is answered with, from `CLASSES`; None if both are."""
+    answered = (cells["tn"] + cells["fn"], cells["tp"] + cells["fp"])
+    return None if all(answered) else CLASSES[int(answered[1] > 0)]
+
+
 def interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share.
 
@@ -99,7 +105,8 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
       gain / (1 - majority_accuracy); below 0 it is worse than the constant answer.
       `constant_p_value` is McNemar's exact test of the network against the constant
       answer on the same series: they differ only where the network answers with the
-      minority class.  `undefined` gives the reason for every None, by name.
+      minority class.  `collapsed` names the class of a constant answer.  `undefined` gives
+      the reason for every None, by name.
 
     Raises:
       ValueError: if a logit is not finite.
@@ -145,6 +152,7 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
         "accuracy": accuracy,
         "accuracy_interval": list(interval(int((labels == answered).sum()), labels.size)),
         "confusion": cells,
+        "collapsed": collapsed(cells),
         "majority_accuracy": constant,
         "gain": accuracy - constant,
         "skill": score(

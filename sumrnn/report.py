@@ -109,6 +109,11 @@ def _score_rows(test: dict[str, Any], task: dict[str, Any]) -> Iterator[tuple[st
     yield "Brier score (0 is best)", f"{test['brier_score']:.5f}"
 
 
+def _collapse(test: dict[str, Any], task: dict[str, Any]) -> str:
+    answer = _meaning(metrics.CLASSES.index(test["collapsed"]), task)
+    return f"It collapsed: its answer to all {test['size']:,} test series is {answer}."
+
+
 def discussion(report: dict[str, Any]) -> str:
     """Whether accuracy is valid for this run, argued from its own numbers."""
     task, test = report["task"], report["test"]
@@ -155,6 +160,8 @@ def discussion(report: dict[str, Any]) -> str:
         else ""
     )
     says.append(f"The network's {percent(test['accuracy'])} {verdict}.{avoided}")
+    if test["collapsed"]:
+        says.append(_collapse(test, task))
 
     minor_recall, major_recall = test["recall"][minor_name], test["recall"][major_name]
     if minor_recall is None or major_recall is None:
@@ -294,6 +301,7 @@ def summary(report: dict[str, Any], path: pathlib.Path) -> str:
             f"   (always {_meaning(task['majority_class'], task)}; "
             f"by the law {percent(task['majority_accuracy'], 4)})",
             f"balanced accuracy  {percent(test['balanced_accuracy'])}",
+            *([_collapse(test, task)] if test["collapsed"] else []),
             "",
             f"confusion matrix   {'answer: ' + low:>{width + 8}}   {high:>{width}}",
             f"truth: {low:<11} {'TN ' + format(cells['tn'], ','):>{width + 8}}"

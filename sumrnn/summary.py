@@ -115,6 +115,9 @@ def _condition(collected: Collected, name: str, config: Config) -> dict[str, Any
         row["status"] == "finished" and row["gain"] > 0 and row["constant_p_value"] < SIGNIFICANT
         for row in ended
     )
+    collapsed = sum(
+        row["status"] == "finished" and metrics.collapsed(row) is not None for row in ended
+    )
     law = task_lib.law(config.task)
     values = {score: np.array([*collected.values(name, score).values()]) for score in SCORES}
     references = collected.experiment.references.get(name, {})
@@ -124,6 +127,7 @@ def _condition(collected: Collected, name: str, config: Config) -> dict[str, Any
         "finished": status.count("finished"),
         "diverged": status.count("diverged"),
         "unfinished": status.count("unfinished"),
+        "collapsed": collapsed,
         "failed": failed,
         "failed_share": failed / len(ended) if ended else None,
         "failed_interval": list(metrics.interval(failed, len(ended))) if ended else None,
@@ -218,6 +222,11 @@ def _markdown_condition(summary: dict[str, Any], name: str, shown: tuple[str, ..
         f"{found['finished']} runs finished"
         + (f", {found['diverged']} diverged" if found["diverged"] else "")
         + (f", {found['unfinished']} are missing" if found["unfinished"] else "")
+        + (
+            f"; {found['collapsed']} collapsed to one answer for every test series"
+            if found["collapsed"]
+            else ""
+        )
         + f". By the exact law {percent(found['positive_rate'], 4)} of all series are positive, "
         f"and the constant answer scores {percent(found['majority_accuracy'], 4)}. "
         f"{found['failed']} of {ended} runs failed, diverged or at or below the constant answer on "
@@ -333,14 +342,15 @@ def overview(summary: dict[str, Any], path: pathlib.Path) -> str:
     width = max(len(name) for name in ["condition", *summary["conditions"]])
     lines = [
         "",
-        f"{'condition':{width}}  runs  missing  failed  "
+        f"{'condition':{width}}  runs  missing  diverged  collapsed  failed  "
         f"{'accuracy (95 % interval of the mean)':36}  constant",
     ]
     for name, found in summary["conditions"].items():
         ended = found["finished"] + found["diverged"]
         accuracy = found["scores"]["accuracy"]
         lines.append(
-            f"{name:{width}}  {ended:4}  {found['unfinished']:7}  {found['failed']:6}  "
+            f"{name:{width}}  {ended:4}  {found['unfinished']:7}  {found['diverged']:8}  "
+            f"{found['collapsed']:9}  {found['failed']:6}  "
             f"{_with_interval(accuracy['mean'], accuracy['mean_interval']):36}  "
             f"{found['majority_accuracy']:8.4f}"
         )

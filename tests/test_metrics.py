@@ -34,6 +34,11 @@ def test_hand_counted_scores() -> None:
     assert found["undefined"] == {}
 
 
+@pytest.mark.parametrize(("shift", "found"), [(0, None), (100, "positive"), (-100, "negative")])
+def test_one_answer_to_all_is_a_collapse(shift: float, found: str | None) -> None:
+    assert metrics.scores(LABELS, LOGITS + np.float32(shift), 1)["collapsed"] == found
+
+
 def test_mcnemar_counts_only_where_the_answers_differ() -> None:
     labels = np.array([0] * 8 + [1] * 92)
     logits = np.where(labels == 1, 3.0, -3.0)

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from sumrnn import report, runs
+from sumrnn import files, report
 from sumrnn import task as task_lib
 from sumrnn.config import PRESETS, Config, TaskConfig
 from sumrnn.runs import Part, Run
@@ -38,7 +38,7 @@ def make_run(task: TaskConfig, wrong: int = 4, seed: int = 0) -> Run:
 @pytest.mark.parametrize("name", PRESETS)
 def test_names_and_numbers(name: str) -> None:
     run = make_run(PRESETS[name])
-    built = json.loads(runs.to_json(report.build(run)))
+    built = json.loads(files.to_json(report.build(run)))
     test, part = built["test"], run.parts["test"]
     assert test["accuracy"] == pytest.approx(1 - 4 / 2_000)
     assert set(test["confusion"]) == {"tn", "fp", "fn", "tp"}
@@ -86,7 +86,7 @@ def test_every_report_can_be_written_and_drawn(threshold: int) -> None:
         for figure in drawn.values():
             figure.draw_without_rendering()
     assert set(drawn) == set(report.FIGURES)
-    runs.to_json(built)
+    files.to_json(built)
     assert "nan" not in text.lower().split()
     if threshold != 100:
         assert built["test"]["balanced_accuracy"] is None
@@ -111,6 +111,16 @@ def test_the_summary_has_what_matters(tmp_path: pathlib.Path) -> None:
     cells = built["test"]["confusion"]
     for shown in ("99.80 %", "98.8250 %", f"TN {cells['tn']}", f"TP {cells['tp']:,}", "report.md"):
         assert shown in text
+
+
+def test_a_collapse_is_told(tmp_path: pathlib.Path) -> None:
+    run = make_run(PRESETS["sheet"])
+    test = dataclasses.replace(run.parts["test"], logits=np.ones(2_000, np.float32))
+    built = report.build(dataclasses.replace(run, parts=run.parts | {"test": test}))
+    told = "It collapsed: its answer to all 2,000 test series is sum ≥ 100."
+    assert told in report.summary(built, tmp_path)
+    assert told in report.markdown(built)
+    assert "collapsed" not in report.summary(report.build(run), tmp_path)
 
 
 def test_a_changed_seed_changes_the_report() -> None:

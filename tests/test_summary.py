@@ -9,7 +9,8 @@ import warnings
 import numpy as np
 import pytest
 
-from sumrnn import batch, figures, runs, statistics, summary
+from sumrnn import batch, figures, files, runs, statistics, summary
+from sumrnn.signals import Stop
 from tests.conftest import SMALL
 
 SEEDS = (0, 1, 2)
@@ -27,7 +28,7 @@ EXPERIMENT = batch.Experiment(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("summary") / "pair"
     batch.open_folder(path, EXPERIMENT, SEEDS)
-    batch.run(path, EXPERIMENT, SEEDS)
+    batch.run(path, EXPERIMENT, SEEDS, Stop())
     summary.write(path)
     return path
 
@@ -95,9 +96,9 @@ def test_missing_and_diverged_runs_are_counted(
     path = shutil.copytree(folder, tmp_path / "holes")
     shutil.rmtree(batch.run_folder(path, "slow", 0))
     gone = batch.run_folder(path, "fast", 2)
-    shutil.rmtree(gone / runs.CHECKPOINT)
     (gone / runs.PREDICTIONS).unlink()
     (gone / runs.HISTORY).write_text(",".join(runs.COLUMNS) + "\n1,nan,0.5,0.5,0.5,0.1\n")
+    runs.give_up(gone)
     found = summary.write(path)["conditions"]
     assert [found["slow"][name] for name in ("finished", "diverged", "unfinished")] == [2, 0, 1]
     assert [found["fast"][name] for name in ("finished", "diverged", "unfinished")] == [2, 1, 0]
@@ -106,6 +107,22 @@ def test_missing_and_diverged_runs_are_counted(
     assert "2 runs finished, 1 are missing" in text
     assert "2 runs finished, 1 diverged" in text
     assert "slow" in summary.overview(summary.build(summary.collect(path)), path)
+
+
+def test_runs_that_collapsed_are_counted(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    path = shutil.copytree(folder, tmp_path / "collapsed")
+    constant = batch.run_folder(path, "fast", 1)
+    parts = runs.load(constant).parts
+    parts = {
+        name: dataclasses.replace(part, logits=-np.ones_like(part.logits))
+        for name, part in parts.items()
+    }
+    runs.write_predictions(constant, parts)
+    files.write_sums(constant, files.read_sums(constant))
+    before, after = (summary.write(p)["conditions"]["fast"]["collapsed"] for p in (folder, path))
+    assert after == before + 1
+    told = f"{after} collapsed to one answer for every test series"
+    assert told in (path / summary.SUMMARY_MD).read_text()
 
 
 def test_a_batch_without_a_finished_run_has_a_summary(tmp_path: pathlib.Path) -> None:
@@ -120,7 +137,7 @@ def test_a_run_of_something_else_is_refused(folder: pathlib.Path, tmp_path: path
     other = batch.run_folder(path, "fast", 0)
     shutil.rmtree(other)
     shutil.copytree(batch.run_folder(path, "slow", 0), other)
-    with pytest.raises(runs.RunError, match=r"fast-seed0/config\.json: is another run"):
+    with pytest.raises(files.RunError, match=r"fast-seed0/config\.json: is another run"):
         summary.write(path)
 
 
@@ -136,7 +153,7 @@ def test_a_crossed_design_splits_the_variance(tmp_path: pathlib.Path) -> None:
         plots=("variance",),
     )
     batch.open_folder(tmp_path, crossed, (5, 6))
-    batch.run(tmp_path, crossed, (5, 6))
+    batch.run(tmp_path, crossed, (5, 6), Stop())
     found = summary.write(tmp_path)
     split = found["variance"]["accuracy"]
     assert sum(part["share"] for part in split.values()) == pytest.approx(1)
