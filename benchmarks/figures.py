@@ -125,3 +125,23 @@ def growth(found: dict[str, Any]) -> Figure:
         ax.yaxis.set_minor_locator(NullLocator())
     panels[0][0].legend(frameon=False, loc="upper left")
     return figure
+
+
+def endurance(found: dict[str, Any]) -> Figure:
+    """Time of each epoch and memory over a long run."""
+    figure = Figure(figsize=(9, 5), dpi=150, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    seconds = found["seconds"]
+    above.plot(range(1, len(seconds) + 1), seconds, ".", color=OURS, ms=2, alpha=0.5)
+    # The first one compiles, and some wait for the disk.
+    above.set(ylim=(0, 4 * sorted(seconds)[len(seconds) // 2]), ylabel="seconds per epoch")
+    if found["memory"]:
+        below.plot(*zip(*found["memory"], strict=True), color=OURS)
+    below.set_ylim(bottom=0)
+    below.set(xlabel="epoch", ylabel="memory, MiB")
+    for ax in (above, below):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color="#dddddd", lw=0.6)
+        ax.set_axisbelow(True)
+    above.set_title(f"A long run of a tiny network: {len(seconds):,} epochs")
+    return figure

@@ -1,7 +1,8 @@
-"""Measures how fast training is: beside other libraries, as a whole process, and as it grows.
+"""Measures how fast training is: beside other libraries, as a whole process, as it grows and lasts.
 
 speed: epochs of equal work, in turn. whole: processes from start to end, against the same
 exercise in Keras. growth: time and memory against length, cells, series and seeds.
+endurance: the cost of checkpoints, and memory and pace of a long run.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ USED = {
     "speed": ("cells", "length", "batch_size", "size", "seeds", "peers", "shards"),
     "whole": ("epochs", "shards"),
     "growth": ("cells", "length", "batch_size", "size"),
+    "endurance": ("cells", "length", "batch_size", "size", "epochs"),
 }
 """Options that only some kinds have; the others are of all."""
 
@@ -37,20 +39,21 @@ USED = {
 class Arguments:
     """One benchmark."""
 
-    kind: tyro.conf.Positional[Literal["speed", "whole", "growth"]] = "speed"
+    kind: tyro.conf.Positional[Literal["speed", "whole", "growth", "endurance"]] = "speed"
     """What to measure."""
     repetitions: int | None = None
-    """Rounds that count, or epochs of a point of growth; None: 7 of speed, else 3."""
+    """Rounds that count, epochs of a point of growth, or checkpoints; None: 7 of speed, else 3."""
     quick: bool = False
-    """One repetition, and of growth the smallest points: to see whether it works."""
+    """One repetition, and of growth the smallest points, of endurance a hundredth of the epochs: to
+    see whether it works."""
     size: int = 7_200
-    """Training series (speed, growth)."""
+    """Training series (all but whole)."""
     length: int = 30
-    """Digits per series (speed, growth)."""
+    """Digits per series (all but whole)."""
     cells: int = 200
-    """LSTM cells (speed, growth)."""
+    """LSTM cells (all but whole)."""
     batch_size: int = 50
-    """Series per step (speed, growth)."""
+    """Series per step (all but whole)."""
     seed: int = 12
     """Seed of digits, initial parameters and order."""
     seeds: int | None = None
@@ -60,8 +63,8 @@ class Arguments:
     peers: str | None = None
     """Rows, such as sumrnn,shards,seeds,scan,keras-tensorflow,keras-jax,pytorch (speed);
     None: all."""
-    epochs: int = 60
-    """Epochs of the whole process (whole)."""
+    epochs: int | None = None
+    """Epochs of the whole process (whole) or of the long run (endurance); None: 60, 2000."""
     limit: int = 600
     """Seconds that a worker may take to answer, or a whole process to end."""
     out: str = "benchmarks/results"
@@ -119,7 +122,7 @@ def measure(
     arguments: Arguments, work: Work, out: pathlib.Path
 ) -> tuple[dict[str, Any], str, Figure]:
     """What was found, as JSON, Markdown and a picture; makes the folder before it begins."""
-    from benchmarks import figures, growth, speed, table, whole
+    from benchmarks import endurance, figures, growth, speed, table, whole
 
     usual = 7 if arguments.kind == "speed" else 3
     repetitions = arguments.repetitions or (1 if arguments.quick else usual)
@@ -142,9 +145,14 @@ def measure(
     if arguments.kind == "growth":
         found |= growth.measure(work, repetitions, arguments.quick, arguments.limit, say)
         return found, growth.markdown(found), figures.growth(found)
+    if arguments.kind == "endurance":
+        epochs = arguments.epochs or (20 if arguments.quick else 2_000)
+        found |= endurance.measure(work, epochs, repetitions, arguments.limit, say)
+        return found, endurance.markdown(found), figures.endurance(found)
+    epochs = arguments.epochs or 60
     best = speed.best_shards(work, shards, repetitions, arguments.limit, say)
-    asked = whole.commands(arguments.seed, arguments.epochs, best)
-    found |= {"epochs": arguments.epochs, "best_batch_shards": best}
+    asked = whole.commands(arguments.seed, epochs, best)
+    found |= {"epochs": epochs, "best_batch_shards": best}
     found |= whole.measure(asked, repetitions, arguments.limit, say)
     return found, whole.markdown(found), figures.whole(found)
 

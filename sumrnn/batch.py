@@ -233,7 +233,7 @@ def run(
     stop: Stop,
     view: Callable[[Progress], None] = lambda progress: None,
     warn: Callable[[str], None] = lambda line: None,
-    every: int = recorder.EVERY,
+    every: int | None = None,
     per_device: int | None = None,
 ) -> Progress:
     """Runs what is missing in the folder of a batch, as from `open_folder`.
@@ -247,7 +247,7 @@ def run(
       stop: see `recorder.record`.
       view: is shown the progress after every epoch, and after every wave that has ended.
       warn: is told what is damaged and made again.
-      every: epochs between checkpoints.
+      every: see `recorder.record`.
       per_device: see `placement.plan`.
 
     Raises:

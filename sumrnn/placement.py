@@ -348,13 +348,13 @@ def first_does(action: Callable[[], None]) -> None:
         raise Refused("process 0 could not go on; its message says why")
 
 
-def agree(number: int | None) -> int | None:
-    """The largest number, above 0, that any of the processes gives; they call this together."""
+def largest(number: int) -> int:
+    """The largest of the processes' numbers; they call this together."""
     if is_alone():
         return number
     from jax.experimental import multihost_utils
 
-    return int(multihost_utils.process_allgather(np.array(number or 0)).max()) or None
+    return int(multihost_utils.process_allgather(np.array(number)).max())
 
 
 class Start(NamedTuple):

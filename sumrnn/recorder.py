@@ -20,8 +20,10 @@ from sumrnn.checkpoint import Snapshot
 from sumrnn.config import Config, ConfigError
 from sumrnn.signals import Stop
 
-EVERY = 5
-"""Epochs between checkpoints: of the exercise, less than 2 % of the time."""
+SHARE = 0.01
+"""Of the time, for checkpoints, unless one is asked for every so many epochs."""
+FIRST = 0.05
+"""Seconds that a checkpoint is assumed to take before one was written."""
 
 Row = dict[str, float]
 """An epoch of a run, by the columns of history.csv."""
@@ -39,9 +41,9 @@ class Ended(NamedTuple):
     """By seed."""
 
 
-def check_every(every: int) -> None:
-    """Raises `ConfigError` unless it is a possible number of epochs between checkpoints."""
-    if every < 1:
+def check_every(every: int | None) -> None:
+    """Raises `ConfigError` unless it is None or a possible number of epochs between checkpoints."""
+    if every is not None and every < 1:
         raise ConfigError("checkpoint_every", every, "at least 1")
 
 
@@ -71,6 +73,7 @@ class _Recorder:
         self._saved: placement.Moment | None = None
         self._lock = threading.Lock()
         self._time = time.perf_counter()
+        self._due = self._time + FIRST / SHARE
 
     @property
     def good(self) -> list[int]:
@@ -136,10 +139,14 @@ class _Recorder:
                 placement.first_does(give_up)
         return rows
 
+    def is_due(self) -> bool:
+        """Whether a checkpoint now takes no more than its share of the time."""
+        return time.perf_counter() >= self._due
+
     def save(self) -> None:
         """Writes what was noted last of every run that is still good, unless it is written."""
         with self._lock:
-            moment = self._latest
+            began, moment = time.perf_counter(), self._latest
             if moment is None or moment is self._saved:
                 return
             state, shuffle = moment.fetch()
@@ -155,6 +162,8 @@ class _Recorder:
 
             placement.first_does(write)
             self._saved = moment
+            ended = time.perf_counter()
+            self._due = ended + (ended - began) / SHARE
 
     def finish(self, batch: placement.Batch) -> None:
         """Writes what good runs leave at their end."""
@@ -188,7 +197,7 @@ def record(
     name: str,
     stop: Stop,
     watch: Watch = lambda seeds, epoch, row: None,
-    every: int = EVERY,
+    every: int | None = None,
     per_device: int | None = None,
 ) -> Iterator[Ended]:
     """Trains runs from where they are to their end, wave by wave.
@@ -201,7 +210,8 @@ def record(
       name: of all runs, for new folders.
       stop: when it has a number, the wave ends with a checkpoint after its epoch, as the last.
       watch: is called after each epoch.
-      every: epochs between checkpoints; at least 1.
+      every: epochs between checkpoints, at least 1; None: as many as keep them to `SHARE` of the
+        time.  There is always one after the last epoch.
       per_device: see `placement.plan`.
 
     Yields:
@@ -226,10 +236,10 @@ def record(
 
 def _agreed(stop: Stop) -> bool:
     """Whether a signal has asked any of the processes to stop; they call this together."""
-    number = placement.agree(stop.number)
-    if number is not None:
+    number = placement.largest(stop.number or 0)
+    if number:
         stop.number = number
-    return number is not None
+    return number > 0
 
 
 def _record_wave(
@@ -240,7 +250,7 @@ def _record_wave(
     plan: placement.Plan,
     stop: Stop,
     watch: Watch,
-    every: int,
+    every: int | None,
 ) -> Ended:
     recorder, total = _Recorder(folders), config.train.epochs
     wave = placement.Wave(config, tuple(folders), plan, recorder.start(config, name, epoch))
@@ -251,7 +261,8 @@ def _record_wave(
         while wave.epoch < total and recorder.good and not stopping:
             rows = recorder.note(wave.step())
             stopping = _agreed(stop)
-            if stopping or wave.epoch % every == 0 or wave.epoch == total:
+            due = wave.epoch % every == 0 if every else placement.largest(recorder.is_due()) > 0
+            if stopping or due or wave.epoch == total:
                 recorder.save()
             watch(wave.seeds, wave.epoch, rows[0])
         ended = wave.epoch == total

@@ -20,7 +20,7 @@ def record(
     folders: dict[int, pathlib.Path],
     config: Config = CONFIG,
     stop_after: int | None = None,
-    every: int = 2,
+    every: int | None = 2,
 ) -> tuple[list[recorder.Ended], list[tuple[tuple[int, ...], int]]]:
     """Records what is missing, up to a signal in an epoch; how waves ended, and what was seen."""
     seen = []
@@ -81,6 +81,15 @@ def test_a_run_stopped_in_any_epoch_goes_on_to_the_same_results(
             record({seed: folder}, every=5)
         report.write(folder)
         assert results_of(folder) == results_of(whole[seed])
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1e-9, [7]), (1e9, [7, 6])])
+def test_checkpoints_take_their_share_of_the_time(
+    share: float, kept: list[int], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "SHARE", share)
+    record({3: tmp_path / "run"}, every=None)
+    assert checkpoint.epochs(tmp_path / "run") == kept
 
 
 def test_a_signal_before_a_wave_begins_nothing(tmp_path: pathlib.Path) -> None:
@@ -163,5 +172,6 @@ def test_the_end_is_taken_back_where_it_was_damaged(
 
 def test_the_time_between_checkpoints_must_be_possible() -> None:
     recorder.check_every(1)
+    recorder.check_every(None)
     with pytest.raises(ConfigError, match=r"checkpoint_every = 0: must be at least 1"):
         recorder.check_every(0)
