@@ -166,12 +166,16 @@ class _Recorder:
             self._due = ended + (ended - began) / SHARE
 
     def finish(self, batch: placement.Batch) -> None:
-        """Writes what good runs leave at their end."""
+        """Writes what good runs leave at their end.
+
+        Their histories too: one that was read from a checkpoint may be missing, or damaged.
+        """
 
         def write() -> None:
             for i, seed in enumerate(batch.seeds):
                 if seed not in self._diverged:
                     _, data, logits = placement.one(batch, i)
+                    runs.write_history(self._folders[seed], self._rows[seed])
                     runs.finish(self._folders[seed], data, logits)
 
         placement.first_does(write)
