@@ -256,6 +256,7 @@ def finish(path: pathlib.Path, data: Splits, logits: Sequence[Any]) -> None:
 
 def give_up(path: pathlib.Path) -> None:
     """Marks a run whose history is written as one whose numbers are no longer finite."""
+    files.remove(path / PREDICTIONS)
     files.write_sums(path, (CONFIG, HISTORY))
 
 
@@ -268,7 +269,12 @@ def status(path: pathlib.Path) -> Status:
     sums = files.read_sums(path)
     if not sums:
         return "unfinished"
-    return "finished" if PREDICTIONS in sums else "diverged"
+    if set(sums) == {CONFIG, HISTORY, PREDICTIONS}:
+        return "finished"
+    # Cut short, that of a finished run must not be taken for one's that diverged.
+    if set(sums) == {CONFIG, HISTORY} and not (path / PREDICTIONS).exists():
+        return "diverged"
+    raise RunError(f"{path / SUMS}: damaged (it does not name the files of the run)")
 
 
 def divergence(path: pathlib.Path, config: Config) -> str:
