@@ -75,6 +75,10 @@ def epochs(path: pathlib.Path) -> list[int]:
     return sorted((int(entry.name) for entry in found if entry.name.isdecimal()), reverse=True)
 
 
+def _files(place: pathlib.Path) -> list[pathlib.Path]:
+    return [file for file in place.rglob("*") if file.is_file()]
+
+
 def save(path: pathlib.Path, snapshot: Snapshot) -> None:
     """Adds a checkpoint to the run in `path`, and keeps the last ones.
 
@@ -92,8 +96,7 @@ def save(path: pathlib.Path, snapshot: Snapshot) -> None:
     except Exception as error:  # Tensorstore's have no common type.
         reason = str(error).splitlines()[0]
         raise OSError(f"{final}: cannot be written ({reason})") from None
-    written = [file for file in temporary.rglob("*") if file.is_file()]
-    names = [OWNER, *sorted(str(file.relative_to(temporary)) for file in written)]
+    names = [OWNER, *sorted(str(file.relative_to(temporary)) for file in _files(temporary))]
     files.write_sums(temporary, names)
     if final.exists():  # Damaged, or it would have been continued.
         final.rename(final.with_name(f".old{files.TEMPORARY}"))
@@ -120,6 +123,9 @@ def check(path: pathlib.Path, epoch: int) -> None:
     for name in sums:
         if name != OWNER:
             files.check_sum(place, name, sums)
+    there = {str(file.relative_to(place)) for file in _files(place / STATE)}
+    if unnamed := sorted(there - set(sums)):
+        raise RunError(f"{place / files.SUMS}: damaged (it does not name {unnamed[0]})")
     with files.explain(place / files.SUMS):
         if sums[OWNER] != files.digest(path / CONFIG):
             raise RunError(f"{place}: is of another run than {path / CONFIG}")
