@@ -7,6 +7,7 @@ A sealed JSON file holds its own SHA-256; a folder's other files are proven by `
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
 import json
@@ -14,6 +15,7 @@ import os
 import pathlib
 import re
 import shutil
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -124,9 +126,12 @@ def explain(path: pathlib.Path, missing: str = "missing") -> Iterator[None]:
         ValueError,
         TypeError,
         AttributeError,
+        MemoryError,
+        OverflowError,
         EOFError,
-        RecursionError,
-        NotImplementedError,
+        RuntimeError,
+        csv.Error,
+        tokenize.TokenError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
