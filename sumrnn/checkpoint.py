@@ -98,7 +98,7 @@ def save(path: pathlib.Path, snapshot: Snapshot) -> None:
         raise OSError(f"{final}: cannot be written ({reason})") from None
     names = [OWNER, *sorted(str(file.relative_to(temporary)) for file in _files(temporary))]
     files.write_sums(temporary, names)
-    if final.exists():  # Damaged, or it would have been continued.
+    if final.exists() or final.is_symlink():  # Damaged, or it would have been continued.
         final.rename(final.with_name(f".old{files.TEMPORARY}"))
     temporary.rename(final)
     for epoch in epochs(path)[KEPT:]:
