@@ -106,6 +106,13 @@ def save(path: pathlib.Path, snapshot: Snapshot) -> None:
     files.clear(final.parent)
 
 
+def forget(path: pathlib.Path, epoch: int) -> None:
+    """Removes the checkpoints after later epochs: kept, they would push out good ones."""
+    for later in epochs(path):
+        if later > epoch:
+            files.remove(folder(path, later))
+
+
 def check(path: pathlib.Path, epoch: int) -> None:
     """Makes sure that a checkpoint is whole and of this run.
 

@@ -96,8 +96,9 @@ class _Recorder:
             found[:] = [checkpoint.load(path, config, epoch) for path in self._folders.values()]
             for seed, snapshot in zip(self._folders, found, strict=True):
                 self._rows[seed] = _rows(snapshot.history)
-                # What ended here before was damaged.
+                # What ended here before was damaged, as are checkpoints of later epochs.
                 files.remove(self._folders[seed] / files.SUMS)
+                checkpoint.forget(self._folders[seed], epoch)
 
         placement.first_does(load)
         state, shuffle, _, history = jax.tree.map(lambda *x: np.stack(x), *found)
