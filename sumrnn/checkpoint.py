@@ -94,7 +94,7 @@ def save(path: pathlib.Path, snapshot: Snapshot) -> None:
     except OSError:
         raise
     except Exception as error:  # Tensorstore's have no common type.
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise OSError(f"{final}: cannot be written ({reason})") from None
     names = [OWNER, *sorted(str(file.relative_to(temporary)) for file in _files(temporary))]
     files.write_sums(temporary, names)
@@ -155,7 +155,7 @@ def load(path: pathlib.Path, config: Config, epoch: int) -> Snapshot:
         )
         chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
     except Exception as error:  # Orbax's have no common type.
-        reason = (str(error).splitlines() or [""])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{place}: damaged ({reason})") from None
     if int(found.epoch) != epoch:
         raise RunError(f"{place}: is of epoch {int(found.epoch)}")
