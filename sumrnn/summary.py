@@ -55,7 +55,7 @@ def collect(path: pathlib.Path) -> Collected:
     """Reads every run of the batch in `path`.
 
     Raises:
-      RunError: if the folder holds no batch, or a finished run in it is damaged or another's.
+      RunError: if the folder holds no batch, or a run in it that ended is damaged or another's.
     """
     found = batch.read(path)
     experiment, seeds = batch.declared(found), tuple(found["seeds"])
@@ -67,13 +67,16 @@ def collect(path: pathlib.Path) -> Collected:
             folder = batch.run_folder(path, condition, seed)
             row = dict.fromkeys(COLUMNS) | {"condition": condition, "seed": seed}
             row["status"] = runs.status(folder)
-            if row["status"] == "finished":
-                run = runs.load(folder)
-                if (run.config, run.seed) != (config, seed):
+            if row["status"] != "unfinished":
+                runs.check_sums(folder)
+                read = runs.read_config(folder)
+                if (read["config"], read["seed"]) != (config, seed):
                     raise RunError(
                         f"{folder / runs.CONFIG}: is another run; the batch has {condition} with "
                         f"seed {seed} here"
                     )
+            if row["status"] == "finished":
+                run = runs.load(folder)
                 part = run.parts["test"]
                 scores = metrics.scores(part.labels, part.logits, law.majority_class)
                 row |= {name: (scores | scores["confusion"])[name] for name in SCORES}
