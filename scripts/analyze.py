@@ -21,9 +21,11 @@ class Arguments:
 def main(argv: list[str]) -> None:
     """Reads the folder, writes its report and prints the summary."""
     folder = command.parse(Arguments, argv, __doc__ or "").folder
-    from sumrnn import batch, report, summary  # Imported late, so that --help is quick.
+    from sumrnn import batch, files, report, summary  # Imported late, so that --help is quick.
 
-    if (folder / batch.EXPERIMENT).exists():
+    with files.explain(folder):
+        is_batch = (folder / batch.EXPERIMENT).exists()
+    if is_batch:
         print(summary.overview(summary.write(folder), folder))
     else:
         print(report.summary(report.write(folder), folder))

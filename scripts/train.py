@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from sumrnn import command
+from sumrnn import command, files
 from sumrnn.config import Config, ConfigError, check_seed, preset
 
 if TYPE_CHECKING:
@@ -85,14 +85,16 @@ def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
     name = given.preset or "sheet"
     default = Arguments(preset=name, config=Config(task=preset(name)))
     out = pathlib.Path(given.out or f"runs/{name}-seed{given.seed}")
-    if given.resume and (out / "config.json").exists():
+    with files.explain(out):
+        found = given.resume and (out / "config.json").exists()
+    if found:
         from sumrnn import runs
 
-        found = runs.read_config(out)
-        config = found["config"]
+        read = runs.read_config(out)
+        config = read["config"]
         if given.preset:
             config = dataclasses.replace(config, task=preset(name))
-        default = Arguments(preset=found["name"], seed=found["seed"], config=config)
+        default = Arguments(preset=read["name"], seed=read["seed"], config=config)
     return out, default
 
 
