@@ -27,7 +27,8 @@ LOCK = ".lock"
 SUMS = "SHA256SUMS"
 SEAL = "sha256"
 """The field of a sealed JSON object: the SHA-256 of the others."""
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a file cannot grow: no room on the disk, or a limit."""
 
 
 class RunError(Exception):
