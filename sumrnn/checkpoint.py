@@ -6,7 +6,11 @@ checkpoints/EPOCH/SHA256SUMS     of every file in it, and of the run's config.js
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import pathlib
+import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import chex
@@ -63,6 +67,22 @@ def _checkpointer() -> Any:
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps off the terminal what Orbax's threads print of a failure, which it raises as well."""
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+
+    def filtered(unraisable: sys.UnraisableHookArgs) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    before = logger.disabled
+    logger.disabled, sys.unraisablehook = True, filtered
+    yield
+    # Not after a failure: threads that are late may still print.
+    logger.disabled, sys.unraisablehook = before, hook
+
+
 def folder(path: pathlib.Path, epoch: int) -> pathlib.Path:
     """Where the run in `path` has its checkpoint after an epoch."""
     return path / CHECKPOINTS / str(epoch)
@@ -90,7 +110,8 @@ def save(path: pathlib.Path, snapshot: Snapshot) -> None:
     temporary = final.with_name(f".{final.name}{files.TEMPORARY}")
     temporary.mkdir()
     try:
-        _checkpointer().save((temporary / STATE).absolute(), snapshot)
+        with _quiet():
+            _checkpointer().save((temporary / STATE).absolute(), snapshot)
     except OSError:
         raise
     except Exception as error:  # Tensorstore's have no common type.
@@ -150,9 +171,10 @@ def load(path: pathlib.Path, config: Config, epoch: int) -> Snapshot:
     import orbax.checkpoint as ocp
 
     try:
-        found: Snapshot = _checkpointer().restore(
-            place.absolute(), args=ocp.args.StandardRestore(expected)
-        )
+        with _quiet():
+            found: Snapshot = _checkpointer().restore(
+                place.absolute(), args=ocp.args.StandardRestore(expected)
+            )
         chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
     except Exception as error:  # Orbax's have no common type.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
