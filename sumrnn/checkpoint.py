@@ -191,8 +191,10 @@ def newest(path: pathlib.Path) -> tuple[int, list[str]]:
       After which epoch it is, 0 if there is none at all; and what is wrong with newer ones.
 
     Raises:
-      RunError: if there are checkpoints, but no good one.
+      RunError: if there are checkpoints, but no good one, or they are behind a link.
     """
+    if (path / CHECKPOINTS).is_symlink():  # Others may have them too, and old ones are removed.
+        raise RunError(f"{path / CHECKPOINTS}: must be a folder, not a link")
     wrong: list[str] = []
     for epoch in epochs(path):
         try:
