@@ -320,6 +320,8 @@ def write_report(
         figure.savefig(png, format="png", metadata={"Software": None})
         texts = texts | {f"{FIGURES}/{name}.png": png.getvalue()}
     try:
+        if (path / FIGURES).is_symlink():  # Replaced as a file that is a link is.
+            files.remove(path / FIGURES)
         (path / FIGURES).mkdir(exist_ok=True)
         for name, content in texts.items():
             files.write_atomic(path / name, content)
