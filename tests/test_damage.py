@@ -643,7 +643,7 @@ def test_predictions_with_a_flipped_bit_and_right_sums_are_read_or_refused(
     file = path / runs.PREDICTIONS
     good = file.read_bytes()
     # Names and sizes of a zip are at its end, where a flipped bit has the most to confuse.
-    positions = {*range(part, len(good), 8 * 61), *range(len(good) - 900 + part, len(good), 16)}
+    positions = {*range(part, len(good), 8 * 127), *range(len(good) - 900 + part, len(good), 24)}
     for position in sorted(positions):
         data = bytearray(good)
         data[position] ^= 1 << (position // 8) % 8
@@ -873,6 +873,7 @@ def test_a_script_says_what_is_damaged_in_one_line(
     assert re.fullmatch(rf"{program}\.py: error: [^\n]*{re.escape(name)}[^\n]*\n", done.stderr)
 
 
+@pytest.mark.slow
 def test_a_script_makes_good_what_is_damaged_and_says_so(
     script: Script, made: Made, copy: Callable[[str], pathlib.Path]
 ) -> None:
