@@ -19,6 +19,20 @@ MAX_SEEDS = 1_000_000
 MAX_ELEMENTS = 2**31 - 1  # JAX indexes with int32 unless told otherwise.
 MAX_SHARDS = 1_024
 MAX_DIGIT = 255  # Digits are stored as uint8.
+MAX_LENGTH = 10_000
+MAX_SUMS = 100_000
+"""Of length x (high - low): the exact law of the sum takes about a second for so many sums,
+and time that grows with their square."""
+MAX_CELLS = 16_384
+MAX_EPOCHS = 1_000_000
+RATE_RANGE = (1e-37, 1e38)
+"""What float32 holds in full precision."""
+EPSILON_RANGE = (1e-15, 1e38)
+"""Below it, gradients whose squares vanish in float32 are divided by almost nothing."""
+MAX_BETA = 0.999999
+"""In float32 the rounding of 1 - beta is still small against it."""
+MAX_SHOWN = 200
+"""Characters of a value or name in a message."""
 
 T = TypeVar("T")
 
@@ -27,7 +41,24 @@ class ConfigError(ValueError):
     """One line: the field, its value and what is allowed."""
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field} = {value!r}: must be {allowed}")
+        super().__init__(f"{_name(field)} = {_shown(value)}: must be {allowed}")
+
+
+def _shown(value: object) -> str:
+    """`repr` in one line of at most `MAX_SHOWN` characters, whatever the value."""
+    try:
+        text = repr(value)
+    except Exception:  # An integer of too many digits, too deep a list, a foreign object.
+        return f"<{type(value).__name__} that cannot be shown>"
+    line = "".join(c if c.isprintable() else " " for c in text)
+    half = (MAX_SHOWN - 3) // 2
+    return line if len(line) <= MAX_SHOWN else f"{line[:half]}...{line[-half:]}"
+
+
+def _name(field: str) -> str:
+    """A field's name; what cannot be one, as the key of foreign JSON may be, as a value."""
+    short = isinstance(field, str) and len(field) <= MAX_SHOWN
+    return field if short and re.fullmatch(r"[\w.-]+", field) else _shown(field)
 
 
 def _require(ok: bool, field: str, value: object, allowed: str) -> None:
@@ -35,7 +66,7 @@ def _require(ok: bool, field: str, value: object, allowed: str) -> None:
         raise ConfigError(field, value, allowed)
 
 
-def _require_range(field: str, value: int, low: int, high: int, why: str = "") -> None:
+def _require_range(field: str, value: float, low: float, high: float, why: str = "") -> None:
     _require(low <= value <= high, field, value, f"between {low} and {high}{why}")
 
 
@@ -80,17 +111,32 @@ def parse_seeds(field: str, text: str) -> tuple[int, ...]:
 
 
 def _check_types(instance: Any) -> None:
-    """Refuses what a JSON file may bring: wrong types, NaN and infinities."""
+    """Refuses what a JSON file may bring: wrong types, NaN and infinities.
+
+    A whole number where a float belongs becomes one: as an integer it may not fit into int32.
+    """
     for name, hint in typing.get_type_hints(type(instance)).items():
         value = getattr(instance, name)
         if hint is int:
             _require(type(value) is int, name, value, "an integer")
         elif hint is float:
-            finite = type(value) in (int, float) and math.isfinite(value)
-            _require(finite, name, value, "a finite number")
+            _require(_is_finite(value), name, value, "a finite number")
+            object.__setattr__(instance, name, float(value))
         elif typing.get_origin(hint) is Literal:
             choices = typing.get_args(hint)
-            _require(value in choices, name, value, " or ".join(map(repr, choices)))
+            known = type(value) is str and value in choices
+            _require(known, name, value, " or ".join(map(repr, choices)))
+        elif dataclasses.is_dataclass(hint):
+            kind = getattr(hint, "__name__", "")
+            _require(type(value) is hint, name, value, f"a {kind}")
+
+
+def _is_finite(value: object) -> bool:
+    """Whether this is an int or float, neither bool nor NumPy's, with a finite float value."""
+    try:
+        return type(value) in (int, float) and math.isfinite(typing.cast(float, value))
+    except OverflowError:
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,18 +161,22 @@ class TaskConfig:
     def __post_init__(self) -> None:
         _check_types(self)
         _require(self.size >= 1, "size", self.size, "at least 1")
-        _require(self.length >= 1, "length", self.length, "at least 1")
+        _require(self.size <= MAX_ELEMENTS, "size", self.size, f"at most {MAX_ELEMENTS}")
+        _require_range("length", self.length, 1, MAX_LENGTH)
         elements = self.size * self.length
         limit = f"at most {MAX_ELEMENTS} digits in all (size x length is {elements})"
         _require(elements <= MAX_ELEMENTS, "size", self.size, limit)
         _require_range("low", self.low, 0, MAX_DIGIT)
         _require_range("high", self.high, self.low, MAX_DIGIT, " (low is the lower end)")
         lowest, highest = self.length * self.low, self.length * self.high
+        sums = highest - lowest
+        limit = f"at most {MAX_SUMS} for length x (high - low), which is {sums}"
+        _require(sums <= MAX_SUMS, "length", self.length, f"short enough: {limit}")
         reachable = " (the sums a series can have)"
         _require_range("threshold", self.threshold, lowest, highest, reachable)
         for name in ("test_fraction", "validation_fraction"):
-            value = getattr(self, name)
-            _require(0 < value < 1, name, value, "between 0 and 1, both exclusive")
+            fraction = getattr(self, name)
+            _require(0 < fraction < 1, name, fraction, "between 0 and 1, both exclusive")
         sizes = (self.train_size, self.validation_size, self.test_size)
         _require(
             min(sizes) >= 1,
@@ -165,7 +215,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        _require_range("cells", self.cells, 1, 16_384)
+        _require_range("cells", self.cells, 1, MAX_CELLS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,14 +239,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _require_range("epochs", self.epochs, 1, MAX_EPOCHS)
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         _require_range("batch_shards", self.batch_shards, 1, MAX_SHARDS)
-        for name in ("learning_rate", "epsilon"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        why = " (Adam computes in float32)"
+        _require_range("learning_rate", self.learning_rate, *RATE_RANGE, why)
+        _require_range("epsilon", self.epsilon, *EPSILON_RANGE, why)
         for name in ("beta1", "beta2"):
-            value = getattr(self, name)
-            _require(0 <= value < 1, name, value, "at least 0 and below 1")
+            decay = getattr(self, name)
+            allowed = f"at least 0 and below 1, at most {MAX_BETA}{why}"
+            _require(0 <= decay <= MAX_BETA, name, decay, allowed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,6 +266,7 @@ class Config:
     """Seed of the order of the training series; None: the run's seed."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         for name in ("data_seed", "init_seed", "shuffle_seed"):
             if (seed := getattr(self, name)) is not None:
                 check_seed(name, seed)
@@ -248,20 +301,27 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_dict(cls: type[T], values: Any) -> T:
+def from_dict(cls: type[T], values: Any, field: str | None = None) -> T:
     """The inverse of `to_dict`.
+
+    Args:
+      cls: the dataclass to make.
+      values: its fields by name.
+      field: what the whole is called in messages; None: the name of the class.
 
     Raises:
       ConfigError: if a field is missing, unknown or has an impossible value.
     """
-    _require(isinstance(values, dict), cls.__name__, values, "an object with named fields")
     hints = typing.get_type_hints(cls)
+    known = ", ".join(hints)
+    allowed = f"an object with the fields {known}"
+    _require(type(values) is dict, field or cls.__name__, values, allowed)
     for name in values:
-        _require(name in hints, name, values[name], f"one of {', '.join(hints)}")
+        _require(name in hints, name, values[name], f"left out; the fields are {known}")
     for name in hints:
-        _require(name in values, name, None, f"given in {cls.__name__}")
+        _require(name in values, name, None, f"given in {field or cls.__name__}")
     nested = {}
     for name, hint in hints.items():
         is_config = isinstance(hint, type) and dataclasses.is_dataclass(hint)
-        nested[name] = from_dict(hint, values[name]) if is_config else values[name]
+        nested[name] = from_dict(hint, values[name], name) if is_config else values[name]
     return cls(**nested)
