@@ -240,15 +240,13 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_types(self)
         _require_range("epochs", self.epochs, 1, MAX_EPOCHS)
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _require_range("batch_size", self.batch_size, 1, MAX_ELEMENTS)
         _require_range("batch_shards", self.batch_shards, 1, MAX_SHARDS)
         why = " (Adam computes in float32)"
         _require_range("learning_rate", self.learning_rate, *RATE_RANGE, why)
         _require_range("epsilon", self.epsilon, *EPSILON_RANGE, why)
         for name in ("beta1", "beta2"):
-            decay = getattr(self, name)
-            allowed = f"at least 0 and below 1, at most {MAX_BETA}{why}"
-            _require(0 <= decay <= MAX_BETA, name, decay, allowed)
+            _require_range(name, getattr(self, name), 0, MAX_BETA, why)
 
 
 @dataclasses.dataclass(frozen=True)

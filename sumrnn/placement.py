@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import os
+import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -35,6 +37,10 @@ CPU_OPTIONS = {
 no order of work that is meant for idle cores."""
 MEMORY_SHARE = 0.7
 """Share of an accelerator's free memory that a wave may take."""
+PROCESS_BYTES = 500 << 20
+"""Of the machine's memory, for Python, JAX and the compiler, whatever is run."""
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Where Linux tells how much memory a container may use, in version 2 and in version 1."""
 HEARTBEAT = 20
 """Seconds after which a silent process counts as dead."""
 FOREVER = 24 * 60 * 60
@@ -193,36 +199,108 @@ def plan(seeds: int, config: Config, per_device: int | None = None) -> Plan:
       per_device: seeds per device and wave; None: chosen as said above.
 
     Raises:
-      ConfigError: if `per_device` is not positive.
+      ConfigError: if `per_device` is not positive, or memory does not hold a single run.
     """
     check_per_device(per_device)
+    check_memory(config)
     available = jax.devices()
+    on_cpu = available[0].platform == "cpu"
+    if on_cpu and jax.process_count() == 1:  # CPU devices share one memory.
+        available = available[: _fitting(config)]
     # Every process must have a part in every wave; alone, idle devices are left out.
     rows = len(available) if jax.process_count() > 1 else min(seeds, len(available))
     shards = config.train.batch_shards
     columns = max(n for n in range(1, len(available) // rows + 1) if shards % n == 0)
     used = np.array(available[: rows * columns]).reshape(rows, columns)
-    on_cpu = available[0].platform == "cpu"
     needed = -(-seeds // rows)
     if per_device is None:
-        per_device = 1 if on_cpu else max(1, _fitting(config))
+        per_device = 1 if on_cpu else _fitting(config)
     return Plan(Mesh(used, (SEED, SHARD)), min(per_device, needed), at_once=not on_cpu)
 
 
-def _fitting(config: Config) -> int:
-    """Seeds whose training and prediction fit into a device's memory at once."""
-    # Every process must come to the same answer; the first one gives it.
-    stats = jax.local_devices()[0].memory_stats() or {}
-    free = stats.get("bytes_limit", 8 << 30) - stats.get("bytes_in_use", 0)
+def memory_of_a_run(config: Config, at_once: bool) -> dict[str, int]:
+    """An estimate of the bytes that a run takes on a device, within a factor of about 2.
+
+    Args:
+      config: of the run.
+      at_once: whether the device computes the shards of a batch at once, as in `Plan`.
+
+    Returns:
+      Bytes by the field that they grow with: "size" for the data, "batch_size" for a step,
+      "cells" for parameters and prediction, "batch_shards" for the gradients.
+    """
     task, cells = config.task, config.model.cells
+    shards = config.train.batch_shards
     weights = 4 * cells * (cells + 2) + cells + 1
-    # Per step the recurrence saves six arrays, the gates' gradient and a transposed state for
-    # each series; prediction keeps the gates of its rows; every shard has its own gradient.
-    step = 11 * task.length * config.train.batch_size * cells
-    rows = 10 * min(train.PREDICTION_ROWS, task.size) * cells
-    floats = (8 + config.train.batch_shards) * weights + max(step, rows)
-    seeds = MEMORY_SHARE * free / (4 * floats + 3 * task.size * (task.length + 8))
-    return int(from_first(np.array(int(seeds))))
+    rows = -(-config.train.batch_size // shards) * (shards if at_once else 1)
+    return {
+        # Drawing a digit takes an int32, its random bits twice, and what they are made from.
+        "size": 24 * task.size * (task.length + 1),
+        # Per step the recurrence saves six arrays, the gates' gradient and a transposed state
+        # for each series, and about as much as one step's is in use.
+        "batch_size": 4 * 13 * (task.length + 1) * rows * cells,
+        # Parameters, Adam's two means and their successors; the orthogonal initialiser's work.
+        # Prediction keeps the gates of its rows.
+        "cells": 4 * (12 * weights + 10 * min(train.PREDICTION_ROWS, task.size) * cells),
+        # Every shard has its own gradient, twice while they are gathered.
+        "batch_shards": 4 * 2 * shards * weights,
+    }
+
+
+def _memory(device: Any) -> float:
+    """Bytes that runs may take of a device's memory; CPU devices share the machine's."""
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return float(stats.get("bytes_limit", 8 << 30) - stats.get("bytes_in_use", 0))
+    return max(0.0, machine_memory() - PROCESS_BYTES)
+
+
+def machine_memory() -> float:
+    """Bytes of the machine's or the container's memory, whichever is less; inf if not told."""
+    found = [math.inf]
+    if {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(getattr(os, "sysconf_names", ())):
+        found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    for path in CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # Absent, or "max".
+            found.append(float(int(pathlib.Path(path).read_text())))
+    return min(found)
+
+
+def check_memory(config: Config) -> None:
+    """Checks that memory holds a single run, before anything is compiled.
+
+    Raises:
+      ConfigError: if it does not; names the field that is out of proportion.
+    """
+    device = jax.local_devices()[0]
+    parts = memory_of_a_run(config, at_once=device.platform != "cpu")
+    needed, there = sum(parts.values()), _memory(device)
+    if needed <= there:
+        return
+    values, usual = (
+        {**vars(of.task), **vars(of.model), **vars(of.train)} for of in (config, Config())
+    )
+    largest = max(parts, key=lambda name: parts[name])
+    # What is largest grows with more than one field.
+    others = {"size": ("length",), "batch_size": ("length", "cells")}.get(largest, ("cells",))
+    field = max((largest, *others), key=lambda name: values[name] / usual[name])
+    where = "this machine" if device.platform == "cpu" else "a device"
+    raise ConfigError(
+        field,
+        values[field],
+        f"small enough for memory: the run needs about {needed / 2**30:,.1f} GiB, "
+        f"{where} has {there / 2**30:,.1f} GiB for it",
+    )
+
+
+def _fitting(config: Config) -> int:
+    """Runs, at least 1, that a device's memory holds at once; on CPU, that the machine's does."""
+    device = jax.local_devices()[0]
+    on_cpu = device.platform == "cpu"
+    needed = sum(memory_of_a_run(config, at_once=not on_cpu).values())
+    runs = (1.0 if on_cpu else MEMORY_SHARE) * _memory(device) / needed
+    # Every process must come to the same answer; the first one gives it.
+    return int(from_first(np.array(int(max(1.0, min(runs, MAX_PROCESSES))))))
 
 
 def over_seeds(function: Callable[..., Any], config: Config, plan: Plan) -> Callable[..., Any]:

@@ -3,6 +3,7 @@ from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 
 from sumrnn import config as config_lib
@@ -79,7 +80,10 @@ def test_every_series_is_in_one_split(config: Config) -> None:
         (TaskConfig, "size", 10**9),
         (TaskConfig, "size", 100.0),
         (TaskConfig, "size", True),
+        (TaskConfig, "size", 2**31),
+        (TaskConfig, "size", np.int64(100)),
         (TaskConfig, "length", 0),
+        (TaskConfig, "length", 500_000_000),
         (TaskConfig, "low", -1),
         (TaskConfig, "low", 10),
         (TaskConfig, "high", 256),
@@ -91,13 +95,23 @@ def test_every_series_is_in_one_split(config: Config) -> None:
         (TaskConfig, "validation_fraction", "0.1"),
         (ModelConfig, "cells", 0),
         (ModelConfig, "initializer", "torch"),
+        (ModelConfig, "initializer", ["keras"]),
+        (ModelConfig, "recurrence", np.arange(2)),
         (TrainConfig, "epochs", 0),
+        (TrainConfig, "epochs", 10**9),
         (TrainConfig, "batch_size", -50),
         (TrainConfig, "learning_rate", 0.0),
         (TrainConfig, "learning_rate", float("inf")),
+        (TrainConfig, "learning_rate", 1e-320),
+        (TrainConfig, "learning_rate", 1e300),
+        (TrainConfig, "learning_rate", np.float64(0.1)),
         (TrainConfig, "beta1", 1.0),
+        (TrainConfig, "beta1", 1 - 1e-12),
         (TrainConfig, "beta2", -0.1),
         (TrainConfig, "epsilon", 0.0),
+        (TrainConfig, "epsilon", 1e-50),
+        (Config, "task", None),
+        (Config, "model", TaskConfig()),
         (Config, "data_seed", -1),
         (Config, "init_seed", MAX_SEED + 1),
         (Config, "shuffle_seed", 1.5),
@@ -113,6 +127,35 @@ def test_impossible_values_are_named(cls: type[Any], field: str, value: object) 
     assert field in message
 
 
+@pytest.mark.parametrize("cls", [TaskConfig, ModelConfig, TrainConfig])
+@pytest.mark.parametrize(
+    "value",
+    [10**400, -(10**5000), [10**5000], "x" * 10**6, "\ud800\n\x85\u2028", np.zeros((50, 50))],
+    ids=["long", "longest", "in a list", "text", "lines", "array"],
+)
+def test_any_value_is_shown_in_one_short_line(cls: type[Any], value: object) -> None:
+    for field in cls.__dataclass_fields__:
+        with pytest.raises(ConfigError) as caught:
+            cls(**{field: value})
+        message = str(caught.value)
+        assert message.startswith(f"{field} = ")
+        assert len(message) < 400
+        assert message.isprintable()
+
+
+def test_whole_numbers_become_floats() -> None:
+    """As integers they would have to fit into int32."""
+    train = TrainConfig(learning_rate=10**37, beta1=0)
+    assert (type(train.learning_rate), type(train.beta1)) == (float, float)
+    assert train == TrainConfig(learning_rate=1e37, beta1=0.0)
+
+
+def test_the_exact_law_must_be_quick() -> None:
+    TaskConfig(length=10_000, high=10)
+    with pytest.raises(ConfigError, match=r"^length = 10000: must be short enough: .* 110000$"):
+        TaskConfig(length=10_000, high=11)
+
+
 def test_batch_must_fit_the_training_series() -> None:
     Config(train=TrainConfig(batch_size=7_200))
     with pytest.raises(ConfigError, match=r"batch_size = 7201: must be between 1 and 7200"):
@@ -122,9 +165,12 @@ def test_batch_must_fit_the_training_series() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 1}, "colour = 1: must be one of task, "),
-        ({"task": 3}, "TaskConfig = 3: must be an object"),
-        ({"task": {}}, "size = None: must be given in TaskConfig"),
+        ({"colour": 1}, "^colour = 1: must be left out; the fields are task, "),
+        ({"new\nline": 1}, r"^'new\\nline' = 1: must be left out"),
+        ({3: 1}, "^3 = 1: must be left out"),  # type: ignore[dict-item]
+        ({"task": 3}, "^task = 3: must be an object with the fields size, "),
+        ({"model": None}, "^model = None: must be an object"),
+        ({"task": {}}, "^size = None: must be given in task"),
         ({"data_seed": "1"}, "data_seed = '1': must be an integer"),
     ],
 )

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import math
 import pathlib
 import subprocess
 import sys
@@ -231,3 +232,100 @@ def test_the_bits_do_not_depend_on_the_number_of_cores(
 def test_devices_must_be_positive() -> None:
     with pytest.raises(ConfigError, match="devices = 0: must be at least 1"):
         placement.use_cores(0)
+
+
+def changed(**changes: float) -> Config:
+    """The exercise with some fields changed, whichever part they are in."""
+    parts = {name: getattr(Config(), name) for name in ("task", "model", "train")}
+    return Config(
+        **{
+            name: dataclasses.replace(
+                part, **{field: changes[field] for field in changes if hasattr(part, field)}
+            )
+            for name, part in parts.items()
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "at_once", "mebibytes"),
+    # Peaks of processes on CPU, less the 500 MiB that the smallest run takes.
+    [
+        ({"size": 4_000_000, "cells": 1, "batch_size": 100_000}, False, 2_711),
+        ({"size": 6_000, "batch_size": 4_000}, False, 563),
+        ({"size": 6_000, "batch_size": 4_000, "batch_shards": 1}, False, 1_151),
+        ({"size": 100, "length": 5, "threshold": 20, "cells": 1_600, "batch_size": 10}, False, 642),
+        (
+            {
+                "size": 100,
+                "length": 5,
+                "threshold": 20,
+                "cells": 800,
+                "batch_size": 10,
+                "batch_shards": 32,
+            },
+            False,
+            693,
+        ),
+        ({"size": 4_000, "length": 2_000, "cells": 20, "batch_size": 1_000}, False, 883),
+    ],
+)
+def test_the_memory_of_a_run_is_about_what_was_measured(
+    changes: dict[str, float], at_once: bool, mebibytes: int
+) -> None:
+    estimate = sum(placement.memory_of_a_run(changed(**changes), at_once).values())
+    assert 0.9 < estimate / 2**20 / mebibytes < 2
+
+
+def test_shards_at_once_take_more_memory() -> None:
+    one, all_ = (placement.memory_of_a_run(Config(), at_once) for at_once in (False, True))
+    assert all_["batch_size"] == 2 * one["batch_size"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"size": 60_000_000}, "size"),
+        ({"size": 200_000, "length": 10_000}, "length"),
+        ({"size": 1_000_000, "batch_size": 500_000}, "batch_size"),
+        ({"cells": 16_384}, "cells"),
+        ({"cells": 1_000, "batch_shards": 1_024}, "batch_shards"),
+    ],
+)
+def test_what_memory_does_not_hold_is_refused_before_compiling(
+    changes: dict[str, float],
+    field: str,
+    monkeypatch: pytest.MonkeyPatch,
+    compilations: list[str],
+) -> None:
+    monkeypatch.setattr(placement, "machine_memory", lambda: 16 * 2.0**30)
+    pattern = rf"^{field} = {changes[field]}: must be small enough for memory: the run needs about "
+    with pytest.raises(ConfigError, match=pattern + r"[\d,.]+ GiB, this machine has 15.5 GiB"):
+        placement.fit(changed(**changes), [1])
+    assert compilations == []
+
+
+def test_only_as_many_devices_work_as_memory_holds_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = sum(placement.memory_of_a_run(SMALL, at_once=False).values())
+    for runs_held, devices in ((1.5, 1), (2.5, 2)):
+        memory = placement.PROCESS_BYTES + runs_held * needed
+        monkeypatch.setattr(placement, "machine_memory", lambda memory=memory: memory)
+        assert placement.plan(5, SMALL).mesh.size == devices
+    monkeypatch.setattr(placement, "machine_memory", lambda: 0.0)
+    with pytest.raises(ConfigError, match=r"this machine has 0\.0 GiB"):
+        placement.plan(1, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"), [("1048576\n", 2**20), ("max\n", math.inf), (None, math.inf)]
+)
+def test_a_container_may_have_less_memory_than_the_machine(
+    text: str | None, limit: float, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr(placement, "CGROUP_LIMITS", ())
+    machine = placement.machine_memory()
+    assert machine > 2**20
+    if text is not None:
+        (tmp_path / "limit").write_text(text)
+    monkeypatch.setattr(placement, "CGROUP_LIMITS", (str(tmp_path / "limit"),))
+    assert placement.machine_memory() == min(machine, limit)
