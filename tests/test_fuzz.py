@@ -1,0 +1,344 @@
+"""Arbitrary configs and command lines: accepted and trainable, or refused in one line.
+
+The short runs draw the same cases every time; the slow ones draw others, many more of them.
+"""
+
+import dataclasses
+import functools
+import json
+from collections import Counter
+from typing import Any
+
+import chex
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+
+from sumrnn import config as config_lib
+from sumrnn import placement, train
+from sumrnn.config import (
+    MAX_SEED,
+    Config,
+    ConfigError,
+    ModelConfig,
+    TaskConfig,
+    TrainConfig,
+)
+from sumrnn.task import Split, Splits
+from tests.conftest import SMALL
+
+Values = dict[str, Any]
+SECTIONS = ("task", "model", "train")
+DEFAULTS = config_lib.to_dict(Config())
+LEAVES = {name: section for section in SECTIONS for name in DEFAULTS[section]} | {
+    name: "" for name in DEFAULTS if name not in SECTIONS
+}
+"""Every field that is a value, and the section it is in."""
+
+CONFLICTS = {
+    "size": {"batch_size"},
+    "length": {"size", "threshold"},
+    "low": {"high", "threshold", "length"},
+    "high": {"threshold", "length"},
+    "test_fraction": {"size", "batch_size"},
+    "validation_fraction": {"size", "batch_size"},
+}
+"""Which fields may be named when one is changed; and itself."""
+MEMORY = {"size", "length", "cells", "batch_size", "batch_shards"}
+
+# --- values -------------------------------------------------------------------------------
+
+TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
+"""Of all characters, also lone surrogates, control characters and NUL."""
+NUMBERS: list[Any] = [
+    *(sign * number for sign in (1, -1) for number in (0, 1, 2, 255, 256, 1_024, 10_000, 10**6)),
+    *(2**power + more for power in (15, 16, 31, 32, 63, 64) for more in (-1, 0, 1)),
+    *(float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, 1e-310, 1.2e-38, 1e-45, 1e-15),
+    *(1e-8, 0.5, 1 - 2**-53, 1 - 2**-24, 1 - 1e-7, 1 - 1e-6, 1.0, 1 + 2**-52, 3.4e38, 1e300),
+]
+# Python refuses to write out the longest of these, and so Hypothesis must not see it.
+HUGE = st.sampled_from([40, 400, 5_000]).map(lambda power: 10**power)
+NUMBER = st.sampled_from(NUMBERS) | st.floats() | st.integers() | st.integers(0, 300)
+NUMBER |= HUGE | HUGE.map(lambda number: -number)
+JSON = st.recursive(
+    st.none() | st.booleans() | NUMBER | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+FOREIGN = st.sampled_from(
+    [np.int32(3), np.float32(0.5), np.float64(0.5), np.bool_(True), np.arange(3), (), b"keras"]
+)
+"""What no JSON file brings, but a program."""
+ANYTHING = JSON | NUMBER | FOREIGN
+RATES = st.sampled_from([1e-37, 1e-8, 1e-3, 0.1, 1, 1.0])
+DECAYS = st.sampled_from([0, 0.0, 5e-324, 0.5, 0.9, 0.999, 0.999999]) | st.floats(0, 0.999999)
+SEEDS = st.none() | st.integers(0, MAX_SEED)
+
+
+@st.composite
+def possible(draw: st.DrawFn, large: bool = False) -> Values:
+    """Values of a possible config; `large`: of any size, so that memory may not hold it."""
+
+    def up_to(small: int, most: int) -> int:
+        return draw(
+            st.integers(1, most) if large and draw(st.booleans()) else st.integers(1, small)
+        )
+
+    length = up_to(6, config_lib.MAX_LENGTH)
+    low = draw(st.integers(0, 255))
+    high = draw(st.integers(low, min(255, low + config_lib.MAX_SUMS // length)))
+    size = 20 + up_to(60, config_lib.MAX_ELEMENTS // length - 20)
+    fraction = st.floats(0.05, 0.4)
+    task = {
+        "size": size,
+        "length": length,
+        "low": low,
+        "high": high,
+        "threshold": draw(st.integers(length * low, length * high)),
+        "test_fraction": draw(fraction),
+        "validation_fraction": draw(fraction),
+    }
+    model = {
+        "cells": up_to(9, config_lib.MAX_CELLS),
+        "initializer": draw(st.sampled_from(["keras", "flax"])),
+        "recurrence": draw(st.sampled_from(["fused", "scan"])),
+    }
+    trained = {
+        "epochs": draw(st.integers(1, config_lib.MAX_EPOCHS)),
+        "batch_size": up_to(6, size // 3),
+        "batch_shards": up_to(4, config_lib.MAX_SHARDS),
+        "learning_rate": draw(RATES | st.floats(*config_lib.RATE_RANGE)),
+        "beta1": draw(DECAYS),
+        "beta2": draw(DECAYS),
+        "epsilon": draw(st.sampled_from([1e-15, 1e-8, 1, 1e38])),
+    }
+    seeds = {name: draw(SEEDS) for name in DEFAULTS if name not in SECTIONS}
+    return {"task": task, "model": model, "train": trained, **seeds}
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Case:
+    """What `from_dict` is given."""
+
+    values: Values
+    changed: frozenset[str]
+    """Names of the fields that may be impossible."""
+
+    def __repr__(self) -> str:
+        try:
+            return f"Case({self.values!r}, {set(self.changed)!r})"
+        except ValueError:  # A number too long to write out.
+            return f"Case with {set(self.changed)!r} changed"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
+
+def put(values: Values, field: str, value: Any) -> Values:
+    """The values with one more, or one of them changed."""
+    section = LEAVES.get(field, "")
+    if not section:
+        return values | {field: value}
+    if not isinstance(values[section], dict):  # Changed as a whole before.
+        return values
+    return values | {section: values[section] | {field: value}}
+
+
+def without(values: Values, field: str) -> Values:
+    """The values with one missing."""
+    section = LEAVES.get(field, "")
+    if not section:
+        return {name: value for name, value in values.items() if name != field}
+    return values | {section: {n: v for n, v in values[section].items() if n != field}}
+
+
+@st.composite
+def alone(draw: st.DrawFn) -> Case:
+    """A small config with one field changed; often it stays possible."""
+    field = draw(st.sampled_from([*LEAVES, *LEAVES, *SECTIONS]))
+    if field in LEAVES and draw(st.integers(0, 4)) == 0:
+        found = draw(possible())
+        section = LEAVES[field]
+        value = found[section][field] if section else found[field]
+    else:
+        value = draw(ANYTHING)
+    return Case(put(config_lib.to_dict(SMALL), field, value), frozenset([field]))
+
+
+@st.composite
+def together(draw: st.DrawFn) -> Case:
+    """A possible config, or one with some fields changed, missing or unknown."""
+    values = draw(possible(large=draw(st.sampled_from([False, True]))))
+    count = draw(st.sampled_from([0, 1, 1, 2, 4]))
+    changed = set(draw(st.permutations(list(LEAVES)))[:count])
+    for field in sorted(changed):
+        values = put(values, field, draw(ANYTHING))
+    if count and draw(st.integers(0, 3)) == 0:
+        field = draw(st.sampled_from(list(LEAVES)))
+        values = without(values, field)
+        changed.add(field)
+    if count and draw(st.integers(0, 3)) == 0:
+        field = draw(TEXT)
+        if field not in values:
+            values = values | {field: draw(JSON)}
+            changed.add(field)
+    return Case(values, frozenset(changed))
+
+
+# --- outcomes -----------------------------------------------------------------------------
+
+
+def check_message(error: Exception, allowed: set[str]) -> None:
+    """Asserts that it is one short line that begins with one of the names."""
+    message = str(error)
+    assert message.isprintable()
+    assert len(message) < 1_000
+    starts = {start for name in allowed for start in (f"{name} = ", f"{name!r} = ")}
+    assert message.startswith(tuple(starts)), message
+    assert ": must be " in message
+
+
+def may_be_named(case: Case) -> set[str]:
+    """Fields that were changed, and those that they can be in conflict with."""
+    found = set(case.changed)
+    for field in case.changed:
+        found |= CONFLICTS.get(field, set())
+        if field in SECTIONS:
+            value = case.values[field]
+            found |= set(DEFAULTS[field]) | (set(value) if isinstance(value, dict) else set())
+    return found
+
+
+QUICK = {"xla_backend_optimization_level": 0}
+"""The compiler's: the same program, sooner."""
+
+
+def start(config: Config, keys: train.Keys) -> tuple[Splits, train.State]:
+    return train.make_data(config, keys.data), train.init(config, keys.init)
+
+
+def step(config: Config, data: Splits, state: train.State) -> train.Step:
+    """On the first batch."""
+    rows = slice(config.train.batch_size)
+    batch = Split(data.train.digits[rows], data.train.labels[rows])
+    after: train.Step = train.train_step(config, state, batch)
+    return after
+
+
+def compiled(function: Any, config: Config, *arguments: Any) -> Any:
+    jitted = jax.jit(functools.partial(function, config))
+    return jitted.lower(*arguments).compile(compiler_options=QUICK)
+
+
+@functools.lru_cache(maxsize=4)
+def compiled_start(task: TaskConfig, model: ModelConfig) -> Any:
+    """Data and initial state depend on these, and many cases share them."""
+    config = Config(task, model, TrainConfig(batch_size=1))
+    return compiled(start, config, train.keys(config, 0))
+
+
+def is_small(config: Config) -> bool:
+    """Whether compiling and running a step takes about a second."""
+    task, cells, batch = config.task, config.model.cells, config.train.batch_size
+    work = batch * task.length * cells * (cells + 10)
+    return (
+        task.size * task.length <= 10**6
+        and work <= 10**7
+        and cells <= 64
+        and (config.train.batch_shards <= 16)
+    )
+
+
+@functools.lru_cache(maxsize=128)
+def compiled_step(config: Config) -> Any:
+    shapes = jax.eval_shape(functools.partial(start, config), train.keys(config, 0))
+    return compiled(step, config, *shapes)
+
+
+def check_step(config: Config) -> str:
+    """Trains one step and checks all that comes out; of a large config, the shapes."""
+    keys = train.keys(config, 3)
+    data, before = jax.eval_shape(functools.partial(start, config), keys)
+    after, (loss, hits) = jax.eval_shape(functools.partial(step, config), data, before)
+    task, cells = config.task, config.model.cells
+    chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
+    sizes = (task.train_size, task.validation_size, task.test_size)
+    for part, size in zip(data, sizes, strict=True):
+        chex.assert_shape(part.digits, (size, task.length))
+        chex.assert_shape(part.labels, (size,))
+        chex.assert_type(list(part), np.uint8)
+    chex.assert_shape(after.params["lstm"]["hi"]["kernel"], (cells, cells))
+    chex.assert_shape([loss, hits], ())
+    if not is_small(config):
+        return "accepted, shapes only"
+
+    data, before = compiled_start(task, config.model)(keys)
+    # A step has nothing to do with seeds and epochs.
+    once = dataclasses.replace(config.train, epochs=1)
+    program = compiled_step(dataclasses.replace(placement.unpinned(config), train=once))
+    found = program(data, before)
+    data, (after, (loss, hits)) = jax.device_get((data, found))
+    for part in data:
+        assert part.digits.min() >= task.low
+        assert part.digits.max() <= task.high
+        assert set(np.unique(part.labels)) <= {0, 1}
+    chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
+    assert 0 <= hits <= config.train.batch_size
+    assert np.isfinite(loss)
+    if config.train.learning_rate <= 1:
+        chex.assert_tree_all_finite(after)
+    return "accepted, trained a step"
+
+
+def outcome(case: Case) -> str:
+    """What becomes of a config; anything but what is allowed raises."""
+    try:
+        config = config_lib.from_dict(Config, case.values)
+    except ConfigError as error:
+        check_message(error, may_be_named(case))
+        return "refused"
+    assert (
+        config_lib.from_dict(Config, json.loads(json.dumps(config_lib.to_dict(config)))) == config
+    )
+    try:
+        placement.check_memory(config)
+    except ConfigError as error:
+        check_message(error, MEMORY)
+        return "refused for its memory"
+    return check_step(config)
+
+
+def settings(cases: int) -> hypothesis.settings:
+    """So many cases, the same every time unless there are many."""
+    return hypothesis.settings(
+        max_examples=cases,
+        derandomize=cases < 500,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        # A failing case is shown as it was found: making it smaller would compile for minutes.
+        phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+    )
+
+
+SHORT_AND_LONG = [100, pytest.param(1_000, marks=[pytest.mark.slow, pytest.mark.timeout(1_800)])]
+
+
+@pytest.mark.parametrize("cases", SHORT_AND_LONG)
+@pytest.mark.parametrize("kind", [alone, together])
+def test_every_config_trains_or_is_refused(kind: Any, cases: int) -> None:
+    counts: Counter[str] = Counter()
+
+    @settings(cases)
+    @hypothesis.given(kind())
+    def check(case: Case) -> None:
+        counts[outcome(case)] += 1
+
+    check()
+    print(dict(counts))
+    assert counts.total() >= cases
+    assert counts["refused"] >= cases / 4
+    assert counts.total() - counts["refused"] >= cases / 4
+    assert counts["accepted, trained a step"] >= cases / 8
