@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 
 import tyro
 
@@ -14,13 +13,13 @@ from sumrnn import command
 class Arguments:
     """What to analyze."""
 
-    folder: tyro.conf.Positional[pathlib.Path]
+    folder: tyro.conf.Positional[str]
     """Folder of a finished run, or of a batch as from experiment.py."""
 
 
 def main(argv: list[str]) -> None:
     """Reads the folder, writes its report and prints the summary."""
-    folder = command.parse(Arguments, argv, __doc__ or "").folder
+    folder = command.folder("folder", command.parse(Arguments, argv, __doc__ or "").folder)
     from sumrnn import batch, files, report, summary  # Imported late, so that --help is quick.
 
     with files.explain(folder):

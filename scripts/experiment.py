@@ -77,10 +77,10 @@ def find(name: str) -> Experiment:
 def main(argv: list[str]) -> None:
     """Runs what is missing, then writes table, summary and figures."""
     arguments = command.parse(Arguments, argv, __doc__ or "")
-    if arguments.out == "" or "\0" in (arguments.out or ""):  # An unset shell variable, for one.
-        raise ConfigError("out", arguments.out, "the name of a folder")
-    out = pathlib.Path(arguments.out or f"runs/{arguments.name}")
     experiment = find(arguments.name)
+    out = command.folder(
+        "out", f"runs/{experiment.name}" if arguments.out is None else arguments.out
+    )
     chosen = experiment.seeds if arguments.seeds is None else arguments.seeds
     seeds = parse_seeds("seeds", chosen)
 
@@ -103,6 +103,8 @@ def main(argv: list[str]) -> None:
             placement.join(*cluster)
     try:
         with placement.together(), contextlib.ExitStack() as locked:
+            for config in experiment.conditions.values():
+                placement.check_memory(config)
 
             def start() -> None:
                 batch.check_folder(out)

@@ -55,10 +55,11 @@ def main(argv: list[str]) -> None:
         raise ConfigError("overwrite", True, "left out with --resume")
 
     # Late, so that --help and errors are quick.
-    from sumrnn import files, placement, recorder, report, runs
+    from sumrnn import placement, recorder, report, runs
 
     recorder.check_every(arguments.checkpoint_every)
     placement.use_cores()
+    placement.check_memory(arguments.config)
 
     def survey() -> tuple[runs.Status, int, list[str]]:
         if arguments.resume:
@@ -80,11 +81,9 @@ def main(argv: list[str]) -> None:
 
 def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
     """The run folder, and what all options are unless given."""
-    if given.out == "" or "\0" in (given.out or ""):  # An unset shell variable, for one.
-        raise ConfigError("out", given.out, "the name of a folder")
-    name = given.preset or "sheet"
+    name = "sheet" if given.preset is None else given.preset
     default = Arguments(preset=name, config=Config(task=preset(name)))
-    out = pathlib.Path(given.out or f"runs/{name}-seed{given.seed}")
+    out = command.folder("out", f"runs/{name}-seed{given.seed}" if given.out is None else given.out)
     with files.explain(out):
         found = given.resume and (out / "config.json").exists()
     if found:
@@ -92,7 +91,7 @@ def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
 
         read = runs.read_config(out)
         config = read["config"]
-        if given.preset:
+        if given.preset is not None:
             config = dataclasses.replace(config, task=preset(name))
         default = Arguments(preset=read["name"], seed=read["seed"], config=config)
     return out, default

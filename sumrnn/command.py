@@ -25,6 +25,11 @@ from sumrnn.files import RunError
 from sumrnn.signals import Stopped
 
 T = TypeVar("T")
+MAX_NAME, MAX_PATH = 255, 3_000
+"""Bytes of a name and of a path; common file systems take no more, here with room for the
+names of what is written inside."""
+MAX_LINE = 2_000
+"""Characters of a message."""
 
 
 class Diverged(Exception):
@@ -57,8 +62,27 @@ def parse_known(cls: type[T], argv: list[str]) -> T:
         return found
 
 
+def folder(field: str, text: str) -> pathlib.Path:
+    """The path of a folder to read or write; whether there is one is not looked at.
+
+    Raises:
+      ConfigError: if no folder can have this name: an unset shell variable, NUL, bytes that
+        are no UTF-8, or too many.
+    """
+    encoded = text.encode(errors="replace")  # As many bytes or fewer.
+    fits = len(encoded) <= MAX_PATH and all(len(x) <= MAX_NAME for x in encoded.split(b"/"))
+    is_text = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+    if not (text and fits and is_text):
+        allowed = f"the name of a folder, in UTF-8, each part at most {MAX_NAME} bytes"
+        raise ConfigError(field, text, allowed)
+    return pathlib.Path(text)
+
+
 def run(main: Callable[[list[str]], None]) -> None:
     """Calls `main` with the command line and turns what it raises into an exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # A terminal may lack a letter of a folder.
+            stream.reconfigure(errors="backslashreplace")
     try:
         main(sys.argv[1:])
     except (ConfigError, RunError) as error:
@@ -129,7 +153,10 @@ def _program() -> str:
 
 def say(message: str) -> None:
     """Shows a line on stderr, after the program's name."""
-    line = message.replace("\n", "\\n")  # A folder's name may hold anything.
+    # A folder's name may hold anything.
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    half = MAX_LINE // 2
+    line = line if len(line) <= MAX_LINE else f"{line[:half]}...{line[-half:]}"
     print(f"{_program()}: {line}", file=sys.stderr, flush=True)
 
 

@@ -46,6 +46,8 @@ HEARTBEAT = 20
 FOREVER = 24 * 60 * 60
 """Seconds; at the end of its own patience JAX aborts, so the caller must be less patient."""
 MAX_PROCESSES = 1 << 20
+MAX_DEVICES = 4_096
+"""CPU devices of a process."""
 
 
 class Batch(NamedTuple):
@@ -97,10 +99,10 @@ def use_cores(devices: int | None = None) -> None:
       devices: how many CPU devices; None: one for each core that this process may use.
 
     Raises:
-      ConfigError: if `devices` is not positive.
+      ConfigError: if `devices` is not between 1 and `MAX_DEVICES`.
     """
-    if devices is not None and devices < 1:
-        raise ConfigError("devices", devices, "at least 1")
+    if devices is not None and not 1 <= devices <= MAX_DEVICES:
+        raise ConfigError("devices", devices, f"at least 1, at most {MAX_DEVICES}")
     jax.config.update("jax_num_cpu_devices", devices or _cores())
 
 
@@ -127,10 +129,11 @@ def join(
     Raises:
       ConfigError: if an argument is impossible or the cluster cannot be detected.
     """
-    if coordinator is not None and not re.fullmatch(r".+:\d{1,5}", coordinator):
+    # What the service cannot read makes it end the process.
+    if coordinator is not None and not re.fullmatch(r"[!-~]+:[0-9]{1,5}", coordinator):
         raise ConfigError("coordinator", coordinator, "host:port of the first process")
-    if processes is not None and processes < 1:
-        raise ConfigError("processes", processes, "at least 1")
+    if processes is not None and not 1 <= processes <= MAX_PROCESSES:
+        raise ConfigError("processes", processes, f"at least 1, at most {MAX_PROCESSES}")
     if process_id is not None and not 0 <= process_id < (processes or MAX_PROCESSES):
         raise ConfigError("process_id", process_id, "at least 0 and below processes")
     # The service would catch SIGTERM and let the process live on.

@@ -176,6 +176,12 @@ BAD = {
     "no name": (("--out", ""), "out = '': must be the name of a folder"),
     "file in the way": (("--out", "file"), "out = 'file': must be new, empty or a run folder"),
     "name of two lines": (("--out", "file/a\nb"), "out = 'file/a\\nb': must be a folder"),
+    "name in no encoding": (("--out", "\udcff"), "out = '\\udcff': must be the name of a folder"),
+    "long name": (("--out", "new/" + "x" * 300), "must be the name of a folder"),
+    "more than memory": (
+        ("--size", "2000000", "--length", "1000"),
+        "length = 1000: must be small enough for memory: the run needs about 44.",
+    ),
     "file as a parent": (("--out", "file/run"), "out = 'file/run': must be a folder"),
 }
 

@@ -3,9 +3,16 @@
 The short runs draw the same cases every time; the slow ones draw others, many more of them.
 """
 
+import contextlib
 import dataclasses
 import functools
+import importlib.util
+import io
 import json
+import pathlib
+import re
+import sys
+import tempfile
 from collections import Counter
 from typing import Any
 
@@ -16,8 +23,8 @@ import jax
 import numpy as np
 import pytest
 
+from sumrnn import command, placement, train
 from sumrnn import config as config_lib
-from sumrnn import placement, train
 from sumrnn.config import (
     MAX_SEED,
     Config,
@@ -27,7 +34,7 @@ from sumrnn.config import (
     TrainConfig,
 )
 from sumrnn.task import Split, Splits
-from tests.conftest import SMALL
+from tests.conftest import ROOT, SMALL
 
 Values = dict[str, Any]
 SECTIONS = ("task", "model", "train")
@@ -342,3 +349,155 @@ def test_every_config_trains_or_is_refused(kind: Any, cases: int) -> None:
     assert counts["refused"] >= cases / 4
     assert counts.total() - counts["refused"] >= cases / 4
     assert counts["accepted, trained a step"] >= cases / 8
+
+
+# --- command lines ------------------------------------------------------------------------
+
+
+class Started(BaseException):
+    """Raised in the place of what begins when a command line is accepted."""
+
+
+WORDS = ["", "-", "--", "---", "-h", "--help", "=", "--=", "tiny", "reproduce", "sheet", "file"]
+WORDS += ["empty", "file/run", "None", "nan", "-1", "0", "1e400", "0:3", "3,5", "0:9999999999"]
+WORDS += [
+    "9" * 5_000,
+    "x" * 300,
+    "x/" * 2_000,
+    "a\0b",
+    "\ud800",
+    "\udcff",
+    "🙂",
+    "a\nb",
+    "²",
+    "a:1",
+]
+WORD = st.sampled_from(WORDS) | st.floats().map(str) | st.integers().map(str) | TEXT
+POSSIBLE = {
+    "--preset": ["sheet", "notebook"],
+    "--seed": ["0", "12"],
+    "--out": ["new", "empty", "new/er", "🙂"],
+    "--size": ["100", "60000000"],
+    "--length": ["12", "10000"],
+    "--threshold": ["100"],
+    "--cells": ["8", "16384"],
+    "--epochs": ["2"],
+    "--batch-size": ["5"],
+    "--learning-rate": ["0.1", "1e38"],
+    "--recurrence": ["scan"],
+    "--data-seed": ["3", "None"],
+    "--seeds": ["0:3"],
+    "--devices": ["2"],
+    "--per-device": ["1", "99"],
+    "--patience": ["5"],
+    "--coordinator": ["localhost:1234"],
+    "--processes": ["1"],
+    "--process-id": ["0"],
+}
+OPTIONS = {
+    "train": [*(f"--{name.replace('_', '-')}" for name in LEAVES), "--preset", "--seed", "--out"],
+    "experiment": [
+        *("--seeds", "--out", "--devices", "--per-device"),
+        *("--coordinator", "--processes", "--process-id", "--patience"),
+    ],
+    "analyze": ["--folder"],
+}
+FLAGS = {"train": ["--overwrite"], "experiment": ["--distributed"], "analyze": []}
+POSITIONAL = {"train": [""], "experiment": ["tiny", "skew"], "analyze": ["empty", "file"]}
+
+
+@st.composite
+def command_lines(draw: st.DrawFn, script: str) -> list[str]:
+    """Options, repeated or not, with possible and impossible values, among other words."""
+    found = [word for word in [draw(st.sampled_from(POSITIONAL[script]))] if word]
+    for _ in range(draw(st.integers(0, 4))):
+        options = OPTIONS[script]
+        option = draw(st.sampled_from(options) | st.sampled_from([*POSSIBLE]).filter(options.count))
+        known = draw(st.integers(0, 3)) and POSSIBLE.get(option)
+        value = draw(st.sampled_from(known) if known else WORD)
+        found += draw(st.sampled_from([[option, value], [f"{option}={value}"]]))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 0, 1, 2]))):
+        others = WORD | st.sampled_from([*OPTIONS[script], *FLAGS[script]])
+        found.insert(draw(st.integers(0, len(found))), draw(others))
+    # Nothing outside the test's own folder is to be touched.
+    return [re.sub(r"(^|=)/+", r"\1", word.replace("..", "__")) for word in found]
+
+
+def load(name: str) -> Any:
+    """The module of scripts/NAME.py."""
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / f"scripts/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Where dataclasses look for the meaning of their annotations.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def call(script: Any, argv: list[str]) -> tuple[int | None, str, str]:
+    """Status, None where the work would begin, and what is printed on both streams."""
+    out, errors = io.StringIO(), io.StringIO()
+    status: int | None = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        try:
+            sys.argv[1:] = argv
+            command.run(script.main)
+        except Started:
+            status = None
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+    return status, out.getvalue(), errors.getvalue()
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither devices, nor other processes, nor training; memory of which half is too little."""
+
+    def begin(*arguments: Any, **options: Any) -> None:
+        raise Started
+
+    monkeypatch.setattr(jax.config, "update", lambda *change: None)
+    monkeypatch.setattr(jax.distributed, "initialize", begin)
+    monkeypatch.setattr(placement, "plan", begin)
+    monkeypatch.setattr(placement, "machine_memory", lambda: 4 * 2.0**30)
+
+
+@pytest.mark.parametrize("cases", [200, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["train", "experiment", "analyze"])
+@pytest.mark.usefixtures("no_work")
+def test_every_command_line_starts_work_or_is_refused(
+    name: str, cases: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: Counter[str] = Counter()
+    script = load(name)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
+
+    @settings(cases)
+    @hypothesis.given(command_lines(name))
+    def check(argv: list[str]) -> None:
+        with tempfile.TemporaryDirectory(dir=tmp_path) as folder, contextlib.chdir(folder):
+            pathlib.Path("file").write_text("mine")
+            pathlib.Path("empty").mkdir()
+            status, out, errors = call(script, argv)
+            if status is None:
+                counts["started"] += 1
+            elif status == 0:
+                assert out.startswith("usage: ")
+                counts["helped"] += 1
+            else:
+                assert (status, out) == (2, ""), errors
+                assert errors.startswith(f"{name}.py: error: ")
+                assert errors.endswith("\n")
+                assert errors[:-1].isprintable()
+                assert len(errors) < 3_000
+                left = {str(path) for path in pathlib.Path().rglob("*")}
+                assert left == {"empty", "file"}
+                assert pathlib.Path("file").read_text() == "mine"
+                counts["refused"] += 1
+
+    check()
+    print(name, dict(counts))
+    assert counts.total() >= cases
+    assert counts["refused"] >= cases / 4
+    assert counts["started"] >= cases / 10 or name == "analyze"

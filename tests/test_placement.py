@@ -229,9 +229,25 @@ def test_the_bits_do_not_depend_on_the_number_of_cores(
     assert len(set(found.values())) == 1, found
 
 
-def test_devices_must_be_positive() -> None:
-    with pytest.raises(ConfigError, match="devices = 0: must be at least 1"):
-        placement.use_cores(0)
+@pytest.mark.parametrize("devices", [0, 10**6, 10**20])
+def test_devices_must_be_positive_and_not_too_many(devices: int) -> None:
+    with pytest.raises(ConfigError, match=f"devices = {devices}: must be at least 1, at most"):
+        placement.use_cores(devices)
+
+
+@pytest.mark.parametrize(
+    ("field", "cluster"),
+    [
+        ("coordinator", ("localhost:٣٣", 1, 0)),
+        ("coordinator", ("\udcff:1", 1, 0)),
+        ("coordinator", ("localhost", 1, 0)),
+        ("processes", ("localhost:1", 10**20, 0)),
+        ("process_id", ("localhost:1", 2, 2)),
+    ],
+)
+def test_what_would_end_the_runtime_is_refused(field: str, cluster: tuple[str, int, int]) -> None:
+    with pytest.raises(ConfigError, match=f"^{field} = "):
+        placement.join(*cluster)
 
 
 def changed(**changes: float) -> Config:
