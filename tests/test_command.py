@@ -179,8 +179,8 @@ BAD = {
     "name in no encoding": (("--out", "\udcff"), "out = '\\udcff': must be the name of a folder"),
     "long name": (("--out", "new/" + "x" * 300), "must be the name of a folder"),
     "more than memory": (
-        ("--size", "2000000", "--length", "1000"),
-        "length = 1000: must be small enough for memory: the run needs about 44.",
+        ("--size", "2000000000", "--length=1", "--threshold=5", "--batch-size", "1000000000"),
+        "batch_size = 1000000000: must be small enough for memory: the run needs about 9,",
     ),
     "file as a parent": (("--out", "file/run"), "out = 'file/run': must be a folder"),
 }
