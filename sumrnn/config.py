@@ -160,9 +160,10 @@ class TaskConfig:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        _require(self.size >= 1, "size", self.size, "at least 1")
-        _require(self.size <= MAX_ELEMENTS, "size", self.size, f"at most {MAX_ELEMENTS}")
-        _require_range("length", self.length, 1, MAX_LENGTH)
+        for name, most in (("size", MAX_ELEMENTS), ("length", MAX_LENGTH)):
+            number = getattr(self, name)
+            _require(number >= 1, name, number, "at least 1")
+            _require(number <= most, name, number, f"at most {most}")
         elements = self.size * self.length
         limit = f"at most {MAX_ELEMENTS} digits in all (size x length is {elements})"
         _require(elements <= MAX_ELEMENTS, "size", self.size, limit)
