@@ -80,10 +80,10 @@ FOREIGN = st.sampled_from(
 """What no JSON file brings, but a program."""
 ANYTHING = JSON | NUMBER | FOREIGN
 RATES = st.sampled_from([*config_lib.RATE_RANGE, 1e-8, 1e-3, 0.1, 1, 1.0])
-RATES |= st.floats(*config_lib.RATE_RANGE)
+RATES |= st.floats(config_lib.RATE_RANGE[0], 1) | st.floats(*config_lib.RATE_RANGE)
 EPSILONS = st.sampled_from([*config_lib.EPSILON_RANGE, 1e-8, 1])
 EPSILONS |= st.floats(*config_lib.EPSILON_RANGE)
-DECAYS = st.sampled_from([0, 0.0, 5e-324, 0.5, 0.9, 0.999, config_lib.MAX_BETA])
+DECAYS = st.sampled_from([0, 5e-324, 0.9, 0.999, config_lib.MAX_BETA])
 DECAYS |= st.floats(0, config_lib.MAX_BETA)
 SEEDS = st.none() | st.integers(0, MAX_SEED)
 
@@ -335,10 +335,10 @@ def settings(cases: int) -> hypothesis.settings:
     )
 
 
-SHORT_AND_LONG = [100, pytest.param(1_000, marks=[pytest.mark.slow, pytest.mark.timeout(1_800)])]
+SLOW = (pytest.mark.slow, pytest.mark.timeout(1_800))
 
 
-@pytest.mark.parametrize("cases", SHORT_AND_LONG)
+@pytest.mark.parametrize("cases", [100, pytest.param(1_000, marks=SLOW)])
 @pytest.mark.parametrize("kind", [alone, together])
 def test_every_config_trains_or_is_refused(kind: Any, cases: int) -> None:
     counts: Counter[str] = Counter()
@@ -465,7 +465,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(placement, "machine_memory", lambda: 4 * 2.0**30)
 
 
-@pytest.mark.parametrize("cases", [200, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [200, pytest.param(2_000, marks=SLOW)])
 @pytest.mark.parametrize("name", ["train", "experiment", "analyze"])
 @pytest.mark.usefixtures("no_work")
 def test_every_command_line_starts_work_or_is_refused(
