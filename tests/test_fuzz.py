@@ -355,6 +355,21 @@ def test_every_config_trains_or_is_refused(kind: Any, cases: int) -> None:
     assert counts["accepted, trained a step"] >= cases / 10
 
 
+@pytest.mark.parametrize(
+    ("field", "ends"),
+    [
+        ("learning_rate", config_lib.RATE_RANGE),
+        ("epsilon", config_lib.EPSILON_RANGE),
+        ("beta1", (0, config_lib.MAX_BETA)),
+        ("beta2", (0, config_lib.MAX_BETA)),
+    ],
+)
+def test_the_ends_of_a_range_train(field: str, ends: tuple[float, float]) -> None:
+    for end in ends:
+        values = put(config_lib.to_dict(SMALL), field, end)
+        assert outcome(Case(values, frozenset())) == "accepted, trained a step"
+
+
 # --- command lines ------------------------------------------------------------------------
 
 
