@@ -184,7 +184,7 @@ def load(path: pathlib.Path, config: Config, epoch: int) -> Snapshot:
     return found
 
 
-def newest(path: pathlib.Path) -> tuple[int, list[str]]:
+def newest(path: pathlib.Path, config: Config) -> tuple[int, list[str]]:
     """The newest good checkpoint of the run in `path`.
 
     Returns:
@@ -198,13 +198,11 @@ def newest(path: pathlib.Path) -> tuple[int, list[str]]:
     wrong: list[str] = []
     for epoch in epochs(path):
         try:
-            check(path, epoch)
+            load(path, config, epoch)
         except RunError as error:
             wrong.append(str(error))
         else:
             return epoch, wrong
     if wrong:
-        raise RunError(
-            f"{wrong[0]}; no good checkpoint is left, so that only a new start is possible"
-        )
+        raise RunError(f"{wrong[0]}; no good checkpoint is left: remove {path} to begin again")
     return 0, []

@@ -44,6 +44,9 @@ def write_atomic(path: pathlib.Path, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # A full disk does not say for which file.
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

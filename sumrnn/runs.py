@@ -200,7 +200,7 @@ def survey(path: pathlib.Path, config: Config, seed: int) -> tuple[Status, int, 
             return ended, config.train.epochs, []
     except RunError as error:
         wrong.append(str(error))
-    epoch, older = checkpoint.newest(path)
+    epoch, older = checkpoint.newest(path, config)
     return "unfinished", epoch, wrong + older
 
 

@@ -43,7 +43,7 @@ def copy(saved: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
 def test_the_last_two_are_kept_and_come_back_as_they_were(saved: pathlib.Path) -> None:
     assert checkpoint.epochs(saved) == [5, 4]
     assert sorted(entry.name for entry in (saved / checkpoint.CHECKPOINTS).iterdir()) == ["4", "5"]
-    assert checkpoint.newest(saved) == (5, [])
+    assert checkpoint.newest(saved, SMALL) == (5, [])
     for epoch in (4, 5):
         found, expected = checkpoint.load(saved, SMALL, epoch), snapshot(epoch)
         chex.assert_trees_all_equal(found, expected)
@@ -52,18 +52,21 @@ def test_the_last_two_are_kept_and_come_back_as_they_were(saved: pathlib.Path) -
 
 
 def test_a_run_without_checkpoints_begins(tmp_path: pathlib.Path) -> None:
-    assert checkpoint.newest(tmp_path) == (0, [])
+    assert checkpoint.newest(tmp_path, SMALL) == (0, [])
 
 
 def test_an_older_one_stands_in_for_a_damaged_one(copy: pathlib.Path) -> None:
     (file, *_) = (checkpoint.folder(copy, 5) / checkpoint.STATE / "d").iterdir()
     file.write_bytes(file.read_bytes()[:-1])
-    assert checkpoint.newest(copy) == (4, [f"{file}: damaged (it does not match SHA256SUMS)"])
+    assert checkpoint.newest(copy, SMALL) == (
+        4,
+        [f"{file}: damaged (it does not match SHA256SUMS)"],
+    )
     with pytest.raises(RunError, match="damaged"):
         checkpoint.load(copy, SMALL, 5)
     # The damaged one is replaced when the run comes there again.
     checkpoint.save(copy, snapshot(5))
-    assert checkpoint.newest(copy) == (5, [])
+    assert checkpoint.newest(copy, SMALL) == (5, [])
     assert checkpoint.epochs(copy) == [5, 4]
 
 
@@ -71,7 +74,7 @@ def test_no_good_one_is_told(copy: pathlib.Path) -> None:
     for epoch in (4, 5):
         (checkpoint.folder(copy, epoch) / files.SUMS).unlink()
     with pytest.raises(RunError, match=r"5/SHA256SUMS: missing; no good checkpoint is left"):
-        checkpoint.newest(copy)
+        checkpoint.newest(copy, SMALL)
 
 
 def test_one_of_another_run_is_not_taken(copy: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -81,20 +84,22 @@ def test_one_of_another_run_is_not_taken(copy: pathlib.Path, tmp_path: pathlib.P
     place = checkpoint.folder(copy, 6)
     shutil.copytree(checkpoint.folder(other, 6), place)
     owner = copy / checkpoint.CONFIG
-    assert checkpoint.newest(copy) == (5, [f"{place}: is of another run than {owner}"])
+    assert checkpoint.newest(copy, SMALL) == (5, [f"{place}: is of another run than {owner}"])
 
 
 def test_one_of_another_epoch_is_not_taken(copy: pathlib.Path) -> None:
-    checkpoint.folder(copy, 5).rename(checkpoint.folder(copy, 9))
-    with pytest.raises(RunError, match="damaged"):
-        checkpoint.load(copy, SMALL, 9)
+    place = checkpoint.folder(copy, 9)
+    checkpoint.folder(copy, 5).rename(place)
+    epoch, (wrong,) = checkpoint.newest(copy, SMALL)
+    assert epoch == 4
+    assert wrong.startswith(f"{place / checkpoint.STATE}: damaged")
 
 
 def test_what_was_being_written_when_a_process_ended_is_cleared_away(copy: pathlib.Path) -> None:
     place = copy / checkpoint.CHECKPOINTS
     for name in (".6.tmp", ".old.tmp"):
         shutil.copytree(checkpoint.folder(copy, 4), place / name)
-    assert checkpoint.newest(copy) == (5, [])
+    assert checkpoint.newest(copy, SMALL) == (5, [])
     checkpoint.save(copy, snapshot(6))
     assert sorted(entry.name for entry in place.iterdir()) == ["5", "6"]
 
@@ -106,7 +111,8 @@ def test_a_failing_disk_leaves_the_earlier_ones(
         def save(self, path: pathlib.Path, item: object) -> None:
             raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nin many lines")
 
-    monkeypatch.setattr(checkpoint, "_checkpointer", Full)
-    with pytest.raises(OSError, match=r"checkpoints/6: cannot be written \(.*left on device\)$"):
-        checkpoint.save(copy, snapshot(6))
-    assert checkpoint.newest(copy) == (5, [])
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "_checkpointer", Full)
+        with pytest.raises(OSError, match=r"6: cannot be written \(.*left on device\)$"):
+            checkpoint.save(copy, snapshot(6))
+    assert checkpoint.newest(copy, SMALL) == (5, [])

@@ -275,7 +275,8 @@ def test_a_second_interrupt_ends_at_once_and_keeps_the_last_epoch(tmp_path: path
     process.send_signal(signal.SIGINT)
     shown, errors = process.communicate(timeout=SECONDS)
     assert (process.returncode, shown, errors) == (130, "", "train.py: error: interrupted\n")
-    assert checkpoint.newest(tmp_path / "runs" / "sheet-seed0") == (1, [])
+    folder = tmp_path / "runs" / "sheet-seed0"
+    assert checkpoint.newest(folder, runs.read_config(folder)["config"]) == (1, [])
 
 
 def test_a_run_goes_on_without_its_options_to_the_same_results(

@@ -451,7 +451,7 @@ def test_what_is_damaged_does_not_push_out_what_is_good(
     for epoch in (50, 99):
         checkpoint.folder(path, epoch).mkdir()
     assert resume(path, made) is None
-    assert checkpoint.newest(path) == (EPOCHS, [])
+    assert checkpoint.newest(path, CONFIG) == (EPOCHS, [])
     assert len(checkpoint.epochs(path)) == checkpoint.KEPT
 
 

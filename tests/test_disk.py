@@ -404,4 +404,4 @@ def test_a_second_process_on_a_folder_is_sent_away(
     assert (process.returncode, errors) == (0, "")
     if words == "epoch":
         assert_same(tmp_path / "run", trained)
-        assert checkpoint.newest(tmp_path / "run") == (SMALL.train.epochs, [])
+        assert checkpoint.newest(tmp_path / "run", SMALL) == (SMALL.train.epochs, [])

@@ -105,7 +105,7 @@ def test_a_rescue_keeps_the_last_epoch_from_another_thread(tmp_path: pathlib.Pat
     def watch(seeds: Sequence[int], epoch: int, row: recorder.Row) -> None:
         if epoch in (1, 3):
             stop.rescue()
-            kept.append(checkpoint.newest(tmp_path / "run"))
+            kept.append(checkpoint.newest(tmp_path / "run", CONFIG))
 
     list(recorder.record({1: tmp_path / "run"}, {1: 0}, CONFIG, "small", stop, watch, every=100))
     assert kept == [(1, []), (3, [])]
