@@ -23,12 +23,18 @@ ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
 """Time limit of a process."""
 
-# Processes that tests start find what an earlier one compiled; this process is not concerned.
-_compiled = tempfile.TemporaryDirectory(prefix="sumrnn-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-
 placement.use_cores(2)  # Two devices for all tests in this process.
+
+_compiled = tempfile.TemporaryDirectory(prefix="sumrnn-tests-")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets the processes that tests start find what an earlier one compiled."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        # This process has read its own settings already, and does without.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
 
 SMALL_TASK = TaskConfig(size=200, length=5, high=3, threshold=8)
 SMALL = Config(SMALL_TASK, ModelConfig(cells=8), TrainConfig(epochs=2, batch_size=50))
