@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # This process has read its own settings already, and does without.
         os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        # pytest-xdist ignores it in its processes, and those that they start would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 SMALL_TASK = TaskConfig(size=200, length=5, high=3, threshold=8)

@@ -40,13 +40,8 @@ exit $status
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Starts scripts/NAME.py; what was compiled is kept for the next process."""
-    cache = str(tmp_path_factory.mktemp("compiled"))
-    kept = {
-        "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+def start() -> Iterator[Start]:
+    """Starts scripts/NAME.py."""
     running: list[subprocess.Popen[str]] = []
 
     def start(
@@ -59,7 +54,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         process = subprocess.Popen(
             [*prefix, sys.executable, ROOT / "scripts" / f"{name}.py", *map(str, arguments)],
             cwd=cwd,
-            env=os.environ | kept | (env or {}),
+            env=os.environ | (env or {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -162,7 +162,7 @@ def results_of_batch(path: pathlib.Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("seeds", "kills"),
     [
-        ("0:3", 6),
+        ("0:2", 4),
         pytest.param("0:3", 100, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)]),
         pytest.param("0:64", 30, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)]),
     ],
