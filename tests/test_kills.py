@@ -126,7 +126,7 @@ def count(folder: pathlib.Path, command: Command) -> int:
 
 
 NUMBER = pytest.mark.parametrize(
-    "kills", [6, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])]
+    "kills", [6, pytest.param(60, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)])]
 )
 TASK = ("--size", 400, "--length", 8, "--high", 3, "--threshold", 12, "--cells", 8)
 
@@ -163,8 +163,8 @@ def results_of_batch(path: pathlib.Path) -> dict[str, object]:
     ("seeds", "kills"),
     [
         ("0:2", 4),
-        pytest.param("0:3", 100, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)]),
-        pytest.param("0:64", 30, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)]),
+        pytest.param("0:3", 60, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)]),
+        pytest.param("0:64", 20, marks=[pytest.mark.slow, pytest.mark.timeout(3_600)]),
     ],
 )
 def test_a_batch_killed_at_any_moment_ends_alike(
