@@ -28,7 +28,7 @@ TINY = ("--size", 500, "--length", 6, "--high", 4, "--threshold", 12, "--cells",
 OFTEN = ("--checkpoint-every", 50)
 PARTS = 10
 """Of the long run, in the table."""
-SAMPLE = 10
+SAMPLE = 40
 """Epochs between looks at the memory."""
 
 
@@ -145,8 +145,8 @@ def markdown(found: dict[str, Any]) -> str:
     lines = [
         [
             "{:,} to {:,}".format(*part["epochs"]),
-            table.number(part["seconds"], 4),
-            table.number(part["mean_seconds"], 4),
+            table.number(part["seconds"], 5),
+            table.number(part["mean_seconds"], 5),
             table.number(part["memory_mib"], 1),
         ]
         for part in found["parts"]

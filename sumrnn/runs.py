@@ -228,7 +228,7 @@ def write_history(path: pathlib.Path, rows: Sequence[dict[str, float]]) -> None:
     writer.writerow(COLUMNS)
     for row in rows:
         metrics = [f"{row[name]:.9g}" for name in COLUMNS[1:-1]]
-        writer.writerow([row["epoch"], *metrics, f"{row['seconds']:.3f}"])
+        writer.writerow([row["epoch"], *metrics, f"{row['seconds']:.6f}"])
     files.write_atomic(path / HISTORY, text.getvalue())
 
 
