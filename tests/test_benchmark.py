@@ -236,6 +236,25 @@ def test_growth_leaves_factors_beside_the_arithmetic(
     assert all(row.startswith("| ") for row in table_rows)
 
 
+@pytest.mark.parametrize("epochs", [400, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_the_memory_of_a_long_run_stays_what_it_is_after_two_checkpoints(
+    epochs: int, script: Script, tmp_path: pathlib.Path
+) -> None:
+    options = ("--epochs", epochs, "--repetitions", 2, "--out", ".")
+    done = script("benchmark", "endurance", *SMALL_OPTIONS, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "endurance.png").read_bytes().startswith(PNG)
+    found = json.loads((tmp_path / "endurance.json").read_text())
+    assert len(found["seconds"]) == epochs
+    assert found["memory"][-1][0] == epochs
+    warm = [mebibytes for epoch, mebibytes in found["memory"] if epoch > 100]
+    assert warm[-1] < 1.05 * warm[0]
+    assert [part["epochs"][1] for part in found["parts"]] == [
+        epochs * k // 10 for k in range(1, 11)
+    ]
+    assert 0 < found["cost"]["mebibytes"] < 1
+
+
 def test_growth_starts_from_the_exercise() -> None:
     found = {name: [p.value for p in points] for name, points in growth.series(Work()).items()}
     assert found == {
