@@ -23,7 +23,7 @@ from sumrnn.signals import Stop
 SHARE = 0.01
 """Of the time, for checkpoints, unless one is asked for every so many epochs."""
 FIRST = 0.05
-"""Seconds that a checkpoint is assumed to take before one was written."""
+"""Seconds that a checkpoint is taken to need before two were written."""
 
 Row = dict[str, float]
 """An epoch of a run, by the columns of history.csv."""
@@ -162,9 +162,10 @@ class _Recorder:
                     runs.write_history(self._folders[seed], self._rows[seed])
 
             placement.first_does(write)
-            self._saved = moment
             ended = time.perf_counter()
-            self._due = ended + (ended - began) / SHARE
+            # The first one also loads Orbax.
+            took = FIRST if self._saved is None else ended - began
+            self._saved, self._due = moment, ended + took / SHARE
 
     def finish(self, batch: placement.Batch) -> None:
         """Writes what good runs leave at their end.
