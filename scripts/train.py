@@ -61,15 +61,18 @@ def main(argv: list[str]) -> None:
     placement.use_cores()
     placement.check_memory(arguments.config)
 
-    def survey() -> tuple[runs.Status, int, list[str]]:
+    def check() -> None:
         if arguments.resume:
-            return runs.survey(out, arguments.config, arguments.seed)
-        runs.check_free(out, arguments.overwrite)
-        return "unfinished", 0, []
+            runs.check_same(out, arguments.config, arguments.seed)
+        else:
+            runs.check_free(out, arguments.overwrite)
 
-    survey()  # Nothing is touched where this is not the run.
+    check()  # Before anything is made, were it a lock.
     with files.lock(out):
-        status, epoch, wrong = survey()
+        check()
+        if arguments.overwrite:
+            runs.create(out, arguments.config, arguments.seed, arguments.preset)
+        status, epoch, wrong = runs.survey(out, arguments.config, arguments.seed)
         for line in wrong:
             command.say(f"warning: {line}; continuing after epoch {epoch}")
         if status == "unfinished":
@@ -118,13 +121,15 @@ def fit(arguments: Arguments, out: pathlib.Path, epoch: int) -> runs.Status:
             lambda seeds, number, row: show(row),
             arguments.checkpoint_every,
         )
-        ended = next(waves, recorder.Ended(epoch, {seed: "unfinished"}))
-        if ended.status[seed] == "unfinished":
-            assert stop.number is not None
-            again = f"python {sys.argv[0]} --resume --out {shlex.quote(str(out))}"
-            done = f"after epoch {ended.epoch} of {epochs}; {again} continues"
-            raise signals.Stopped(stop.number, done)
-        return ended.status[seed]
+        ended = next(waves, None)
+        if ended is not None and ended.status[seed] != "unfinished":
+            return ended.status[seed]
+        assert stop.number is not None
+        if ended is None:
+            raise signals.Stopped(stop.number, "before it began; the same command starts it")
+        again = shlex.join(["python", sys.argv[0], "--resume", "--out", str(out)])
+        done = f"after epoch {ended.epoch} of {epochs}; {again} continues"
+        raise signals.Stopped(stop.number, done)
 
     with show_progress(epochs) as show:
         return signals.attend(work, command.say)

@@ -264,7 +264,7 @@ def run(
     }
     total = len(seeds) * len(experiment.conditions)
     progress = Progress(total, total - sum(map(len, begun.values())), sum(todo.values()))
-    view(progress)
+    placement.first_does(lambda: view(progress))
     for condition, config in experiment.conditions.items():
 
         def watch(seeds: Sequence[int], epoch: int, row: recorder.Row) -> None:
@@ -280,8 +280,9 @@ def run(
             status = list(wave.status.values())
             progress.done += len(status) - status.count("unfinished")
             progress.diverged += status.count("diverged")
+            progress.todo -= (config.train.epochs - wave.epoch) * len(status)
             progress.epoch = 0
-            view(progress)
+            placement.first_does(lambda: view(progress))
     return progress
 
 

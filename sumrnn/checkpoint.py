@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -92,7 +93,8 @@ def epochs(path: pathlib.Path) -> list[int]:
     """After which epochs the run in `path` has checkpoints, good or not, the newest first."""
     place = path / CHECKPOINTS
     found = place.iterdir() if place.is_dir() else ()
-    return sorted((int(entry.name) for entry in found if entry.name.isdecimal()), reverse=True)
+    numbers = (int(entry.name) for entry in found if re.fullmatch("[1-9][0-9]{0,8}", entry.name))
+    return sorted(numbers, reverse=True)
 
 
 def _files(place: pathlib.Path) -> list[pathlib.Path]:
@@ -107,7 +109,7 @@ def save(path: pathlib.Path, snapshot: Snapshot) -> None:
     """
     final = folder(path, int(snapshot.epoch))
     files.clear(final.parent)
-    temporary = final.with_name(f".{final.name}{files.TEMPORARY}")
+    temporary = files.temporary_of(final)
     temporary.mkdir()
     try:
         with _quiet():
@@ -167,6 +169,8 @@ def load(path: pathlib.Path, config: Config, epoch: int) -> Snapshot:
     """
     check(path, epoch)
     place = folder(path, epoch) / STATE
+    if epoch > config.train.epochs:
+        raise RunError(f"{place.parent}: is of an epoch that the run does not have")
     expected = like(config, epoch)
     import orbax.checkpoint as ocp
 

@@ -157,7 +157,8 @@ def say(message: str) -> None:
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
     half = MAX_LINE // 2
     line = line if len(line) <= MAX_LINE else f"{line[:half]}...{line[-half:]}"
-    print(f"{_program()}: {line}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # Nobody may be reading any more.
+        print(f"{_program()}: {line}", file=sys.stderr, flush=True)
 
 
 def _say(message: str) -> None:

@@ -27,6 +27,8 @@ LOCK = ".lock"
 SUMS = "SHA256SUMS"
 SEAL = "sha256"
 """The field of a sealed JSON object: the SHA-256 of the others."""
+SPARE = 512
+"""Files that a process may open beside its locks."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a file cannot grow: no room on the disk, or a limit."""
 
@@ -37,9 +39,10 @@ class RunError(Exception):
 
 def write_atomic(path: pathlib.Path, content: bytes | str) -> None:
     """Writes a whole file or nothing: readers see the old content or the new one."""
-    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    temporary = temporary_of(path)
     try:
-        with temporary.open("wb") as file:
+        remove(temporary)
+        with temporary.open("xb") as file:  # Not through a link that is there.
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -51,12 +54,24 @@ def write_atomic(path: pathlib.Path, content: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def temporary_of(path: pathlib.Path) -> pathlib.Path:
+    """What this process writes before it becomes `path`, or what it removes after."""
+    return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+
+
 def remove(path: pathlib.Path) -> None:
-    """Removes a file, a folder with its content, a link (not what it leads to), or nothing."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    """Removes a file, a folder with its content, a link (not what it leads to), or nothing.
+
+    A folder is gone at once or still whole.
+    """
+    if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
+        return
+    if not is_temporary(path):
+        aside = temporary_of(path)
+        remove(aside)
+        path = path.rename(aside)
+    shutil.rmtree(path)
 
 
 def is_temporary(path: pathlib.Path) -> bool:
@@ -113,6 +128,19 @@ def lock(path: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def allow_locks(count: int) -> None:
+    """Makes sure that so many folders may be locked, as far as the system allows it."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + SPARE
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 @contextlib.contextmanager

@@ -274,19 +274,22 @@ def check_memory(config: Config) -> None:
 
     Raises:
       ConfigError: if it does not; names the field that is out of proportion.
+      Refused: if that of another process does not.
     """
     device = jax.local_devices()[0]
     parts = memory_of_a_run(config, at_once=device.platform != "cpu")
     needed, there = sum(parts.values()), _memory(device)
-    if needed <= there:
+    if not largest(needed > there):
         return
+    if needed <= there:
+        raise Refused("another process has too little memory; its message says more")
     values, usual = (
         {**vars(of.task), **vars(of.model), **vars(of.train)} for of in (config, Config())
     )
-    largest = max(parts, key=lambda name: parts[name])
-    # What is largest grows with more than one field.
-    others = {"size": ("length",), "batch_size": ("length", "cells")}.get(largest, ("cells",))
-    field = max((largest, *others), key=lambda name: values[name] / usual[name])
+    dominant = max(parts, key=lambda name: parts[name])
+    # It grows with more than one field.
+    others = {"size": ("length",), "batch_size": ("length", "cells")}.get(dominant, ("cells",))
+    field = max((dominant, *others), key=lambda name: values[name] / usual[name])
     where = "this machine" if device.platform == "cpu" else "a device"
     raise ConfigError(
         field,

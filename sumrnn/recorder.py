@@ -6,10 +6,11 @@ Every process of several calls this together; only the first one touches the fol
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 from sumrnn import checkpoint, files, placement, runs, train
 from sumrnn.checkpoint import Snapshot
 from sumrnn.config import Config, ConfigError
+from sumrnn.files import RunError
 from sumrnn.signals import Stop
 
 SHARE = 0.01
@@ -69,8 +71,8 @@ class _Recorder:
         self._folders = folders
         self._rows: dict[int, list[Row]] = {seed: [] for seed in folders}
         self._diverged: set[int] = set()
-        self._latest: placement.Moment | None = None
-        self._saved: placement.Moment | None = None
+        self._unsaved: placement.Moment | None = None
+        self._warm = False
         self._lock = threading.Lock()
         self._time = time.perf_counter()
         self._due = self._time + FIRST / SHARE
@@ -82,6 +84,7 @@ class _Recorder:
 
     def start(self, config: Config, name: str, epoch: int) -> placement.Start | None:
         """Makes the folders, or reads their checkpoints after an epoch above 0."""
+        placement.first_does(lambda: self._check(config, epoch))
         if not epoch:
 
             def create() -> None:
@@ -106,6 +109,12 @@ class _Recorder:
         start: placement.Start = placement.from_first(placement.Start(state, shuffle, metrics))
         return start
 
+    def _check(self, config: Config, epoch: int) -> None:
+        """Makes sure that the runs are where they were before their folders were locked."""
+        for seed, folder in self._folders.items():
+            if runs.survey(folder, config, seed)[:2] != ("unfinished", epoch):
+                raise RunError(f"{folder}: another process was at work there; start again")
+
     def note(self, moment: placement.Moment) -> list[Row]:
         """Takes an epoch down, and marks the folders of runs that diverged in it.
 
@@ -129,7 +138,7 @@ class _Recorder:
                     if not moment.finite[i]:
                         new.append(seed)
             self._diverged.update(new)
-            self._latest, self._time = moment, now
+            self._unsaved, self._time = moment, now
 
             def give_up() -> None:
                 for seed in new:
@@ -147,8 +156,8 @@ class _Recorder:
     def save(self) -> None:
         """Writes what was noted last of every run that is still good, unless it is written."""
         with self._lock:
-            began, moment = time.perf_counter(), self._latest
-            if moment is None or moment is self._saved:
+            began, moment = time.perf_counter(), self._unsaved
+            if moment is None:
                 return
             state, shuffle = moment.fetch()
 
@@ -164,8 +173,8 @@ class _Recorder:
             placement.first_does(write)
             ended = time.perf_counter()
             # The first one also loads Orbax.
-            took = FIRST if self._saved is None else ended - began
-            self._saved, self._due = moment, ended + took / SHARE
+            took = ended - began if self._warm else FIRST
+            self._unsaved, self._warm, self._due = None, True, ended + took / SHARE
 
     def finish(self, batch: placement.Batch) -> None:
         """Writes what good runs leave at their end.
@@ -184,11 +193,12 @@ class _Recorder:
 
 
 @contextlib.contextmanager
-def _locked(folders: Iterable[pathlib.Path]) -> Iterator[None]:
+def _locked(folders: Collection[pathlib.Path]) -> Iterator[None]:
     """Makes the folders the first process's own."""
     with contextlib.ExitStack() as locks:
 
         def lock() -> None:
+            files.allow_locks(len(folders))
             for folder in folders:
                 locks.enter_context(files.lock(folder))
 
@@ -210,12 +220,11 @@ def record(
 
     Args:
       folders: of each run, by seed.
-      epochs: by seed, where it goes on; 0: in a new folder, replacing what is there; above: from
-        the checkpoint after this epoch (see `runs.survey`).
+      epochs: by seed, where it goes on, as from `runs.survey`; 0: from its beginning.
       config: of all runs.
       name: of all runs, for new folders.
       stop: when it has a number, the wave ends with a checkpoint after its epoch, as the last.
-      watch: is called after each epoch.
+      watch: is called after each epoch, of several processes by the first one.
       every: epochs between checkpoints, at least 1; None: as many as keep them to `SHARE` of the
         time.  There is always one after the last epoch.
       per_device: see `placement.plan`.
@@ -225,7 +234,7 @@ def record(
 
     Raises:
       RunError: if a folder is another process's, cannot be written, or has a damaged checkpoint.
-      OSError: if the disk is full.
+      OSError: if the disk is full, or fails.
     """
     # Runs that are equally far go together, those that are furthest first.
     for epoch in sorted({epochs[seed] for seed in folders}, reverse=True):
@@ -270,7 +279,7 @@ def _record_wave(
             due = wave.epoch % every == 0 if every else placement.largest(recorder.is_due()) > 0
             if stopping or due or wave.epoch == total:
                 recorder.save()
-            watch(wave.seeds, wave.epoch, rows[0])
+            placement.first_does(functools.partial(watch, wave.seeds, wave.epoch, rows[0]))
         ended = wave.epoch == total
         if ended and recorder.good:
             recorder.finish(wave.result())

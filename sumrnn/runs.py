@@ -170,8 +170,23 @@ def create(path: pathlib.Path, config: Config, seed: int, name: str) -> None:
         raise files.unwritable(path, error) from None
 
 
+def check_same(path: pathlib.Path, config: Config, seed: int) -> None:
+    """Makes sure that a folder holds this run or none; touches nothing, nor looks how far it is.
+
+    Raises:
+      RunError: if it is another run, made by other code, or its config.json is damaged.
+    """
+    check_free(path, overwrite=True)
+    if files.is_empty(path):
+        return
+    read = read_config(path)
+    if (read["config"], read["seed"]) != (config, seed):
+        raise RunError(f"{path / CONFIG}: is of another run; {_difference(read, config, seed)}")
+    check_made_here(path / CONFIG, read)
+
+
 def survey(path: pathlib.Path, config: Config, seed: int) -> tuple[Status, int, list[str]]:
-    """How far the run in a folder is; touches nothing.
+    """How far the run in a folder is that no other process works on; touches nothing.
 
     Args:
       path: the folder; may be new or empty.
@@ -185,13 +200,9 @@ def survey(path: pathlib.Path, config: Config, seed: int) -> tuple[Status, int, 
     Raises:
       RunError: if it is another run, or cannot be continued.
     """
-    check_free(path, overwrite=True)
+    check_same(path, config, seed)
     if files.is_empty(path):
         return "unfinished", 0, []
-    read = read_config(path)
-    if (read["config"], read["seed"]) != (config, seed):
-        raise RunError(f"{path / CONFIG}: is of another run; {_difference(read, config, seed)}")
-    check_made_here(path / CONFIG, read)
     wrong = []
     try:
         ended = status(path)

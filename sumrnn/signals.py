@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import signal
@@ -34,6 +35,21 @@ class Stop:
     must be safe to call from another thread."""
 
 
+def _try(action: Callable[[], None]) -> None:
+    """Does it, unless the stream is closed, broken or just being written."""
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        action()
+
+
+def _leave_terminal() -> None:
+    """Shows the cursor that a live bar has hidden, and what is still to be shown."""
+    out = sys.__stdout__
+    if out is not None and out.isatty():
+        out.write("\x1b[?25h")
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
 def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
     """Lets `work` run in a thread, so that this one, the main thread, can attend to signals.
 
@@ -51,18 +67,23 @@ def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
     def note(number: int, frame: object) -> None:
         if stop.number is None:
             stop.number = number
-            say("ends after this epoch; once more ends it now")
+            _try(lambda: say("ends after this epoch; once more ends it now"))
             return
+        for other in NAMES:  # A third one must not come into the rescue.
+            signal.signal(other, signal.SIG_IGN)
         try:
             stop.rescue()
         except Exception as error:
-            say(f"the last epoch is lost ({error})")
-        say(f"error: {NAMES[signal.Signals(number)]}")
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(128 + number)
+            reason = str(error)
+            _try(lambda: say(f"the last epoch is lost ({reason})"))
+        finally:
+            _try(lambda: say(f"error: {NAMES[signal.Signals(number)]}"))
+            _try(_leave_terminal)
+            os._exit(128 + number)
 
-    before = {number: signal.signal(number, note) for number in NAMES}
+    # One that is ignored, as in the background of a script, stays so.
+    heard = [n for n in NAMES if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         with concurrent.futures.ThreadPoolExecutor(1, "work") as pool:
             return pool.submit(work, stop).result()

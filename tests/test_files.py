@@ -122,6 +122,50 @@ def test_what_a_killed_process_was_writing_is_not_in_the_way(tmp_path: pathlib.P
     assert [entry.name for entry in tmp_path.iterdir()] == [".profile"]
 
 
+def test_a_link_in_the_place_of_what_is_written_first_is_not_followed(
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "thesis").write_text("years")
+    path = tmp_path / "report.json"
+    files.temporary_of(path).symlink_to(tmp_path / "thesis")
+    files.write_atomic(path, "new")
+    assert (tmp_path / "thesis").read_text() == "years"
+    assert path.read_text() == "new"
+    assert not path.is_symlink()
+
+
+def test_a_folder_is_removed_at_once(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the midst of it, nothing half of it is left under its name."""
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+
+    def killed(path: pathlib.Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        files.remove(tmp_path / "folder")
+    assert files.is_empty(tmp_path)
+    monkeypatch.undo()
+    files.clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_as_many_folders_can_be_locked_as_the_system_allows(tmp_path: pathlib.Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 600), hard))
+        files.allow_locks(10)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(soft, 600)
+        files.allow_locks(200)
+        expected = min(200 + files.SPARE, hard) if hard != resource.RLIM_INFINITY else 712
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == expected
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_link_is_removed_not_what_it_leads_to(tmp_path: pathlib.Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis").write_text("years")

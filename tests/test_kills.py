@@ -20,6 +20,7 @@ AT_OPERATION = """
 import os, pathlib, runpy, signal, sys
 folder, left, script = os.path.abspath(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 WRITES = {"os.rename": (0, 1), "os.remove": (0,), "os.mkdir": (0,), "os.rmdir": (0,)}
+RELATIVE = {"os.remove": 1, "os.rmdir": 1}  # Where the folder is told that a name is in.
 
 def changes(event, arguments):
     if event == "open":
@@ -27,6 +28,8 @@ def changes(event, arguments):
         writes = isinstance(mode, str) and set(mode) & set("wax+")
         paths = (path,) if writes else ()
     else:
+        if event in RELATIVE and arguments[RELATIVE[event]] not in (-1, None):
+            return True  # Within a folder that is removed.
         paths = [arguments[i] for i in WRITES.get(event, ())]
     return any(os.path.abspath(os.fsdecode(p)).startswith(folder)
                for p in paths if isinstance(p, (str, bytes, os.PathLike)))

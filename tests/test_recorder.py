@@ -10,7 +10,7 @@ import pytest
 from sumrnn import checkpoint, files, recorder, report, runs
 from sumrnn.config import Config, ConfigError
 from sumrnn.signals import Stop
-from tests.conftest import SMALL, results_of
+from tests.conftest import SMALL, files_of, results_of
 
 EPOCHS = 7
 CONFIG = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=EPOCHS))
@@ -90,6 +90,17 @@ def test_checkpoints_take_their_share_of_the_time(
     monkeypatch.setattr(recorder, "SHARE", share)
     record({3: tmp_path / "run"}, every=None)
     assert checkpoint.epochs(tmp_path / "run") == kept
+
+
+def test_a_run_that_moved_on_before_it_was_locked_is_left_alone(
+    whole: dict[int, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    folder = pathlib.Path(shutil.copytree(whole[5], tmp_path / "run"))
+    before = files_of(folder)
+    for epoch in (0, 6):
+        with pytest.raises(files.RunError, match="another process was at work there"):
+            list(recorder.record({5: folder}, {5: epoch}, CONFIG, "small", Stop()))
+    assert files_of(folder) == before
 
 
 def test_a_signal_before_a_wave_begins_nothing(tmp_path: pathlib.Path) -> None:
