@@ -10,7 +10,11 @@ The modules, each importing only from those above it:
     placement   which device does what: seeds and shards over devices and processes
     metrics     labels and logits -> scores that survive class skew
     statistics  one score over many runs: location, intervals, differences, variance
-    runs        a run on disk: layout and atomic writes
+    files       files that are whole or not there, that prove it; locked folders
+    checkpoint  all that a run needs to go on after an epoch
+    runs        a run on disk: layout, and reading it back with every check
+    signals     the first Ctrl-C or SIGTERM lets an epoch end, a second one ends at once
+    recorder    trains seeds of one config and keeps each in its run folder
     batch       an experiment: its declaration, and its runs in one folder
     figures     what a person looks at
     report      what a person reads of a run
