@@ -130,7 +130,11 @@ def save(path: pathlib.Path, snapshot: Snapshot) -> None:
 
 
 def forget(path: pathlib.Path, epoch: int) -> None:
-    """Removes the checkpoints after later epochs: kept, they would push out good ones."""
+    """Removes the checkpoints after later epochs, and what a killed process left.
+
+    Kept, they would push out good ones.
+    """
+    files.clear(path / CHECKPOINTS)
     for later in epochs(path):
         if later > epoch:
             files.remove(folder(path, later))

@@ -107,7 +107,8 @@ def unwritable(path: pathlib.Path, error: OSError) -> Exception:
 def lock(path: pathlib.Path) -> Iterator[None]:
     """Makes the folder this process's own; the system frees it when the process ends.
 
-    A process may take a folder again that it has.
+    What a killed process was writing in it is removed.  A process may take a folder again that
+    it has.
 
     Raises:
       RunError: if another process has it, or it cannot be written.
@@ -125,6 +126,10 @@ def lock(path: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         raise unwritable(path, error) from None
     try:
+        try:
+            clear(path)
+        except OSError as error:
+            raise unwritable(path, error) from None
         yield
     finally:
         held.release()

@@ -333,7 +333,7 @@ def write_report(
     try:
         if (path / FIGURES).is_symlink():  # Replaced as a file that is a link is.
             files.remove(path / FIGURES)
-        (path / FIGURES).mkdir(exist_ok=True)
+        files.clear(path / FIGURES)
         for name, content in texts.items():
             files.write_atomic(path / name, content)
     except OSError as error:

@@ -13,6 +13,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PERIOD = 0.1
+"""Seconds between looks at what has come."""
 NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
@@ -86,7 +88,11 @@ def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
     before = {number: signal.signal(number, note) for number in heard}
     try:
         with concurrent.futures.ThreadPoolExecutor(1, "work") as pool:
-            return pool.submit(work, stop).result()
+            future = pool.submit(work, stop)
+            # The system may hand a signal to another thread, which does not wake this one.
+            while not concurrent.futures.wait((future,), timeout=PERIOD).done:
+                pass
+            return future.result()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

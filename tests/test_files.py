@@ -177,6 +177,13 @@ def test_a_link_is_removed_not_what_it_leads_to(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_lock_clears_away_what_a_killed_process_left(tmp_path: pathlib.Path) -> None:
+    (tmp_path / ".history.csv.4711.tmp").write_text("half")
+    (tmp_path / "history.csv").write_text("whole")
+    with files.lock(tmp_path):
+        assert {entry.name for entry in tmp_path.iterdir()} == {files.LOCK, "history.csv"}
+
+
 def test_json_has_no_numbers_that_json_does_not_have() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.to_json({"loss": float("nan")})

@@ -174,10 +174,12 @@ def test_the_end_is_taken_back_where_it_was_damaged(
     """Nothing but the predictions is computed again from the last checkpoint."""
     folder = pathlib.Path(shutil.copytree(whole[5], tmp_path / "run"))
     (folder / runs.PREDICTIONS).write_bytes(b"damaged")
+    (folder / checkpoint.CHECKPOINTS / ".6.4711.tmp").mkdir()
     status, epoch, wrong = runs.survey(folder, CONFIG, 5)
     assert (status, epoch, len(wrong)) == ("unfinished", EPOCHS, 1)
     list(recorder.record({5: folder}, {5: epoch}, CONFIG, "small", Stop()))
     assert files.read_sums(folder) == files.read_sums(whole[5])
+    assert {entry.name for entry in (folder / checkpoint.CHECKPOINTS).iterdir()} == {"6", "7"}
     assert results_of(folder) == results_of(whole[5])
 
 
