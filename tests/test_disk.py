@@ -388,6 +388,7 @@ def test_a_second_process_on_a_folder_is_sent_away(
     process = start(*first, cwd=tmp_path)
     wait_for(process, words)
     process.send_signal(signal.SIGSTOP)  # It must still be there when the second one comes.
+    os.waitpid(process.pid, os.WUNTRACED)  # All its threads, which takes a moment.
     try:
         before = contents(tmp_path)
         done = run(*second, cwd=tmp_path)
