@@ -14,12 +14,10 @@ from statistics import median
 from typing import Any
 
 import jax
-import numpy as np
 
 from benchmarks import process, table
 from benchmarks.work import Work
 from sumrnn import checkpoint, placement, recorder, runs
-from sumrnn.checkpoint import Snapshot
 from sumrnn.command import Failed
 from sumrnn.config import Config
 
@@ -89,14 +87,10 @@ def cost(config: Config, repetitions: int) -> dict[str, float]:
             began = time.perf_counter()
             moment = wave.step()
             trained = time.perf_counter()
-            rows.append(dict.fromkeys(checkpoint.COLUMNS, 0.5) | {"epoch": moment.epoch})
-            state, key = jax.tree.map(lambda x: x[0], moment.fetch())
-            columns = {
-                name: np.full(moment.epoch, 0.5, dtype)
-                for name, dtype in checkpoint.COLUMNS.items()
-            }
-            snapshot = Snapshot(state, key, np.array(moment.epoch, np.int32), columns)
-            checkpoint.save(path, snapshot)
+            rows.append(dict.fromkeys(checkpoint.COLUMNS, 0.0) | {"epoch": moment.epoch})
+            state, shuffle = jax.tree.map(lambda x: x[0], moment.fetch())
+            snapshot = checkpoint.like(config, moment.epoch)
+            checkpoint.save(path, snapshot._replace(state=state, shuffle=shuffle))
             runs.write_history(path, rows)
             if number:
                 epochs.append(trained - began)

@@ -87,17 +87,18 @@ def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
     name = "sheet" if given.preset is None else given.preset
     default = Arguments(preset=name, config=Config(task=preset(name)))
     out = command.folder("out", f"runs/{name}-seed{given.seed}" if given.out is None else given.out)
-    with files.explain(out):
-        found = given.resume and (out / "config.json").exists()
-    if found:
-        from sumrnn import runs
+    if not given.resume:
+        return out, default
+    from sumrnn import runs
 
-        read = runs.read_config(out)
-        config = read["config"]
-        if given.preset is not None:
-            config = dataclasses.replace(config, task=preset(name))
-        default = Arguments(preset=read["name"], seed=read["seed"], config=config)
-    return out, default
+    with files.explain(out):
+        if not (out / runs.CONFIG).exists():
+            return out, default
+    read = runs.read_config(out)
+    config = read["config"]
+    if given.preset is not None:
+        config = dataclasses.replace(config, task=preset(name))
+    return out, Arguments(preset=read["name"], seed=read["seed"], config=config)
 
 
 def fit(arguments: Arguments, out: pathlib.Path, epoch: int) -> runs.Status:

@@ -49,12 +49,12 @@ class Snapshot(NamedTuple):
 
 
 def like(config: Config, epoch: int) -> Snapshot:
-    """A snapshot of zeros, in the shapes and dtypes of a run after so many epochs."""
+    """A snapshot after an epoch, otherwise of zeros in the shapes and dtypes of a run."""
     keys = jax.eval_shape(lambda: train.keys(config, 0))
     state = jax.eval_shape(lambda key: train.init(config, key), keys.init)
     columns = {name: np.zeros(epoch, dtype) for name, dtype in COLUMNS.items()}
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state)
-    return Snapshot(zeros, np.zeros(2, np.uint32), np.array(0, np.int32), columns)
+    return Snapshot(zeros, np.zeros(2, np.uint32), np.array(epoch, np.int32), columns)
 
 
 def _checkpointer() -> Any:

@@ -111,7 +111,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 def end(message: str, status: int = 1) -> NoReturn:
     """Says why, and ends the process at once, without any clean-up."""
-    say(f"error: {message}")
+    _say(message)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import sys
@@ -69,17 +70,16 @@ def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
     def note(number: int, frame: object) -> None:
         if stop.number is None:
             stop.number = number
-            _try(lambda: say("ends after this epoch; once more ends it now"))
+            _try(functools.partial(say, "ends after this epoch; once more ends it now"))
             return
         for other in NAMES:  # A third one must not come into the rescue.
             signal.signal(other, signal.SIG_IGN)
         try:
             stop.rescue()
         except Exception as error:
-            reason = str(error)
-            _try(lambda: say(f"the last epoch is lost ({reason})"))
+            _try(functools.partial(say, f"the last epoch is lost ({error})"))
         finally:
-            _try(lambda: say(f"error: {NAMES[signal.Signals(number)]}"))
+            _try(functools.partial(say, f"error: {NAMES[signal.Signals(number)]}"))
             _try(_leave_terminal)
             os._exit(128 + number)
 

@@ -67,8 +67,9 @@ def collect(path: pathlib.Path) -> Collected:
             folder = batch.run_folder(path, condition, seed)
             row = dict.fromkeys(COLUMNS) | {"condition": condition, "seed": seed}
             row["status"] = runs.status(folder)
-            if row["status"] != "unfinished":
+            if row["status"] == "diverged":  # What has finished is checked as it is loaded.
                 runs.check_sums(folder)
+            if row["status"] != "unfinished":
                 read = runs.read_config(folder)
                 if (read["config"], read["seed"]) != (config, seed):
                     raise RunError(

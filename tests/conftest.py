@@ -63,11 +63,16 @@ def arrays_of(folder: pathlib.Path) -> Any:
     return found
 
 
+def history_of(folder: pathlib.Path) -> list[str]:
+    """The lines of history.csv but the wall clock, their last column."""
+    lines = (folder / "history.csv").read_text().splitlines()
+    return [line.rpartition(",")[0] for line in lines]
+
+
 def results_of(folder: pathlib.Path) -> dict[str, Any]:
     """All that must not depend on where, when and with how many interruptions a run was made."""
-    history = (folder / "history.csv").read_text().splitlines()
-    kept = {
-        "history.csv": [line.rpartition(",")[0] for line in history],
+    kept: dict[str, Any] = {
+        "history.csv": history_of(folder),
         "predictions.npz": (folder / "predictions.npz").read_bytes(),
         "config.json": (folder / "config.json").read_bytes(),
     }

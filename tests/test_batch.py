@@ -10,7 +10,7 @@ import pytest
 from sumrnn import batch, checkpoint, files, placement, runs
 from sumrnn.config import Config, ConfigError, to_dict
 from sumrnn.signals import Stop
-from tests.conftest import SMALL, arrays_of, results_of
+from tests.conftest import SMALL, arrays_of, files_of, results_of
 
 OTHER = dataclasses.replace(SMALL, task=dataclasses.replace(SMALL.task, threshold=7))
 TWO = batch.Experiment("two", "Which?", {"a": SMALL, "b": OTHER})
@@ -18,12 +18,11 @@ TWO = batch.Experiment("two", "Which?", {"a": SMALL, "b": OTHER})
 
 def contents(path: pathlib.Path) -> dict[str, bytes]:
     """Everything but the wall clock, with its sums, and Orbax's names and times."""
+    changing = {runs.HISTORY, files.SUMS, files.LOCK, runs.CHECKPOINTS}
     return {
-        str(file.relative_to(path)): file.read_bytes()
-        for file in path.rglob("*")
-        if file.is_file()
-        and file.name not in (runs.HISTORY, files.SUMS, files.LOCK)
-        and runs.CHECKPOINTS not in file.parts
+        name: data
+        for name, data in files_of(path).items()
+        if changing.isdisjoint(pathlib.PurePath(name).parts)
     }
 
 

@@ -21,7 +21,7 @@ import pytest
 from sumrnn import batch, checkpoint, files, recorder, report, runs, summary
 from sumrnn.files import SUMS, RunError
 from sumrnn.signals import Stop
-from tests.conftest import SMALL, Script
+from tests.conftest import SMALL, Script, files_of, history_of
 
 SEED, EPOCHS = 7, 3
 CONFIG = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=EPOCHS))
@@ -100,11 +100,7 @@ def find(path: pathlib.Path, name: str, number: int = 0) -> pathlib.Path:
 
 def contents(path: pathlib.Path) -> Contents:
     """Every file but the lock, which any process may leave."""
-    return {
-        str(file.relative_to(path)): file.read_bytes()
-        for file in path.rglob("*")
-        if file.is_file() and file.name != files.LOCK
-    }
+    return {name: data for name, data in files_of(path).items() if not name.endswith(files.LOCK)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,16 +249,12 @@ def resume(path: pathlib.Path, made: Made, deep: bool = True) -> str | None:
     assert_same_run(runs.load(path), made, but=("seconds",))
     predictions = (folder / runs.PREDICTIONS for folder in (path, made.finished))
     assert next(predictions).read_bytes() == next(predictions).read_bytes()
-    assert without_seconds(path) == without_seconds(made.finished)
+    assert history_of(path) == history_of(made.finished)
     if status == "unfinished":
         assert checkpoint.epochs(path)[0] == EPOCHS
     if status == "unfinished" and deep:
         np.testing.assert_equal(restored(path), made.state)
     return None
-
-
-def without_seconds(path: pathlib.Path) -> list[str]:
-    return [line.rpartition(",")[0] for line in (path / runs.HISTORY).read_text().splitlines()]
 
 
 def test_the_names_here_are_all_files_of_a_run(made: Made) -> None:
@@ -889,4 +881,4 @@ def test_a_script_makes_good_what_is_damaged_and_says_so(
         for file in (path / runs.HISTORY, newest)
     )
     assert contents(path)[runs.PREDICTIONS] == contents(made.finished)[runs.PREDICTIONS]
-    assert without_seconds(path) == without_seconds(made.finished)
+    assert history_of(path) == history_of(made.finished)

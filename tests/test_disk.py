@@ -16,7 +16,7 @@ import pytest
 
 from sumrnn import batch, checkpoint, files, recorder, report, runs
 from sumrnn.signals import Stop
-from tests.conftest import ROOT, SECONDS, SMALL, SMALL_OPTIONS
+from tests.conftest import ROOT, SECONDS, SMALL, SMALL_OPTIONS, files_of, results_of
 
 SEED = 7
 TRAIN = ("train", "--seed", SEED, *SMALL_OPTIONS, "--checkpoint-every", 1)
@@ -126,15 +126,8 @@ def finish(path: pathlib.Path, trained: Trained) -> None:
     if status == "unfinished":
         for _ in recorder.record({SEED: path}, {SEED: epoch}, SMALL, "sheet", Stop()):
             pass
-    assert_same(path, trained)
-
-
-def assert_same(path: pathlib.Path, trained: Trained) -> None:
-    found, expected = ((folder / runs.PREDICTIONS).read_bytes() for folder in (path, trained[0]))
-    assert found == expected
-    read, whole = runs.load(path), runs.load(trained[0])
-    for name in set(read.history) - {"seconds"}:
-        assert list(read.history[name]) == list(whole.history[name])
+    report.write(path)
+    assert results_of(path) == results_of(trained[0])
 
 
 # A checkpoint takes 68 KiB of a disk, all else before the report 16, the report 400.
@@ -259,7 +252,7 @@ def test_a_folder_without_permission_is_told(
     if done.stderr.startswith("setpriv:"):
         pytest.skip("needs the right to give rights up")
     assert_one_line(done, status, "Permission denied")
-    assert_same(path, trained)
+    assert results_of(path) == results_of(trained[0])
 
 
 @pytest.mark.parametrize("target", ["nowhere", "link"], ids=["to nowhere", "to itself"])
@@ -294,13 +287,7 @@ def test_a_killed_process_leaves_a_folder_that_continues_through_a_link(
     done = run("train", "--resume", "--out", link, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert link.readlink() == pathlib.Path("real")
-    assert_same(path, trained)
-
-
-def contents(path: pathlib.Path) -> dict[str, bytes]:
-    return {
-        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
-    }
+    assert results_of(path) == results_of(trained[0])
 
 
 def linked(trained: Trained, tmp_path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
@@ -317,12 +304,12 @@ def test_overwriting_does_not_follow_links(
     run: Run, trained: Trained, tmp_path: pathlib.Path
 ) -> None:
     path, outside = linked(trained, tmp_path)
-    before = contents(outside)
+    before = files_of(outside)
     done = run(*TRAIN, "--out", path, "--overwrite", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert contents(outside) == before
+    assert files_of(outside) == before
     assert not any(file.is_symlink() for file in path.rglob("*"))
-    assert_same(path, trained)
+    assert results_of(path) == results_of(trained[0])
 
 
 @pytest.mark.parametrize("entry", [*runs.ENTRIES, files.LOCK, f"{runs.CHECKPOINTS}/2"])
@@ -337,7 +324,7 @@ def test_resuming_does_not_write_through_links(
     (path / entry).symlink_to(outside / entry)
     if entry != files.SUMS:  # Not finished, so that there is something to do.
         (path / files.SUMS).unlink()
-    before = contents(outside)
+    before = files_of(outside)
     if entry in (runs.CHECKPOINTS, files.LOCK):
         with pytest.raises(files.RunError) as caught:
             finish(path, trained)
@@ -346,7 +333,7 @@ def test_resuming_does_not_write_through_links(
         finish(path, trained)
     if entry in (runs.REPORT_MD, runs.FIGURES):
         report.write(path)
-    assert contents(outside) == before
+    assert files_of(outside) == before
 
 
 @pytest.mark.parametrize("entry", [batch.EXPERIMENT])
@@ -358,9 +345,9 @@ def test_continuing_a_batch_does_not_write_through_links(
     batch.open_folder(outside, one, (1,))
     path.mkdir()
     (path / entry).symlink_to(outside / entry)
-    before = contents(outside)
+    before = files_of(outside)
     batch.open_folder(path, one, (2,))
-    assert contents(outside) == before
+    assert files_of(outside) == before
     assert batch.read(path)["seeds"] == [1, 2]
 
 
@@ -390,14 +377,14 @@ def test_a_second_process_on_a_folder_is_sent_away(
     process.send_signal(signal.SIGSTOP)  # It must still be there when the second one comes.
     os.waitpid(process.pid, os.WUNTRACED)  # All its threads, which takes a moment.
     try:
-        before = contents(tmp_path)
+        before = files_of(tmp_path)
         done = run(*second, cwd=tmp_path)
         assert_one_line(done, 2, "out = 'run': another process is at work there")
-        assert contents(tmp_path) == before
+        assert files_of(tmp_path) == before
     finally:
         process.send_signal(signal.SIGCONT)
     errors = process.communicate(timeout=SECONDS)[1]
     assert (process.returncode, errors) == (0, "")
     if words == "epoch":
-        assert_same(tmp_path / "run", trained)
+        assert results_of(tmp_path / "run") == results_of(trained[0])
         assert checkpoint.newest(tmp_path / "run", SMALL) == (SMALL.train.epochs, [])
