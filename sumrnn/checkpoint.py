@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import pathlib
 import re
 import sys
@@ -71,17 +72,29 @@ def _checkpointer() -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps off the terminal what Orbax's threads print of a failure, which it raises as well."""
-    logger, hook = logging.getLogger("absl"), sys.unraisablehook
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    hook = sys.unraisablehook
 
     def filtered(unraisable: sys.UnraisableHookArgs) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             hook(unraisable)
 
-    before = logger.disabled
-    logger.disabled, sys.unraisablehook = True, filtered
+    before = [logger.disabled for logger in loggers]
+    sys.unraisablehook = filtered
+    for logger in loggers:
+        logger.disabled = True
     yield
     # Not after a failure: threads that are late may still print.
-    logger.disabled, sys.unraisablehook = before, hook
+    sys.unraisablehook = hook
+    for logger, disabled in zip(loggers, before, strict=True):
+        logger.disabled = disabled
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, of an error of tensorstore, which tells its whole configuration too."""
+    if number := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(number[1]))
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def folder(path: pathlib.Path, epoch: int) -> pathlib.Path:
@@ -117,8 +130,7 @@ def save(path: pathlib.Path, snapshot: Snapshot) -> None:
     except OSError:
         raise
     except Exception as error:  # Tensorstore's have no common type.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise OSError(f"{final}: cannot be written ({reason})") from None
+        raise OSError(f"{final}: cannot be written ({_reason(error)})") from None
     names = [OWNER, *sorted(str(file.relative_to(temporary)) for file in _files(temporary))]
     files.write_sums(temporary, names)
     if final.exists() or final.is_symlink():  # Damaged, or it would have been continued.
@@ -185,8 +197,7 @@ def load(path: pathlib.Path, config: Config, epoch: int) -> Snapshot:
             )
         chex.assert_trees_all_equal_shapes_and_dtypes(found, expected)
     except Exception as error:  # Orbax's have no common type.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{place}: damaged ({reason})") from None
+        raise RunError(f"{place}: damaged ({_reason(error)})") from None
     if int(found.epoch) != epoch:
         raise RunError(f"{place}: is of epoch {int(found.epoch)}")
     return found

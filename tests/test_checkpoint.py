@@ -1,4 +1,5 @@
 import dataclasses
+import logging
 import pathlib
 import shutil
 
@@ -121,15 +122,33 @@ def test_what_was_being_written_when_a_process_ended_is_cleared_away(copy: pathl
     assert sorted(entry.name for entry in place.iterdir()) == ["5", "6"]
 
 
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("RESOURCE_EXHAUSTED: disk [os_error_code='28']\nof much", "No space left on device"),
+        ("RESOURCE_EXHAUSTED: no number\nof much", "RESOURCE_EXHAUSTED: no number"),
+        ("", "ValueError"),
+    ],
+)
 def test_a_failing_disk_leaves_the_earlier_ones(
-    copy: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    message: str,
+    said: str,
+    copy: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Full:
         def save(self, path: pathlib.Path, item: object) -> None:
-            raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nin many lines")
+            for logger in loggers:
+                logger.error("Future exception was never retrieved")
+            raise ValueError(message)
 
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     with monkeypatch.context() as patched:
+        for logger in loggers:  # A failure leaves them off: here only for this test.
+            patched.setattr(logger, "disabled", False)
         patched.setattr(checkpoint, "_checkpointer", Full)
-        with pytest.raises(OSError, match=r"6: cannot be written \(.*left on device\)$"):
+        with pytest.raises(OSError, match=rf"6: cannot be written \({said}\)$"):
             checkpoint.save(copy, snapshot(6))
+    assert caplog.records == []
     assert checkpoint.newest(copy, CONFIG) == (5, [])

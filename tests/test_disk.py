@@ -158,7 +158,7 @@ def test_a_full_disk_is_told_and_the_run_continues_elsewhere(
 ) -> None:
     size, ballast = DISKS[room]
     done = disk(*TRAIN, "--out", tmp_path / "disk" / "run", size=size, ballast=ballast)
-    assert_one_line(done, 1, r"(No space left on device|RESOURCE_EXHAUSTED|ENOSPC)")
+    assert_one_line(done, 1, "No space left on device")
     finish(tmp_path / "after" / "run", trained)
 
 
@@ -185,7 +185,7 @@ def test_a_batch_on_a_full_disk_continues_elsewhere(
 ) -> None:
     options = ("experiment", "tiny", "--seeds", "0:2", "--devices", 2, "--checkpoint-every", 1)
     done = disk(*options, "--out", tmp_path / "disk" / "run", size="400k")
-    assert_one_line(done, 1, r"(No space left on device|RESOURCE_EXHAUSTED|ENOSPC)")
+    assert_one_line(done, 1, "No space left on device")
     paths = tmp_path / "after" / "run", tmp_path / "whole"
     for path in paths:
         done = run(*options, "--out", path, cwd=tmp_path)
