@@ -76,9 +76,8 @@ class Experiment:
         if not self.conditions:
             raise ConfigError("conditions", self.conditions, "at least one")
         for name in self.conditions:
-            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,99}", name):
-                allowed = "up to 100 lower-case letters, digits, dots and hyphens"
-                raise ConfigError("conditions", name, allowed)
+            if not re.fullmatch(runs.NAME, name):
+                raise ConfigError("conditions", name, runs.NAMED)
         for field, known in (("scores", SCORES), ("plots", PLOTS)):
             chosen = getattr(self, field)
             if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
@@ -174,11 +173,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
         found = files.read_sealed(file, FORMAT)
         declared(found)
         config_lib.check_seeds("seeds", found["seeds"])
-        versions = found["versions"]
-        if not isinstance(versions, dict) or not {"code", "jax"} <= set(versions):
-            raise ValueError("versions must be an object with code and jax")
-        if not all(isinstance(version, str) for version in versions.values()):
-            raise ValueError("versions must be texts")
+        runs.check_texts("versions", found["versions"], "code", "jax")
         return found
 
 

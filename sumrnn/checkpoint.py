@@ -127,7 +127,10 @@ def save(path: pathlib.Path, snapshot: Snapshot) -> None:
     try:
         with _quiet():
             _checkpointer().save((temporary / STATE).absolute(), snapshot)
-    except OSError:
+        for file in _files(temporary):
+            files.flush(file)
+    except OSError as error:
+        error.filename = error.filename or str(final)
         raise
     except Exception as error:  # Tensorstore's have no common type.
         raise OSError(f"{final}: cannot be written ({_reason(error)})") from None

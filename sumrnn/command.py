@@ -40,6 +40,14 @@ class Failed(Exception):
     """What was asked for is possible, but did not work out."""
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, where nothing has to be brought to a good end."""
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise _Terminated
+
+
 def parse(cls: type[T], argv: list[str], description: str, default: T | None = None) -> T:
     """Parses a command line into `cls`; misuse raises `SystemExit` with one line and status 2."""
     with _one_line():
@@ -80,9 +88,14 @@ def folder(field: str, text: str) -> pathlib.Path:
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Calls `main` with the command line and turns what it raises into an exit status."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # Closed before the start.
+            setattr(sys, name, pathlib.Path(os.devnull).open("w"))  # noqa: SIM115
         if isinstance(stream, io.TextIOWrapper):  # A terminal may lack a letter of a folder.
             stream.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         main(sys.argv[1:])
     except (ConfigError, RunError) as error:
@@ -96,6 +109,9 @@ def run(main: Callable[[list[str]], None]) -> None:
     except Failed as error:
         _say(str(error))
         raise SystemExit(1) from None
+    except _Terminated:
+        _say("terminated")
+        raise SystemExit(128 + signal.SIGTERM) from None
     except KeyboardInterrupt:
         _say("interrupted")
         raise SystemExit(128 + signal.SIGINT) from None

@@ -54,6 +54,12 @@ def write_atomic(path: pathlib.Path, content: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def flush(path: pathlib.Path) -> None:
+    """Waits until the disk has a file that others wrote."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def temporary_of(path: pathlib.Path) -> pathlib.Path:
     """What this process writes before it becomes `path`, or what it removes after."""
     return path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
@@ -76,7 +82,7 @@ def remove(path: pathlib.Path) -> None:
 
 def is_temporary(path: pathlib.Path) -> bool:
     """Whether the name is of something that is being written, or was when its process ended."""
-    return path.name.startswith(".") and path.name.endswith(TEMPORARY)
+    return re.fullmatch(rf"\.(.+\.[0-9]+|old){re.escape(TEMPORARY)}", path.name) is not None
 
 
 def is_empty(path: pathlib.Path) -> bool:
@@ -152,6 +158,9 @@ def allow_locks(count: int) -> None:
 def explain(path: pathlib.Path, missing: str = "missing") -> Iterator[None]:
     """Turns whatever an unreadable file raises into a `RunError` that names it."""
     try:
+        # Reading of others waits forever, or has no end.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise RunError(f"{path}: must be a file")
         yield
     except FileNotFoundError:
         raise RunError(f"{path}: {missing}") from None

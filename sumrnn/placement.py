@@ -48,6 +48,13 @@ FOREVER = 24 * 60 * 60
 MAX_PROCESSES = 1 << 20
 MAX_DEVICES = 4_096
 """CPU devices of a process."""
+NUMBERS = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+}
+"""Settings of JAX on which numbers depend, and which the environment would change unnoticed."""
 
 
 class Batch(NamedTuple):
@@ -93,7 +100,9 @@ class Plan:
 
 
 def use_cores(devices: int | None = None) -> None:
-    """Makes CPU cores into devices; call it before the first computation.
+    """Makes CPU cores into devices, and sets what else numbers depend on.
+
+    Call it before the first computation.
 
     Args:
       devices: how many CPU devices; None: one for each core that this process may use.
@@ -104,6 +113,8 @@ def use_cores(devices: int | None = None) -> None:
     if devices is not None and not 1 <= devices <= MAX_DEVICES:
         raise ConfigError("devices", devices, f"at least 1, at most {MAX_DEVICES}")
     jax.config.update("jax_num_cpu_devices", devices or _cores())
+    for name, value in NUMBERS.items():
+        jax.config.update(name, value)
 
 
 def _cores() -> int:
@@ -276,7 +287,14 @@ def check_memory(config: Config) -> None:
       ConfigError: if it does not; names the field that is out of proportion.
       Refused: if that of another process does not.
     """
-    device = jax.local_devices()[0]
+    try:
+        device = jax.local_devices()[0]
+    except RuntimeError as error:
+        wanted = os.environ.get("JAX_PLATFORMS")
+        if not wanted:
+            raise
+        allowed = f"platforms that JAX has here ({error})"
+        raise ConfigError("JAX_PLATFORMS", wanted, allowed) from None
     parts = memory_of_a_run(config, at_once=device.platform != "cpu")
     needed, there = sum(parts.values()), _memory(device)
     if not largest(needed > there):

@@ -70,6 +70,7 @@ class _Recorder:
     def __init__(self, folders: Mapping[int, pathlib.Path]) -> None:
         self._folders = folders
         self._rows: dict[int, list[Row]] = {seed: [] for seed in folders}
+        self._configs: dict[int, str] = {}
         self._diverged: set[int] = set()
         self._unsaved: placement.Moment | None = None
         self._warm = False
@@ -90,18 +91,21 @@ class _Recorder:
             def create() -> None:
                 for seed, folder in self._folders.items():
                     runs.create(folder, config, seed, name)
+                self._remember()
 
             placement.first_does(create)
             return None
         found = [checkpoint.like(config, epoch)] * len(self._folders)
 
         def load() -> None:
+            self._remember()
             found[:] = [checkpoint.load(path, config, epoch) for path in self._folders.values()]
             for seed, snapshot in zip(self._folders, found, strict=True):
                 self._rows[seed] = _rows(snapshot.history)
                 # What ended here before was damaged, as are checkpoints of later epochs.
                 files.remove(self._folders[seed] / files.SUMS)
                 checkpoint.forget(self._folders[seed], epoch)
+                runs.write_history(self._folders[seed], self._rows[seed])
 
         placement.first_does(load)
         state, shuffle, _, history = jax.tree.map(lambda *x: np.stack(x), *found)
@@ -114,6 +118,19 @@ class _Recorder:
         for seed, folder in self._folders.items():
             if runs.survey(folder, config, seed)[:2] != ("unfinished", epoch):
                 raise RunError(f"{folder}: another process was at work there; start again")
+
+    def _remember(self) -> None:
+        """Keeps in mind whose the folders are."""
+        self._configs = {seed: files.digest(self._config(seed)) for seed in self._folders}
+
+    def _config(self, seed: int) -> pathlib.Path:
+        return self._folders[seed] / runs.CONFIG
+
+    def _folder(self, seed: int) -> pathlib.Path:
+        """The folder of a run, to write to; removed meanwhile, it may be another run's."""
+        if files.digest(self._config(seed)) != self._configs[seed]:
+            raise RunError(f"{self._config(seed)}: is no longer that of the run with seed {seed}")
+        return self._folders[seed]
 
     def note(self, moment: placement.Moment) -> list[Row]:
         """Takes an epoch down, and marks the folders of runs that diverged in it.
@@ -142,8 +159,9 @@ class _Recorder:
 
             def give_up() -> None:
                 for seed in new:
-                    runs.write_history(self._folders[seed], self._rows[seed])
-                    runs.give_up(self._folders[seed])
+                    folder = self._folder(seed)
+                    runs.write_history(folder, self._rows[seed])
+                    runs.give_up(folder)
 
             if new:
                 placement.first_does(give_up)
@@ -167,8 +185,9 @@ class _Recorder:
                         continue
                     own, key = jax.tree.map(lambda x: x[i], (state, shuffle))  # noqa: B023
                     columns, epoch = _columns(self._rows[seed]), np.array(moment.epoch, np.int32)
-                    checkpoint.save(self._folders[seed], Snapshot(own, key, epoch, columns))
-                    runs.write_history(self._folders[seed], self._rows[seed])
+                    folder = self._folder(seed)
+                    checkpoint.save(folder, Snapshot(own, key, epoch, columns))
+                    runs.write_history(folder, self._rows[seed])
 
             placement.first_does(write)
             ended = time.perf_counter()
@@ -186,8 +205,9 @@ class _Recorder:
             for i, seed in enumerate(batch.seeds):
                 if seed not in self._diverged:
                     _, data, logits = placement.one(batch, i)
-                    runs.write_history(self._folders[seed], self._rows[seed])
-                    runs.finish(self._folders[seed], data, logits)
+                    folder = self._folder(seed)
+                    runs.write_history(folder, self._rows[seed])
+                    runs.finish(folder, data, logits)
 
         placement.first_does(write)
 

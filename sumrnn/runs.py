@@ -15,8 +15,10 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import io
+import json
 import pathlib
 import platform
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -38,6 +40,9 @@ REPORT_MD = "report.md"
 FIGURES = "figures"
 ENTRIES = (REPORT_MD, REPORT_JSON, FIGURES, SUMS, PREDICTIONS, CHECKPOINTS, HISTORY, CONFIG)
 
+NAME = "[a-z0-9][a-z0-9.-]{0,99}"
+NAMED = "up to 100 lower-case letters, digits, dots and hyphens"
+"""What runs and conditions are called: part of the names of folders and of titles of figures."""
 COLUMNS = ("epoch", *checkpoint.COLUMNS)
 PACKAGES = ("sumrnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 CODE = ("config", "task", "recurrence", "model", "train", "placement")
@@ -77,23 +82,42 @@ class Run:
 Status = Literal["finished", "diverged", "unfinished"]
 
 
+def _is_new(path: pathlib.Path) -> bool:
+    """Whether there is nothing in a folder; raises `RunError` if what is there is no run."""
+    try:
+        if files.is_empty(path):
+            return True
+        if (path / CONFIG).is_file():
+            return False
+    except OSError as error:
+        raise files.unwritable(path, error) from None
+    raise _foreign(path)
+
+
+def _foreign(path: pathlib.Path) -> RunError:
+    return RunError(
+        f"out = {str(path)!r}: must be new, empty or a run folder; "
+        f"it has other content and no {CONFIG} of a run, so it is left alone"
+    )
+
+
 def check_free(path: pathlib.Path, overwrite: bool) -> None:
     """Makes sure that a run may be written to `path`; touches nothing.
 
     Raises:
       RunError: if something is there that may not be replaced.
     """
-    try:
-        if files.is_empty(path):
-            return
-        replaceable = (path / CONFIG).is_file()
+    if _is_new(path):
+        return
+    try:  # Of any version, and its numbers may be damaged, but others have a config.json too.
+        read = json.loads((path / CONFIG).read_bytes())
+        is_run = {"format", "seed", "config", "versions"} <= set(read)
     except OSError as error:
         raise files.unwritable(path, error) from None
-    if not replaceable:
-        raise RunError(
-            f"out = {str(path)!r}: must be new, empty or a run folder; "
-            f"it has other content and no {CONFIG}, so it is left alone"
-        )
+    except (ValueError, TypeError, RecursionError):
+        is_run = False
+    if not is_run:
+        raise _foreign(path)
     if not overwrite:
         raise RunError(
             f"out = {str(path)!r}: must be new or empty; --resume continues the run there, "
@@ -176,8 +200,7 @@ def check_same(path: pathlib.Path, config: Config, seed: int) -> None:
     Raises:
       RunError: if it is another run, made by other code, or its config.json is damaged.
     """
-    check_free(path, overwrite=True)
-    if files.is_empty(path):
+    if _is_new(path):
         return
     read = read_config(path)
     if (read["config"], read["seed"]) != (config, seed):
@@ -340,6 +363,15 @@ def write_report(
         raise files.unwritable(path, error) from None
 
 
+def check_texts(field: str, value: Any, *names: str) -> None:
+    """Raises ValueError unless the value is a dict of lines of text that has these names."""
+    texts = isinstance(value, dict) and all(
+        isinstance(text, str) and text.isprintable() for pair in value.items() for text in pair
+    )
+    if not texts or not set(names) <= set(value):
+        raise ValueError(f"{field} must be lines of text with {' and '.join(names)}")
+
+
 def read_config(path: pathlib.Path) -> dict[str, Any]:
     """The content of a run's config.json, checked; `config` is a `Config`.
 
@@ -350,11 +382,10 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
     with files.explain(file):
         read = files.read_sealed(file, FORMAT)
         config_lib.check_seed("seed", read["seed"])
-        for name, needed in (("versions", "jax"), ("device", "kind")):
-            if not isinstance(read[name], dict) or not isinstance(read[name].get(needed), str):
-                raise ValueError(f"{name} must be an object with {needed}")
-        if not isinstance(read["name"], str):
-            raise ValueError("name must be text")
+        check_texts("versions", read["versions"], "jax")
+        check_texts("device", read["device"], "kind")
+        if not isinstance(read["name"], str) or not re.fullmatch(NAME, read["name"]):
+            raise ValueError(f"name must be {NAMED}")
         return read | {"config": config_lib.from_dict(Config, read["config"])}
 
 

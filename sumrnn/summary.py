@@ -76,6 +76,11 @@ def collect(path: pathlib.Path) -> Collected:
                         f"{folder / runs.CONFIG}: is another run; the batch has {condition} with "
                         f"seed {seed} here"
                     )
+                if read["versions"] != found["versions"]:
+                    raise RunError(
+                        f"{folder / runs.CONFIG}: was made with other versions than "
+                        f"{path / batch.EXPERIMENT} has"
+                    )
             if row["status"] == "finished":
                 run = runs.load(folder)
                 part = run.parts["test"]

@@ -84,7 +84,7 @@ def test_what_a_killed_process_left_is_cleared_away(
 ) -> None:
     path, folder = tmp_path / "killed", batch.run_folder(tmp_path / "killed", "a", 1)
     folder.mkdir(parents=True)
-    for left in (path / ".experiment.json.tmp", folder / ".config.json.tmp"):
+    for left in (path / ".experiment.json.4711.tmp", folder / ".config.json.4711.tmp"):
         left.write_text("half")
     shutil.move(path / batch.RUNS, tmp_path / "aside")
     batch.open_folder(path, TWO, (0, 1, 2))

@@ -315,6 +315,71 @@ def test_a_closed_pipe_ends_in_one_line(tmp_path: pathlib.Path) -> None:
     assert "nobody reads the output" in process.stderr.read()
 
 
+UNNOTICED = {
+    "JAX_ENABLE_X64": "1",
+    "JAX_DEFAULT_PRNG_IMPL": "rbg",
+    "JAX_THREEFRY_PARTITIONABLE": "0",
+    "JAX_RANDOM_SEED_OFFSET": "5",
+}
+
+
+def test_the_environment_changes_no_number(
+    script: Script, trained: Trained, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in UNNOTICED.items():
+        monkeypatch.setenv(name, value)
+    done = script("train", "--seed", 7, *SMALL_OPTIONS, "--out", "run", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert results_of(tmp_path / "run") == results_of(trained[0])
+
+
+def test_an_unknown_platform_is_misuse(
+    script: Script, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAX_PLATFORMS", "abacus")
+    done = script("train", *SMALL_OPTIONS, cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("train.py: error: JAX_PLATFORMS = 'abacus': must be platforms that")
+    assert files_of(tmp_path) == {}
+
+
+def test_closed_streams_do_not_disturb(trained: Trained, tmp_path: pathlib.Path) -> None:
+    options = map(str, ("--seed", 7, *SMALL_OPTIONS, "--out", tmp_path / "run"))
+    train = (sys.executable, str(ROOT / "scripts" / "train.py"), *options)
+    closed = ("sh", "-c", 'exec "$@" >&- 2>&-', "sh", *train)
+    assert subprocess.run(closed, timeout=SECONDS, check=False).returncode == 0
+    assert results_of(tmp_path / "run") == results_of(trained[0])
+
+
+WAITING = """
+import time
+from sumrnn import command
+
+def main(argv):
+    print("ready", flush=True)
+    time.sleep(600)
+
+command.run(main)
+"""
+
+
+@pytest.mark.parametrize(("number", "said"), [(2, "interrupted"), (15, "terminated")])
+def test_a_signal_outside_of_training_ends_in_one_line(number: int, said: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, errors) == (128 + number, f"-c: error: {said}\n")
+
+
 def test_a_terminal_gets_a_live_bar(tmp_path: pathlib.Path) -> None:
     reader, writer = pty.openpty()
     process = subprocess.Popen(

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -112,14 +113,25 @@ def test_a_folder_is_one_process_s_until_it_ends_or_is_killed(tmp_path: pathlib.
 
 
 def test_what_a_killed_process_was_writing_is_not_in_the_way(tmp_path: pathlib.Path) -> None:
-    (tmp_path / ".config.json.tmp").write_text("half")
-    (tmp_path / ".60.tmp").mkdir()
-    (tmp_path / ".60.tmp" / "state").write_text("half")
+    (tmp_path / ".config.json.4711.tmp").write_text("half")
+    (tmp_path / ".60.4711.tmp").mkdir()
+    (tmp_path / ".60.4711.tmp" / "state").write_text("half")
     assert files.is_empty(tmp_path)
-    (tmp_path / ".profile").write_text("mine")
+    for name in (".profile", ".draft.tmp", "4711.tmp"):
+        (tmp_path / name).write_text("mine")
     assert not files.is_empty(tmp_path)
     files.clear(tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == [".profile"]
+    assert {entry.name for entry in tmp_path.iterdir()} == {".profile", ".draft.tmp", "4711.tmp"}
+
+
+@pytest.mark.timeout(SECONDS)
+def test_what_is_no_file_is_not_read(tmp_path: pathlib.Path) -> None:
+    pipe, endless = tmp_path / "pipe", tmp_path / "endless"
+    os.mkfifo(pipe)
+    endless.symlink_to("/dev/zero")
+    for path in (pipe, endless):
+        with pytest.raises(RunError, match=f"{path.name}: must be a file$"), files.explain(path):
+            path.read_bytes()
 
 
 def test_a_link_in_the_place_of_what_is_written_first_is_not_followed(

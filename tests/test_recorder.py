@@ -9,6 +9,7 @@ import pytest
 
 from sumrnn import checkpoint, files, recorder, report, runs
 from sumrnn.config import Config, ConfigError
+from sumrnn.files import RunError
 from sumrnn.signals import Stop
 from tests.conftest import SMALL, files_of, results_of
 
@@ -181,6 +182,40 @@ def test_the_end_is_taken_back_where_it_was_damaged(
     assert files.read_sums(folder) == files.read_sums(whole[5])
     assert {entry.name for entry in (folder / checkpoint.CHECKPOINTS).iterdir()} == {"6", "7"}
     assert results_of(folder) == results_of(whole[5])
+
+
+@pytest.mark.parametrize("every", [1, 100])
+def test_a_folder_that_became_another_run_s_is_not_written_to(
+    every: int, tmp_path: pathlib.Path
+) -> None:
+    """As when somebody removes it and starts another one there."""
+    folder = tmp_path / "run"
+
+    def watch(seeds: Sequence[int], epoch: int, row: recorder.Row) -> None:
+        if epoch == 3:
+            shutil.rmtree(folder)
+            runs.create(folder, CONFIG, 2, "small")
+
+    begun = recorder.record({1: folder}, {1: 0}, CONFIG, "small", Stop(), watch, every)
+    with pytest.raises(RunError, match=r"config\.json: is no longer that of the run with seed 1"):
+        list(begun)
+    assert [entry.name for entry in folder.iterdir()] == [runs.CONFIG]
+
+
+def test_the_history_is_that_of_the_checkpoint(tmp_path: pathlib.Path) -> None:
+    """Also where the newest one was damaged, and a kill comes before the next one."""
+    folder = tmp_path / "run"
+    record({1: folder}, stop_after=5, every=1)
+    shutil.rmtree(checkpoint.folder(folder, 5) / checkpoint.STATE)
+    status, epoch, wrong = runs.survey(folder, CONFIG, 1)
+    assert (status, epoch, len(wrong)) == ("unfinished", 4, 1)
+    seen = []
+
+    def watch(seeds: Sequence[int], epoch: int, row: recorder.Row) -> None:
+        seen.append(len((folder / runs.HISTORY).read_text().splitlines()))
+
+    list(recorder.record({1: folder}, {1: 4}, CONFIG, "small", Stop(), watch, every=100))
+    assert seen[:2] == [1 + 4, 1 + 4]
 
 
 def test_the_time_between_checkpoints_must_be_possible() -> None:

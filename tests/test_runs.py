@@ -136,7 +136,15 @@ DAMAGES: dict[str, tuple[Callable[[pathlib.Path], None], str]] = {
     ),
     "list of versions": (
         rewrite(runs.CONFIG, lambda text: text.replace('"versions": {', '"versions": [], "v": {')),
-        r"config\.json: damaged \(versions must be an object with jax\)",
+        r"config\.json: damaged \(versions must be lines of text with jax\)",
+    ),
+    "formula for a name": (
+        rewrite(runs.CONFIG, lambda text: text.replace('"name": "', '"name": "a$\\\\foo$')),
+        r"config\.json: damaged \(name must be up to 100 lower-case letters",
+    ),
+    "half a letter for a device": (
+        rewrite(runs.CONFIG, lambda text: text.replace('"kind": "', '"kind": "\\ud800')),
+        r"config\.json: damaged \(device must be lines of text with kind\)",
     ),
     "deep config": (rewrite(runs.CONFIG, lambda text: "[" * 100_000), r"config\.json: damaged"),
     "no seed": (
@@ -175,7 +183,8 @@ def test_only_runs_are_overwritten_and_only_when_asked(tmp_path: pathlib.Path) -
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("years of work")
     run.mkdir()
-    (run / runs.CONFIG).write_text("{}")
+    old = {"format": 1, "seed": 7, "config": None, "versions": {}}
+    (run / runs.CONFIG).write_text(json.dumps(old))
     file.write_text("a file")
     for free in (new, empty):
         runs.check_free(free, overwrite=False)
@@ -187,6 +196,14 @@ def test_only_runs_are_overwritten_and_only_when_asked(tmp_path: pathlib.Path) -
             with pytest.raises(RunError, match="left alone"):
                 runs.check_free(taken, overwrite)
     assert not new.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "7", '{"model_type": "bert"}'])
+def test_a_config_of_something_else_makes_no_run(content: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / runs.CONFIG).write_text(content)
+    (tmp_path / runs.CHECKPOINTS).write_text("weights")
+    with pytest.raises(RunError, match=r"it has other content and no config\.json of a run"):
+        runs.check_free(tmp_path, overwrite=True)
 
 
 def test_overwriting_removes_the_old_run_and_nothing_else(copy: pathlib.Path) -> None:

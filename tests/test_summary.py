@@ -135,6 +135,12 @@ def test_a_batch_without_a_finished_run_has_a_summary(tmp_path: pathlib.Path) ->
 def test_a_run_of_something_else_is_refused(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     path = shutil.copytree(folder, tmp_path / "swapped")
     other = batch.run_folder(path, "fast", 0)
+    described = files.read_sealed(other / runs.CONFIG, runs.FORMAT)
+    described["versions"] = described["versions"] | {"jax": "0.1"}
+    files.write_sealed(other / runs.CONFIG, described)
+    files.write_sums(other, files.read_sums(other))
+    with pytest.raises(files.RunError, match=r"fast-seed0/config\.json: was made with other versi"):
+        summary.collect(path)
     shutil.rmtree(other)
     shutil.copytree(batch.run_folder(path, "slow", 0), other)
     with pytest.raises(files.RunError, match=r"fast-seed0/config\.json: is another run"):
