@@ -55,6 +55,7 @@ class Experiment:
     """A question, and the runs that answer it: every condition with every seed."""
 
     name: str
+    """Like those of conditions: lower-case letters, digits, dots and hyphens."""
     question: str
     """One line."""
     conditions: dict[str, Config]
@@ -69,15 +70,14 @@ class Experiment:
     """By condition and score: a value from elsewhere, to be placed among the runs."""
 
     def __post_init__(self) -> None:
-        for field in ("name", "question"):
-            text = getattr(self, field)
-            if not isinstance(text, str) or not text.isprintable() or not text:
-                raise ConfigError(field, text, "a line of text")
+        text = self.question
+        if not isinstance(text, str) or not text.isprintable() or not text:
+            raise ConfigError("question", text, "a line of text")
         if not self.conditions:
             raise ConfigError("conditions", self.conditions, "at least one")
-        for name in self.conditions:
-            if not re.fullmatch(runs.NAME, name):
-                raise ConfigError("conditions", name, runs.NAMED)
+        for field, name in ("name", self.name), *(("conditions", x) for x in self.conditions):
+            if not isinstance(name, str) or not re.fullmatch(runs.NAME, name):
+                raise ConfigError(field, name, runs.NAMED)
         for field, known in (("scores", SCORES), ("plots", PLOTS)):
             chosen = getattr(self, field)
             if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):

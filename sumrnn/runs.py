@@ -42,7 +42,7 @@ ENTRIES = (REPORT_MD, REPORT_JSON, FIGURES, SUMS, PREDICTIONS, CHECKPOINTS, HIST
 
 NAME = "[a-z0-9][a-z0-9.-]{0,99}"
 NAMED = "up to 100 lower-case letters, digits, dots and hyphens"
-"""What runs and conditions are called: part of the names of folders and of titles of figures."""
+"""What runs, experiments and conditions are called: parts of folders' names, titles of figures."""
 COLUMNS = ("epoch", *checkpoint.COLUMNS)
 PACKAGES = ("sumrnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy")
 CODE = ("config", "task", "recurrence", "model", "train", "placement")

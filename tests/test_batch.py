@@ -190,6 +190,8 @@ def test_the_declaration_survives_its_file(whole: pathlib.Path) -> None:
         {"question": "two\nlines"},
         {"question": "\ud800"},
         {"name": 5},
+        {"name": "a$\\foo$"},
+        {"name": "two\nlines"},
         {"references": {"c": {"accuracy": 0.5}}},
         {"references": {"a": {"accuracy": "high"}}},
         {"references": {"a": {"accuracy": float("nan")}}},

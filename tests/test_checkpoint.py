@@ -125,10 +125,10 @@ def test_what_was_being_written_when_a_process_ended_is_cleared_away(copy: pathl
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ValueError("disk [os_error_code='28']\nof much"), "cannot be .*No space left on device"),
-        (ValueError("DATA_LOSS: no number\nof much"), "cannot be .*DATA_LOSS: no number"),
-        (ValueError(), "cannot be written .ValueError"),
-        (OSError(27, "File too large"), "File too large"),
+        (ValueError("[os_error_code='28']\nof much"), r"6: .* \(No space left on device\)$"),
+        (ValueError("no number\nof much"), r"6: cannot be written \(no number\)$"),
+        (ValueError(), r"6: cannot be written \(ValueError\)$"),
+        (OSError(27, "File too large"), r"File too large: '.*/6'$"),
     ],
 )
 def test_a_failing_disk_leaves_the_earlier_ones(
@@ -151,7 +151,6 @@ def test_a_failing_disk_leaves_the_earlier_ones(
         patched.setattr(checkpoint, "_checkpointer", Full)
         with pytest.raises(OSError, match=said) as caught:
             checkpoint.save(copy, snapshot(6))
-    assert str(checkpoint.folder(copy, 6)) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caplog.records == []
     assert checkpoint.newest(copy, CONFIG) == (5, [])
