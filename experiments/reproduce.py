@@ -1,7 +1,7 @@
 """Where does one lucky seed fall among many?  The sheet's and the notebook's task."""
 
-from sumrnn.batch import Experiment
 from sumrnn.config import Config, preset
+from sumrnn.study.experiment import Experiment
 
 EXPERIMENT = Experiment(
     name="reproduce",

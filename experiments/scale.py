@@ -1,7 +1,7 @@
 """Does one command carry hundreds of seeds?  Two epochs of a small network."""
 
-from sumrnn.batch import Experiment
 from sumrnn.config import Config, ModelConfig, TrainConfig
+from sumrnn.study.experiment import Experiment
 
 EXPERIMENT = Experiment(
     name="scale",

@@ -1,8 +1,8 @@
 """What does each score say as the classes grow uneven, and when does accuracy fall silent?"""
 
 from sumrnn import task
-from sumrnn.batch import Experiment
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
+from sumrnn.study.experiment import Experiment
 
 SHARES = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
 """Wanted shares of positives."""
@@ -10,7 +10,7 @@ SHARES = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
 
 def threshold(share: float) -> int:
     """The highest threshold that at least this share of the sums reaches, by the exact law."""
-    law = task.law(TaskConfig())
+    law = task.sum_law(TaskConfig())
     reaching = law.probabilities[::-1].cumsum()[::-1]
     return int(law.sums[reaching >= share].max())
 

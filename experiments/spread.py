@@ -4,8 +4,8 @@ A crossed design: the conditions pin the seeds of the data and of the initial pa
 that the run's own seed is left to the order of the training series.
 """
 
-from sumrnn.batch import Experiment
 from sumrnn.config import Config, ModelConfig, TrainConfig, preset
+from sumrnn.study.experiment import Experiment
 
 LEVELS = 3
 

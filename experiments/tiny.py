@@ -1,7 +1,7 @@
 """Does everything work?  Three conditions of a tiny network, done in seconds."""
 
-from sumrnn.batch import Experiment
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
+from sumrnn.study.experiment import Experiment
 
 EXPERIMENT = Experiment(
     name="tiny",

@@ -6,7 +6,7 @@ import dataclasses
 
 import tyro
 
-from sumrnn import command
+from sumrnn.cli import command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,15 +19,18 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     """Reads the folder, writes its report and prints the summary."""
-    folder = command.folder("folder", command.parse(Arguments, argv, __doc__ or "").folder)
-    from sumrnn import batch, files, report, summary  # Imported late, so that --help is quick.
+    path = command.folder("folder", command.parse(Arguments, argv, __doc__ or "").folder)
+    from sumrnn.study.batch import BatchFolder  # Imported late, so that --help is quick.
 
-    with files.explain(folder):
-        is_batch = (folder / batch.EXPERIMENT).exists()
-    if is_batch:
-        print(summary.overview(summary.write(folder), folder))
+    if BatchFolder(path).is_batch():
+        from sumrnn.report import batch
+
+        print(batch.overview(batch.write(BatchFolder(path)), path))
     else:
-        print(report.summary(report.write(folder), folder))
+        from sumrnn.report import run
+        from sumrnn.runs.folder import RunFolder
+
+        print(run.overview(run.write(RunFolder(path)), path))
 
 
 if __name__ == "__main__":

@@ -5,22 +5,23 @@ Started again on the same folder, it continues with what is missing.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import datetime
 import importlib.util
 import pathlib
-import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from sumrnn import command
-from sumrnn.config import ConfigError, parse_seeds
+from sumrnn import fields
+from sumrnn.cli import command
+from sumrnn.errors import invalid, require
+from sumrnn.fields import Range
 
 if TYPE_CHECKING:
-    from sumrnn.batch import Experiment, Progress
+    from sumrnn.study.experiment import Experiment
+
+Count = Annotated[int, Range(1, 10**9)]
 
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / "experiments"
 
@@ -35,12 +36,14 @@ class Arguments:
     """Seeds such as 0:32 (0 to 31) or 3,5,8:12; None: what the experiment says."""
     out: str | None = None
     """Folder of the batch; None: runs/NAME."""
-    devices: int | None = None
+    anyway: bool = False
+    """Continue also with other versions or on another kind of processor, which changes bits."""
+    devices: Count | None = None
     """CPU cores to make into devices; None: all that this process may use."""
-    checkpoint_every: int | None = None
+    checkpoint_every: Count | None = None
     """Epochs between checkpoints, which change no number; None: as many as cost 1 % of the time."""
-    per_device: int | None = None
-    """Seeds that a device takes per wave; None: 1 on CPU, else what its memory holds."""
+    per_device: Count | None = None
+    """Seeds that a GPU or TPU takes per wave; None: what its memory holds.  A CPU core takes 1."""
     distributed: bool = False
     """Work together with the other processes of a Slurm, Open MPI, Kubernetes or TPU job."""
     coordinator: str | None = None
@@ -49,7 +52,7 @@ class Arguments:
     """Number of processes."""
     process_id: int | None = None
     """Which process this is, from 0."""
-    patience: int = 300
+    patience: Annotated[int, Range(1, 86_399, "seconds")] = 300
     """Seconds to wait for the other processes at the start."""
 
 
@@ -57,11 +60,10 @@ def find(name: str) -> Experiment:
     """The declaration in experiments/NAME.py.
 
     Raises:
-      ConfigError: if there is none.
+      UserError: if there is none.
     """
     known = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
-    if name not in known:
-        raise ConfigError("experiment", name, f"one of {', '.join(known)}")
+    require(name in known, "experiment", name, f"one of {', '.join(known)}")
     spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -70,122 +72,76 @@ def find(name: str) -> Experiment:
     experiment: Experiment | None = getattr(module, "EXPERIMENT", None)
     if experiment is None or experiment.name != name:
         found = getattr(experiment, "name", None)
-        raise ConfigError("EXPERIMENT.name", found, f"{name!r}, as its file is {name}.py")
+        raise invalid("EXPERIMENT.name", found, f"{name!r}, as its file is {name}.py")
     return experiment
 
 
 def main(argv: list[str]) -> None:
-    """Runs what is missing, then writes table, summary and figures."""
+    """Runs what is missing of the batch, writes its summary and prints it."""
     arguments = command.parse(Arguments, argv, __doc__ or "")
+    fields.check(arguments)
     experiment = find(arguments.name)
-    out = command.folder(
-        "out", f"runs/{experiment.name}" if arguments.out is None else arguments.out
-    )
-    chosen = experiment.seeds if arguments.seeds is None else arguments.seeds
-    seeds = parse_seeds("seeds", chosen)
+    chosen = f"runs/{arguments.name}" if arguments.out is None else arguments.out
+    out = command.folder("out", chosen)
 
     # Imported late, so that --help is quick.
-    from sumrnn import batch, files, placement, recorder, signals, summary
+    from sumrnn.devices import cluster, mesh
+    from sumrnn.study.experiment import parse_seeds
 
-    placement.use_cores(arguments.devices)
-    placement.check_per_device(arguments.per_device)
-    recorder.check_every(arguments.checkpoint_every)
-    cluster = (arguments.coordinator, arguments.processes, arguments.process_id)
-    if arguments.distributed or any(value is not None for value in cluster):
-        if not 1 <= arguments.patience < placement.FOREVER:
-            allowed = f"at least 1 and below {placement.FOREVER} (seconds)"
-            raise ConfigError("patience", arguments.patience, allowed)
+    chosen = experiment.seeds if arguments.seeds is None else arguments.seeds
+    seeds = parse_seeds("seeds", chosen)
+    mesh.use_cores(arguments.devices)
+    given = (arguments.coordinator, arguments.processes, arguments.process_id)
+    if arguments.distributed or any(value is not None for value in given):
         late = (
             f"coordinator = {arguments.coordinator or 'the one of this job'!r}: must be reached "
             f"by every process within {arguments.patience} s (--patience); not all were"
         )
         with command.deadline(arguments.patience, late):
-            placement.join(*cluster)
+            cluster.join(*given)
     try:
-        with placement.together(), contextlib.ExitStack() as locked:
-            for config in experiment.conditions.values():
-                placement.check_memory(config)
-
-            def start() -> None:
-                batch.check_folder(out)
-                locked.enter_context(files.lock(out))
-                batch.open_folder(out, experiment, seeds)
-
-            placement.first_does(start)
-
-            def work(stop: signals.Stop) -> None:
-                done = batch.run(
-                    out,
-                    experiment,
-                    seeds,
-                    stop,
-                    show,
-                    lambda line: command.say(f"warning: {line}"),
-                    arguments.checkpoint_every,
-                    arguments.per_device,
-                )
-                if stop.number is not None and done.done < done.total:
-                    raise signals.Stopped(
-                        stop.number,
-                        f"with {done.done} of {done.total} runs done; the same command continues",
-                    )
-
-            with show_progress(placement.is_first()) as show:
-                signals.attend(work, command.say)
-            placement.first_does(lambda: print(summary.overview(summary.write(out), out)))
-    except placement.Refused as error:
-        raise command.Failed(str(error)) from None
-    except placement.Lost as error:
+        with cluster.together():
+            work(arguments, experiment, seeds, out)
+    except cluster.Lost as error:
         # At a normal exit the JAX runtime would wait for the lost process, and abort.
         command.end(str(error))
 
 
-@contextlib.contextmanager
-def show_progress(shown: bool) -> Iterator[Callable[[Progress], None]]:
-    """Yields a function that shows how far a batch is: live on a terminal, else in lines."""
-    if not shown:
-        yield lambda progress: None
-        return
-    if not sys.stdout.isatty():
+def work(
+    arguments: Arguments, experiment: Experiment, seeds: Sequence[int], out: pathlib.Path
+) -> None:
+    """Trains what is missing, and sums up what is there."""
+    from sumrnn.cli import progress, signals
+    from sumrnn.devices import cluster, mesh
+    from sumrnn.report import batch as report
+    from sumrnn.runs.recorder import Stop
+    from sumrnn.study import batch as batch_lib
 
-        def line(progress: Progress) -> None:
-            # One line at the start, after each wave, and when a wave's first epoch is over.
-            if progress.epoch <= 1:
-                print(describe(progress), flush=True)
+    batch = batch_lib.BatchFolder(out)
+    cluster.first_does(batch.check_free)
+    # Before anything is made; the other conditions when it is their turn.
+    mesh.prepare(next(iter(experiment.conditions.values())), len(seeds), arguments.per_device)
+    cluster.first_does(lambda: batch.open(experiment, seeds, arguments.anyway))
 
-        yield line
-        return
+    def train(stop: Stop) -> None:
+        done = batch_lib.run(
+            batch,
+            experiment,
+            seeds,
+            stop,
+            show,
+            lambda line: command.say(f"warning: {line}"),
+            arguments.checkpoint_every,
+            arguments.per_device,
+            arguments.anyway,
+        )
+        if stop.number is not None and done.done < done.total:
+            how = f"with {done.done} of {done.total} runs done; the same command continues"
+            raise signals.stopped(stop, how)
 
-    from rich import progress as bars
-
-    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=None))
-    with bars.Progress(*columns) as bar:
-        task = bar.add_task("", total=None)
-
-        def update(progress: Progress) -> None:
-            # The bar is of this start alone; the words count the runs of earlier ones too.
-            bar.update(
-                task,
-                total=max(progress.todo, 1),
-                completed=progress.worked if progress.todo else 1,
-                description=describe(progress),
-            )
-
-        yield update
-
-
-def describe(progress: Progress) -> str:
-    """One line: runs done, where the current wave is, speed and time left."""
-    parts = [f"runs {progress.done}/{progress.total}"]
-    if progress.epoch:
-        seeds = ",".join(map(str, progress.seeds[:4])) + ("..." if len(progress.seeds) > 4 else "")
-        parts.append(f"{progress.condition} seeds {seeds} epoch {progress.epoch}/{progress.epochs}")
-    if progress.diverged:
-        parts.append(f"{progress.diverged} diverged")
-    if progress.worked:
-        left = datetime.timedelta(seconds=round(progress.seconds_left))
-        parts.append(f"{progress.speed:.2f} seed-epochs/s  {left} left")
-    return "  ".join(parts)
+    with progress.of_batch(cluster.is_first()) as show:
+        signals.attend(train, command.say)
+    cluster.first_does(lambda: print(report.overview(report.write(batch), out)))
 
 
 if __name__ == "__main__":

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from sumrnn import command, files
-from sumrnn.config import Config, ConfigError, check_seed, preset
+from sumrnn import fields
+from sumrnn.cli import command
+from sumrnn.config import Config, Seed, preset
+from sumrnn.errors import UserError, require
+from sumrnn.fields import Range
 
 if TYPE_CHECKING:
-    from sumrnn import runs, signals
+    from sumrnn.runs.folder import RunFolder
+    from sumrnn.runs.record import Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Arguments:
 
     preset: str = "sheet"
     """Task to start from, sheet (digits 0 to 9) or notebook (0 to 8); other options change it."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the run, 0 to 4294967295: digits, initial parameters, order."""
     out: str | None = None
     """Run folder to write; None: runs/PRESET-seedSEED."""
@@ -41,7 +43,9 @@ class Arguments:
     """Continue the run that is in the run folder, with its options; start it if there is none."""
     overwrite: bool = False
     """Replace the run that is in the run folder."""
-    checkpoint_every: int | None = None
+    anyway: bool = False
+    """Continue also with other versions or on another kind of processor, which changes bits."""
+    checkpoint_every: Annotated[int, Range(1, 10**9)] | None = None
     """Epochs between checkpoints, which change no number; None: as many as cost 1 % of the time."""
     config: Config = dataclasses.field(default_factory=Config)
 
@@ -50,36 +54,32 @@ def main(argv: list[str]) -> None:
     """Trains, writes the run folder, and prints the summary of its report."""
     out, default = basis(command.parse_known(Basis, argv))
     arguments = command.parse(Arguments, argv, __doc__ or "", default)
-    check_seed("seed", arguments.seed)
-    if arguments.resume and arguments.overwrite:
-        raise ConfigError("overwrite", True, "left out with --resume")
+    fields.check(arguments)
+    require(not (arguments.resume and arguments.overwrite), "overwrite", True, "without --resume")
 
     # Late, so that --help and errors are quick.
-    from sumrnn import placement, recorder, report, runs
+    from sumrnn.devices import mesh
+    from sumrnn.report import run as report
+    from sumrnn.runs.folder import RunFolder
 
-    recorder.check_every(arguments.checkpoint_every)
-    placement.use_cores()
-    placement.check_memory(arguments.config)
-
-    def check() -> None:
-        if arguments.resume:
-            runs.check_same(out, arguments.config, arguments.seed)
-        else:
-            runs.check_free(out, arguments.overwrite)
-
-    check()  # Before anything is made, were it a lock.
-    with files.lock(out):
-        check()
+    mesh.use_cores()
+    folder, config, seed = RunFolder(out), arguments.config, arguments.seed
+    if not arguments.resume:
+        folder.check_free(arguments.overwrite)
+    mesh.prepare(config, 1)  # Before anything is made, were it a lock.
+    with folder.lock():
+        if not arguments.resume:
+            folder.check_free(arguments.overwrite)
         if arguments.overwrite:
-            runs.create(out, arguments.config, arguments.seed, arguments.preset)
-        status, epoch, wrong = runs.survey(out, arguments.config, arguments.seed)
+            folder.begin(config, seed, arguments.preset)
+        status, epoch, wrong = folder.survey(config, seed, arguments.anyway)
         for line in wrong:
             command.say(f"warning: {line}; continuing after epoch {epoch}")
         if status == "unfinished":
-            status = fit(arguments, out, epoch)
+            status = train(arguments, folder, epoch)
         if status == "diverged":
-            raise command.Diverged(runs.divergence(out, arguments.config))
-        print(report.summary(report.write(out), out))
+            raise UserError(folder.divergence(), status=3)
+        print(report.overview(report.write(folder), out))
 
 
 def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
@@ -89,32 +89,33 @@ def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
     out = command.folder("out", f"runs/{name}-seed{given.seed}" if given.out is None else given.out)
     if not given.resume:
         return out, default
-    from sumrnn import runs
+    from sumrnn.runs.folder import RunFolder
 
-    with files.explain(out):
-        if not (out / runs.CONFIG).exists():
-            return out, default
-    read = runs.read_config(out)
-    config = read["config"]
+    folder = RunFolder(out)
+    if not folder.is_run():
+        return out, default
+    read = folder.read()
+    config = read.config
     if given.preset is not None:
         config = dataclasses.replace(config, task=preset(name))
-    return out, Arguments(preset=read["name"], seed=read["seed"], config=config)
+    return out, Arguments(preset=read.name, seed=read.seed, config=config)
 
 
-def fit(arguments: Arguments, out: pathlib.Path, epoch: int) -> runs.Status:
+def train(arguments: Arguments, folder: RunFolder, epoch: int) -> Status:
     """Trains the network to its end, from the checkpoint after an epoch unless that is 0.
 
     Raises:
-      RunError: if `out` cannot be written.
-      Stopped: if a signal asked for it; all that is done is in `out`.
+      UserError: if the folder cannot be written, or a signal asked for an early end; all that is
+        done is in the folder.
     """
-    from sumrnn import recorder, signals
+    from sumrnn.cli import progress, signals
+    from sumrnn.runs import recorder
 
     epochs, seed = arguments.config.train.epochs, arguments.seed
 
-    def work(stop: signals.Stop) -> runs.Status:
+    def work(stop: recorder.Stop) -> Status:
         waves = recorder.record(
-            {seed: out},
+            {seed: folder},
             {seed: epoch},
             arguments.config,
             arguments.preset,
@@ -123,50 +124,16 @@ def fit(arguments: Arguments, out: pathlib.Path, epoch: int) -> runs.Status:
             arguments.checkpoint_every,
         )
         ended = next(waves, None)
-        if ended is not None and ended.status[seed] != "unfinished":
-            return ended.status[seed]
-        assert stop.number is not None
         if ended is None:
-            raise signals.Stopped(stop.number, "before it began; the same command starts it")
-        again = shlex.join(["python", sys.argv[0], "--resume", "--out", str(out)])
+            raise signals.stopped(stop, "before it began; the same command starts it")
+        if ended.status[seed] != "unfinished":
+            return ended.status[seed]
+        again = shlex.join(["python", sys.argv[0], "--resume", "--out", str(folder.path)])
         done = f"after epoch {ended.epoch} of {epochs}; {again} continues"
-        raise signals.Stopped(stop.number, done)
+        raise signals.stopped(stop, done)
 
-    with show_progress(epochs) as show:
+    with progress.of_run(epochs) as show:
         return signals.attend(work, command.say)
-
-
-@contextlib.contextmanager
-def show_progress(epochs: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Yields a function that shows one epoch: in a live bar on a terminal, else as a line."""
-    names = ("loss", "accuracy", "val_loss", "val_accuracy")
-    if not sys.stdout.isatty():
-
-        def line(row: dict[str, float]) -> None:
-            shown = "  ".join(f"{name} {row[name]:.4f}" for name in names)
-            print(f"epoch {row['epoch']:2}/{epochs}  {shown}  {row['seconds']:.2f} s", flush=True)
-
-        yield line
-        return
-
-    from rich import progress
-
-    columns = (
-        progress.TextColumn("epoch"),
-        progress.MofNCompleteColumn(),
-        progress.BarColumn(bar_width=None),
-        *(progress.TextColumn(f"{name} {{task.fields[{name}]}}") for name in names),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("left"),
-    )
-    with progress.Progress(*columns) as bar:
-        task = bar.add_task("", total=epochs, **dict.fromkeys(names, "  -   "))  # type: ignore[arg-type]
-
-        def update(row: dict[str, float]) -> None:
-            shown = {name: f"{row[name]:.4f}" for name in names}
-            bar.update(task, completed=row["epoch"], **shown)  # type: ignore[arg-type]
-
-        yield update
 
 
 if __name__ == "__main__":

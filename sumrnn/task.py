@@ -98,8 +98,12 @@ class Law:
         return max(self.positive_rate, 1.0 - self.positive_rate)
 
 
-def law(config: TaskConfig) -> Law:
-    """The exact law of the sum, to about 1e-15 relative: only positive terms are added."""
+def sum_law(config: TaskConfig) -> Law:
+    """The exact law of the sum, up to rounding in float64.
+
+    Only positive terms are added, so that the relative error of a probability stays near that of
+    the factors: at most 4e-15 for 30 digits, 1.3e-13 for 1,000 and 1.3e-12 for 10,000.
+    """
     base = np.full(config.high - config.low + 1, 1.0 / (config.high - config.low + 1))
     probabilities = np.ones(1)
     remaining = config.length

@@ -106,7 +106,7 @@ def exact_law(task: TaskConfig) -> dict[int, Fraction]:
 
 def assert_law_is_exact(task: TaskConfig) -> None:
     expected = exact_law(task)
-    law = task_lib.law(task)
+    law = task_lib.sum_law(task)
     assert law.sums.tolist() == sorted(expected)
     for total, probability in zip(law.sums.tolist(), law.probabilities.tolist(), strict=True):
         assert probability == pytest.approx(float(expected[total]), rel=1e-12, abs=0)
@@ -130,7 +130,7 @@ def test_law_is_exact(task: TaskConfig) -> None:
 
 
 def test_law_of_the_presets_in_numbers() -> None:
-    sheet, notebook = (task_lib.law(PRESETS[name]) for name in ("sheet", "notebook"))
+    sheet, notebook = (task_lib.sum_law(PRESETS[name]) for name in ("sheet", "notebook"))
     assert sheet.positive_rate == pytest.approx(0.988250429042, abs=1e-12)
     assert notebook.positive_rate == pytest.approx(0.926136211979, abs=1e-12)
     assert (sheet.majority_class, notebook.majority_class) == (1, 1)
@@ -139,5 +139,18 @@ def test_law_of_the_presets_in_numbers() -> None:
 def test_data_follow_the_law() -> None:
     task = TaskConfig(size=50_000)
     labels = np.asarray(task_lib.generate(jax.random.key(5), task).labels)
-    rate = task_lib.law(task).positive_rate
+    rate = task_lib.sum_law(task).positive_rate
     assert scipy.stats.binomtest(int(labels.sum()), labels.size, rate).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("length", "error"), [(30, 4e-15), (1_000, 1.3e-13), (10_000, 1.3e-12)])
+def test_law_is_as_exact_as_it_says(length: int, error: float) -> None:
+    """Against whole numbers: of two digits, the number of ways is a binomial coefficient."""
+    law = task_lib.sum_law(TaskConfig(length=length, high=1, threshold=0))
+    ways, worst = 1, Fraction(0)
+    for k, probability in enumerate(law.probabilities.tolist()):
+        exact = Fraction(ways, 2**length)
+        if exact > 1e-300:
+            worst = max(worst, abs(Fraction(probability) - exact) / exact)
+        ways = ways * (length - k) // (k + 1)
+    assert worst <= error

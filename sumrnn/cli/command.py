@@ -1,0 +1,167 @@
+"""What every script shares: a command line made from dataclasses, and its exit statuses.
+
+0: done.  1: something failed.  2: misuse, told in one line.  3: training diverged.
+130: interrupted (SIGINT).  143: terminated (SIGTERM).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import pathlib
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import NoReturn, TypeVar
+
+import tyro
+
+from sumrnn.errors import UserError, require
+
+T = TypeVar("T")
+MAX_NAME, MAX_PATH = 255, 3_000
+"""Bytes of a name and of a path; common file systems take no more, here with room for the
+names of what is written inside."""
+MAX_LINE = 2_000
+"""Characters of a message."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, where nothing has to be brought to a good end."""
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise _Terminated
+
+
+def parse(cls: type[T], argv: list[str], description: str, default: T | None = None) -> T:
+    """Parses a command line into `cls`; misuse raises `SystemExit` with one line and status 2."""
+    with _one_line():
+        return tyro.cli(
+            cls,
+            args=argv,
+            prog=_program(),
+            description=description,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            default=tyro.MISSING_NONPROP if default is None else default,
+        )
+
+
+def parse_known(cls: type[T], argv: list[str]) -> T:
+    """Parses only the options of `cls`, on which the defaults of the others depend."""
+    with _one_line():
+        found, _ = tyro.cli(
+            cls, args=argv, prog=_program(), return_unknown_args=True, add_help=False
+        )
+        return found
+
+
+def folder(field: str, text: str) -> pathlib.Path:
+    """The path of a folder to read or write; whether there is one is not looked at.
+
+    Raises:
+      UserError: if no folder can have this name: an unset shell variable, NUL, bytes that
+        are no UTF-8, or too many.
+    """
+    encoded = text.encode(errors="replace")  # As many bytes or fewer.
+    fits = len(encoded) <= MAX_PATH and all(len(x) <= MAX_NAME for x in encoded.split(b"/"))
+    is_text = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
+    allowed = f"the name of a folder, in UTF-8, each part at most {MAX_NAME} bytes"
+    require(text != "" and fits and is_text, field, text, allowed)
+    return pathlib.Path(text)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Calls `main` with the command line and turns what it raises into an exit status."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # Closed before the start.
+            setattr(sys, name, pathlib.Path(os.devnull).open("w"))  # noqa: SIM115
+        if isinstance(stream, io.TextIOWrapper):  # A terminal may lack a letter of a folder.
+            stream.reconfigure(errors="backslashreplace")
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        _say(str(error))
+        raise SystemExit(error.status) from None
+    except _Terminated:
+        _say("terminated")
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except KeyboardInterrupt:
+        _say("interrupted")
+        raise SystemExit(128 + signal.SIGINT) from None
+    except BrokenPipeError:
+        # Python would try once more to write what is left, and complain about that too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say("stopped, because nobody reads the output any more")
+        raise SystemExit(1) from None
+    except OSError as error:
+        _say(str(error))
+        raise SystemExit(1) from None
+
+
+def end(message: str, status: int = 1) -> NoReturn:
+    """Says why, and ends the process at once, without any clean-up."""
+    _say(message)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+@contextlib.contextmanager
+def deadline(seconds: float, message: str) -> Iterator[None]:
+    """Ends the process with status 2 and this line if what is inside takes longer."""
+    timer = threading.Timer(seconds, end, (message, 2))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """tyro draws its errors as boxes of several lines; keeps the message itself."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            yield
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [line.strip("│| ") for line in box.getvalue().splitlines()[1:]]
+        body = itertools.takewhile(lambda line: not line or line.strip("─-╰╯+'"), lines)
+        message = " ".join(word for line in body for word in line.split())
+        # The message of a `UserError` says itself which field it means.
+        message = re.sub(r"^Error parsing [\w.]+: (?=\w+ = )", "", message)
+        raise _misuse(message) from None
+
+
+def _program() -> str:
+    return pathlib.Path(sys.argv[0]).name
+
+
+def say(message: str) -> None:
+    """Shows a line on stderr, after the program's name."""
+    # A folder's name may hold anything.
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    half = MAX_LINE // 2
+    line = line if len(line) <= MAX_LINE else f"{line[:half]}...{line[-half:]}"
+    with contextlib.suppress(OSError):  # Nobody may be reading any more.
+        print(f"{_program()}: {line}", file=sys.stderr, flush=True)
+
+
+def _say(message: str) -> None:
+    say(f"error: {message}")
+
+
+def _misuse(message: str) -> SystemExit:
+    _say(message)
+    return SystemExit(2)

@@ -1,0 +1,69 @@
+"""SIGINT and SIGTERM: the first lets the work come to a good end, a second one ends it at once."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from sumrnn.errors import UserError
+from sumrnn.runs.recorder import Stop
+
+T = TypeVar("T")
+
+PERIOD = 0.1
+"""Seconds between looks at what has come."""
+NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+def stopped(stop: Stop, how: str) -> UserError:
+    """The error for work that came to its end early; `how` says how to go on."""
+    assert stop.number is not None
+    return UserError(f"{NAMES[signal.Signals(stop.number)]} {how}", status=128 + stop.number)
+
+
+def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
+    """Lets `work` run in a thread, so that this one, the main thread, hears signals at once.
+
+    Raised in the midst of a computation, an exception could be swallowed on its way out.
+
+    Args:
+      work: looks at `Stop.number` from time to time.
+      say: shows a line to the user.
+
+    Returns:
+      What `work` returns; its exceptions pass through.
+    """
+    stop = Stop()
+
+    def note(number: int, frame: object) -> None:
+        # The stream may be closed, broken or just being written.
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            if stop.number is None:
+                say("ends after this epoch; once more ends it now")
+            else:
+                say(f"error: {NAMES[signal.Signals(number)]}")
+                if sys.stdout.isatty():  # Shows the cursor that a live bar has hidden.
+                    sys.stdout.write("\x1b[?25h")
+                sys.stdout.flush()
+        if stop.number is not None:
+            os._exit(128 + number)
+        stop.number = number
+
+    # One that is ignored, as in the background of a script, stays so.
+    heard = [n for n in NAMES if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    before = {number: signal.signal(number, note) for number in heard}
+    try:
+        with concurrent.futures.ThreadPoolExecutor(1, "work") as pool:
+            future = pool.submit(work, stop)
+            # The system may hand a signal to another thread, which does not wake this one.
+            while not concurrent.futures.wait((future,), timeout=PERIOD).done:
+                pass
+            return future.result()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,210 @@
+"""Seeds and shards on devices: a plan of a mesh, and the parts of a run compiled for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from sumrnn.config import Config
+from sumrnn.devices import cluster, memory
+from sumrnn.errors import UserError, invalid
+from sumrnn.fields import Range
+from sumrnn.train import loop
+from sumrnn.train.shards import SHARD, Spread
+
+SEED = "seed"
+"""The mesh's axis of runs; the other one is `SHARD`, the parts of each run's batches."""
+MAX_DEVICES = 4_096
+"""CPU devices of a process."""
+MEMORY_SHARE = 0.7
+"""Share of an accelerator's free memory that a wave may take."""
+NUMBERS = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+}
+"""Settings of JAX on which numbers depend, and which the environment would change unnoticed."""
+
+Function = Callable[..., Any]
+
+
+def use_cores(devices: int | None = None) -> None:
+    """Makes CPU cores into devices, and sets what else numbers depend on.
+
+    Call it before the first computation.
+
+    Args:
+      devices: how many CPU devices; None: one for each core that this process may use.
+
+    Raises:
+      UserError: if `devices` is not between 1 and `MAX_DEVICES`.
+    """
+    if devices is not None:
+        Range(1, MAX_DEVICES).require("devices", devices)
+    jax.config.update("jax_num_cpu_devices", devices or cores())
+    for name, value in NUMBERS.items():
+        jax.config.update(name, value)
+
+
+def cores() -> int:
+    """Cores that this process may use; not every system can restrict them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def available() -> list[jax.Device]:
+    """The devices of all processes.
+
+    Raises:
+      UserError: if the environment asks for a platform that is not here.
+    """
+    try:
+        return list(jax.devices())
+    except RuntimeError as error:
+        wanted = os.environ.get("JAX_PLATFORMS")
+        if not wanted:
+            raise
+        raise invalid("JAX_PLATFORMS", wanted, f"platforms that JAX has here ({error})") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Where the seeds of a wave go."""
+
+    mesh: Mesh
+    """Devices along the axes `SEED` and `SHARD`."""
+    per_device: int = 1
+    """Seeds of a wave that a device takes; 1 unless they are computed at once."""
+    at_once: bool = False
+    """Whether a device computes its seeds, and each one's shards, at once (under `vmap`)."""
+
+    @property
+    def rows(self) -> int:
+        """Devices along `SEED`."""
+        return int(self.mesh.shape[SEED])
+
+    @property
+    def wave(self) -> int:
+        """Seeds per wave."""
+        return self.rows * self.per_device
+
+
+def plan(seeds: int, shards: int, per_device: int = 1, rows: int | None = None) -> Plan:
+    """Spreads seeds over the devices, and the shards of their batches over those left.
+
+    On CPU a device takes one seed at a time, whatever is asked: measured faster than several
+    at once, and the bits of a run do not depend on its neighbours.
+
+    Args:
+      seeds: how many; at least 1.
+      shards: of a batch.
+      per_device: seeds that a GPU or TPU takes at once.
+      rows: devices along `SEED`, at most; None: all.
+    """
+    devices = available()
+    on_cpu = devices[0].platform == "cpu"
+    # Every process must have a part in every wave; alone, idle devices are left out.
+    most = len(devices) if rows is None else rows
+    rows = most if not cluster.is_alone() else min(seeds, most)
+    columns = max(n for n in range(1, len(devices) // rows + 1) if shards % n == 0)
+    used = np.array(devices[: rows * columns]).reshape(rows, columns)
+    per_device = 1 if on_cpu else min(per_device, -(-seeds // rows))
+    return Plan(Mesh(used, (SEED, SHARD)), per_device, at_once=not on_cpu)
+
+
+class Program:
+    """The parts of runs of a config as compiled functions of a wave of seeds.
+
+    Args:
+      config: of the runs; pinned seeds do not matter.
+      plan: where they go.
+    """
+
+    def __init__(self, config: Config, plan: Plan) -> None:
+        self.config, self.plan = config, plan
+        self.sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
+        spread = Spread(int(plan.mesh.shape[SHARD]), plan.at_once)
+        self._parts = loop.parts(config.unpinned, spread)
+        seeds = jax.ShapeDtypeStruct((plan.wave, 3), np.uint32)
+        self.begin, (data, state, shuffle) = self._compile(self._parts.begin, seeds)
+        number = jax.ShapeDtypeStruct((plan.wave,), np.uint32)
+        self.epoch, _ = self._compile(self._parts.epoch, state, shuffle, data, number)
+        self._shapes = (state.params, data)
+
+    @functools.cached_property
+    def predict(self) -> Function:
+        """`train.loop.predictions` of the wave; compiled when it is needed."""
+        compiled, _ = self._compile(self._parts.predict, *self._shapes)
+        return compiled
+
+    def _compile(
+        self, function: Callable[..., Any], *shapes: Any
+    ) -> tuple[Callable[..., Any], Any]:
+        """A compiled function of arrays with an axis of seeds in front; the shapes it returns."""
+
+        def local(*arguments: Any) -> Any:
+            if self.plan.at_once:
+                return jax.vmap(function)(*arguments)
+            found = function(*jax.tree.map(lambda x: x[0], arguments))
+            return jax.tree.map(lambda x: x[None], found)
+
+        spec = PartitionSpec(SEED)
+        mapped = jax.shard_map(
+            local, mesh=self.plan.mesh, in_specs=spec, out_specs=spec, check_vma=False
+        )
+        lowered = jax.jit(
+            mapped,
+            in_shardings=self.sharding,
+            out_shardings=self.sharding,
+            compiler_options=loop.options(self.plan.mesh.devices.flat[0].platform),
+        ).lower(*shapes)
+        return lowered.compile(), lowered.out_info
+
+    @property
+    def needed(self) -> int:
+        """Bytes that it takes of a memory: a device's, or the machine's on CPU."""
+        sharing = 1 if self.plan.at_once else len(self.plan.mesh.local_devices)
+        return sharing * max(memory.needed(self.begin), memory.needed(self.epoch))
+
+
+@functools.lru_cache(maxsize=16)
+def _program(config: Config, plan: Plan) -> Program:
+    return Program(config, plan)
+
+
+def prepare(config: Config, seeds: int, per_device: int | None = None) -> Program:
+    """Compiles runs for as many devices as there are, and as memory holds.
+
+    Args:
+      config: of the runs.
+      seeds: how many; at least 1.
+      per_device: seeds that a GPU or TPU takes per wave; None: as many as its memory holds.
+
+    Raises:
+      UserError: if `per_device` is not positive, or memory does not hold a single run.
+    """
+    if per_device is not None and per_device < 1:
+        raise invalid("per_device", per_device, "at least 1")
+    config, shards = config.unpinned, config.train.batch_shards
+    program = _program(config, plan(seeds, shards, per_device or 1))
+    there = memory.there(jax.local_devices()[0])
+    if program.plan.at_once and per_device is None:
+        # Every process must come to the same answer; the first one gives it.
+        fitting = cluster.from_first(np.array(int(MEMORY_SHARE * there / program.needed)))
+        program = _program(config, plan(seeds, shards, max(1, int(fitting))))
+    while cluster.largest(program.needed > there):
+        if program.needed <= there:
+            raise UserError("another process has too little memory; its message says more", 1)
+        if program.plan.rows == 1 or not cluster.is_alone():
+            raise memory.too_large(config, program.needed, there)
+        program = _program(config, plan(seeds, shards, rows=program.plan.rows // 2))
+    return program

@@ -1,0 +1,138 @@
+"""Runs that are trained at the same time, epoch by epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import numpy as np
+
+from sumrnn.config import Config, check_seeds
+from sumrnn.devices import cluster, mesh
+from sumrnn.devices.mesh import Program
+from sumrnn.train import loop
+from sumrnn.train.loop import Metrics, Result
+from sumrnn.train.step import State
+
+
+class Start(NamedTuple):
+    """Where runs go on; every array has a leading axis of seeds."""
+
+    state: State
+    history: Metrics
+    """float32 [seeds, epochs so far] each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Moment:
+    """The runs of a wave just after an epoch."""
+
+    seeds: tuple[int, ...]
+    epoch: int
+    """Finished epochs."""
+    metrics: Metrics
+    """Of this epoch, float32 [seeds] each."""
+    finite: np.ndarray
+    """bool [seeds]: whether losses, parameters and optimizer state are all numbers."""
+    state: State
+    """Where it was computed; see `fetch`."""
+
+    def fetch(self) -> State:
+        """The state on the host, with a leading axis of seeds; processes call this together."""
+        found: State = cluster.to_host(self.state, slice(len(self.seeds)))
+        return found
+
+
+class Wave:
+    """Runs that are trained at the same time, an epoch per `step`.
+
+    Args:
+      program: of their parts.
+      config: of every run; it differs from the program's in pinned seeds at most.
+      seeds: in [0, 2^32), at least one, at most `program.plan.wave`.
+      start: where they go on; None: from the beginning.
+    """
+
+    def __init__(
+        self, program: Program, config: Config, seeds: Sequence[int], start: Start | None = None
+    ) -> None:
+        self.seeds = tuple(seeds)
+        self._program = program
+        own = np.stack([np.asarray(loop.purposes(config, seed)) for seed in seeds])
+        with loop.one_thread():
+            begun = jax.block_until_ready(program.begin(self._put(own)))
+        self._data, self._state, self._shuffle = begun
+        self._history: list[Metrics] = []
+        if start is not None:
+            self._state = jax.tree.map(self._put, start.state)
+            epochs = range(start.history.loss.shape[1])
+            self._history = [Metrics(*(x[:, n] for x in start.history)) for n in epochs]
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self._history)
+
+    def step(self) -> Moment:
+        """Trains every run for an epoch."""
+        number = self._put(np.full(len(self.seeds), self.epoch, np.uint32))
+        self._state, *rest = self._program.epoch(self._state, self._shuffle, self._data, number)
+        metrics, finite = self._fetch(rest)
+        self._history.append(metrics)
+        return Moment(self.seeds, self.epoch, metrics, finite, self._state)
+
+    def result(self) -> Result:
+        """The runs as they are now, on the host, with a leading axis of seeds."""
+        logits = self._program.predict(self._state.params, self._data)
+        state, data, logits = self._fetch((self._state, self._data, logits))
+        history = jax.tree.map(lambda *epochs: np.stack(epochs, axis=1), *self._history)
+        return Result(state, history, data, logits)
+
+    def _put(self, rows: np.ndarray) -> chex.Array:
+        """The runs' rows on the devices, the last one once more for what a whole wave lacks."""
+        missing = self._program.plan.wave - len(self.seeds)
+        whole = np.concatenate((rows, np.repeat(rows[-1:], missing, axis=0)))
+        place = self._program.sharding
+        return jax.make_array_from_callback(whole.shape, place, lambda part: whole[part])
+
+    def _fetch(self, tree: Any) -> Any:
+        return cluster.to_host(tree, slice(len(self.seeds)))
+
+
+def waves(seeds: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """Cuts seeds into those of each wave."""
+    return [tuple(seeds[first : first + size]) for first in range(0, len(seeds), size)]
+
+
+def fit_many(
+    config: Config,
+    seeds: Sequence[int],
+    per_device: int | None = None,
+    watch: Callable[[Moment], None] = lambda moment: None,
+) -> Result:
+    """`train.fit` of many seeds, on all devices; on CPU with the same bits.
+
+    Args:
+      config: of every run.
+      seeds: different integers in [0, 2^32).
+      per_device: see `mesh.prepare`.
+      watch: is called after each epoch of each wave.
+
+    Returns:
+      The runs on the host, with a leading axis of seeds on every array.
+
+    Raises:
+      UserError: if the seeds are impossible, or memory does not hold a run.
+    """
+    seeds = check_seeds("seeds", seeds)
+    program, found = mesh.prepare(config, len(seeds), per_device), []
+    for own in waves(seeds, program.plan.wave):
+        wave = Wave(program, config, own)
+        while wave.epoch < config.train.epochs:
+            watch(wave.step())
+        found.append(wave.result())
+    joined: Result = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    return joined

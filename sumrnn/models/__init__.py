@@ -1,0 +1,1 @@
+"""The network that reads digits, and its cells by name."""

@@ -1,0 +1,221 @@
+"""What a person reads of a batch: table, statistics, words and pictures, from its folder alone.
+
+`build` makes the numbers, `markdown` and `overview` the words, `draw` the pictures; `write`
+puts them on disk.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sumrnn.config import Config
+from sumrnn.report import batch_figures as figures
+from sumrnn.report import words
+from sumrnn.runs import files
+from sumrnn.runs.folder import FIGURES as FOLDER
+from sumrnn.scores import metrics, statistics
+from sumrnn.scores.statistics import SIGNIFICANT
+from sumrnn.study.batch import BatchFolder
+from sumrnn.study.experiment import SCORES
+from sumrnn.study.table import TABLE, Collected, collect, to_csv
+from sumrnn.task import sum_law
+
+FORMAT = 1
+SUMMARY_JSON = "summary.json"
+SUMMARY_MD = "summary.md"
+
+
+def build(collected: Collected) -> dict[str, Any]:
+    """Every number of the summary, under the names of summary.json.
+
+    It holds `continued` only if the batch was.
+    """
+    experiment = collected.experiment
+    crossed = "variance" in experiment.plots
+    return {
+        "format": FORMAT,
+        "experiment": experiment.name,
+        "question": experiment.question,
+        "seeds": list(collected.seeds),
+        "versions": collected.versions,
+        **({"continued": True} if collected.continued else {}),
+        "conditions": {
+            name: _condition(collected, name, config)
+            for name, config in experiment.conditions.items()
+        },
+        # The cells of a crossed design are not compared in pairs.
+        "differences": [] if crossed else _differences(collected),
+        "variance": _variance(collected) if crossed else None,
+    }
+
+
+def _condition(collected: Collected, name: str, config: Config) -> dict[str, Any]:
+    rows = [row for row in collected.rows if row["condition"] == name]
+    finished = [row for row in rows if row["status"] == "finished"]
+    diverged = sum(row["status"] == "diverged" for row in rows)
+    ended = len(finished) + diverged
+    failed = diverged + sum(row["accuracy"] <= row["majority_accuracy"] for row in finished)
+    beating = sum(row["gain"] > 0 and row["constant_p_value"] < SIGNIFICANT for row in finished)
+    law = sum_law(config.task)
+    values = {score: np.array([*collected.values(name, score).values()]) for score in SCORES}
+    references = collected.experiment.references.get(name, {})
+    return {
+        "positive_rate": law.positive_rate,
+        "majority_accuracy": law.majority_accuracy,
+        "finished": len(finished),
+        "diverged": diverged,
+        "unfinished": len(rows) - ended,
+        "collapsed": sum(metrics.collapsed(row) is not None for row in finished),
+        "failed": failed,
+        "failed_share": failed / ended if ended else None,
+        "failed_interval": list(metrics.interval(failed, ended)) if ended else None,
+        "beating": beating,
+        "beating_share": beating / ended if ended else None,
+        "scores": {score: statistics.describe(values[score]) for score in SCORES},
+        "references": {
+            score: statistics.place(value, values[score]) for score, value in references.items()
+        },
+    }
+
+
+def _differences(collected: Collected) -> list[dict[str, Any]]:
+    """Between all pairs of conditions, over the seeds for which both have the score."""
+    found = []
+    for first, second in itertools.combinations(collected.experiment.conditions, 2):
+        scores = {}
+        for score in collected.experiment.scores:
+            a, b = collected.values(first, score), collected.values(second, score)
+            shared = [seed for seed in a if seed in b]
+            pair = (np.array([values[seed] for seed in shared]) for values in (a, b))
+            scores[score] = statistics.difference(*pair)
+        found.append({"first": first, "second": second, "scores": scores})
+    return found
+
+
+def _variance(collected: Collected) -> dict[str, Any]:
+    """The split for each score; None where the runs do not cross every seed with every other."""
+    configs = collected.experiment.conditions
+
+    def effective(row: dict[str, Any]) -> tuple[int, ...]:
+        config = configs[row["condition"]]
+        pinned = (config.data_seed, config.init_seed, config.shuffle_seed)
+        return tuple(row["seed"] if pin is None else pin for pin in pinned)
+
+    found: dict[str, Any] = {}
+    for score in collected.experiment.scores:
+        cells = {effective(row): row[score] for row in collected.rows if row[score] is not None}
+        levels = [sorted(set(seeds)) for seeds in zip(*cells, strict=True)]
+        grid = list(itertools.product(*levels))
+        found[score] = None
+        if set(grid) == set(cells) and min(map(len, levels), default=0) >= 2:
+            values = np.array([cells[cell] for cell in grid]).reshape(*map(len, levels))
+            found[score] = statistics.variance_split(values)
+    return found
+
+
+def markdown(summary: dict[str, Any], scores: Sequence[str], drawn: Iterable[str]) -> str:
+    """summary.md.
+
+    Args:
+      summary: as from `build`.
+      scores: the ones that are shown.
+      drawn: names of the figures.
+    """
+    seeds = summary["seeds"]
+    whole = seeds == list(range(seeds[0], seeds[-1] + 1))
+    parts = summary["conditions"].values()
+    return words.markdown(
+        "summary.md.j2",
+        summary=summary,
+        scores=scores,
+        seeds=f"{seeds[0]} to {seeds[-1]}"
+        if whole and len(seeds) > 2
+        else ", ".join(map(str, seeds)),
+        total={n: sum(part[n] for part in parts) for n in ("finished", "diverged", "unfinished")},
+        significant=SIGNIFICANT,
+        table=TABLE,
+        summary_json=SUMMARY_JSON,
+        folder=FOLDER,
+        drawn=list(drawn),
+    )
+
+
+def overview(summary: dict[str, Any], path: pathlib.Path) -> str:
+    """What the scripts print at the end: a line per condition."""
+    width = max(len(name) for name in ["condition", *summary["conditions"]])
+    lines = [
+        "",
+        f"{'condition':{width}}  runs  missing  diverged  collapsed  failed  "
+        f"{'accuracy (95 % interval of the mean)':36}  constant",
+    ]
+    for name, found in summary["conditions"].items():
+        accuracy = found["scores"]["accuracy"]
+        lines.append(
+            f"{name:{width}}  {found['finished'] + found['diverged']:4}  "
+            f"{found['unfinished']:7}  {found['diverged']:8}  "
+            f"{found['collapsed']:9}  {found['failed']:6}  "
+            f"{words.with_interval(accuracy['mean'], accuracy['mean_interval']):36}  "
+            f"{found['majority_accuracy']:8.4f}"
+        )
+    return "\n".join([*lines, "", f"summary  {path / SUMMARY_MD}"])
+
+
+def draw(collected: Collected, summary: dict[str, Any]) -> dict[str, Any]:
+    """The figures that the experiment asks for, by name; none before a run has finished."""
+    experiment, conditions = collected.experiment, summary["conditions"]
+    if not any(condition["finished"] for condition in conditions.values()):
+        return {}
+    values, intervals, references = {}, {}, {}
+    for score in experiment.scores:
+        title = words.score_name(score)
+        values[title] = {
+            name: np.array([*collected.values(name, score).values()]) for name in conditions
+        }
+        described = {name: condition["scores"][score] for name, condition in conditions.items()}
+        intervals[title] = {
+            name: (found["mean"], found["mean_interval"]) for name, found in described.items()
+        }
+        references[title] = {
+            name: found[score] for name, found in experiment.references.items() if score in found
+        }
+    rates = {name: condition["positive_rate"] for name, condition in conditions.items()}
+    splits = {
+        words.score_name(s): split for s, split in (summary["variance"] or {}).items() if split
+    }
+    drawn: dict[str, Any] = {}
+    for plot in experiment.plots:
+        if plot == "scores":
+            drawn[plot] = figures.points(values, intervals, references, experiment.name)
+        elif plot == "learning":
+            drawn[plot] = figures.bands(collected.histories, experiment.name)
+        elif plot == "skew":
+            drawn[plot] = figures.skew(rates, values, intervals, experiment.name)
+        elif splits:
+            drawn[plot] = figures.shares(splits, experiment.name)
+    return drawn
+
+
+def write(batch: BatchFolder) -> dict[str, Any]:
+    """Rebuilds runs.csv, summary.json, summary.md and the figures of a batch.
+
+    Returns:
+      The numbers, as from `build`.
+
+    Raises:
+      UserError: if the folder holds no batch, a run in it is damaged, or it cannot be written.
+    """
+    collected = collect(batch)
+    summary = build(collected)
+    drawn = draw(collected, summary)
+    texts = {
+        TABLE: to_csv(collected.rows),
+        SUMMARY_JSON: files.to_json(summary),
+        SUMMARY_MD: markdown(summary, collected.experiment.scores, drawn),
+    }
+    batch.write_report(texts, drawn)
+    return summary

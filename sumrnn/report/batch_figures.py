@@ -1,0 +1,211 @@
+"""The figures of a batch: pure functions from arrays to figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import cm
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from sumrnn.report.canvas import COLORS, GREY, INK, RED, blank, percentages
+
+Interval = tuple[float | None, list[float] | None]
+"""A mean and the ends of its interval, each None if there is none."""
+
+# Where marks stand beside the place of their condition, which is 1 away from the next one's.
+REFERENCE, MEAN, RUNS = -0.18, -0.06, (0.04, 0.3)
+
+
+def _palette(names: Sequence[str]) -> dict[str, Any]:
+    """A colour for each condition, from dark to light in their order."""
+    if len(names) <= 2:
+        return dict(zip(names, (COLORS[1], COLORS[0]), strict=False))
+    return {name: cm.viridis(0.9 * i / (len(names) - 1)) for i, name in enumerate(names)}
+
+
+def _means(ax: Axes, places: Iterable[float], found: Iterable[Interval]) -> None:
+    """A diamond at each mean; a bar through it where there is an interval."""
+    for x, (mean, interval) in zip(places, found, strict=True):
+        if mean is None:
+            continue
+        bar = None
+        if interval is not None:  # Rounding may move a mean past its end.
+            bar = ([max(mean - interval[0], 0.0)], [max(interval[1] - mean, 0.0)])
+        ax.errorbar(
+            x,
+            mean,
+            bar,
+            fmt="D",
+            ms=5,
+            color=INK,
+            capsize=4,
+            lw=1.4,
+            zorder=3,
+            label="mean, 95 % interval" if bar else "mean, no interval",
+        )
+
+
+def points(
+    values: dict[str, dict[str, np.ndarray]],
+    intervals: dict[str, dict[str, Interval]],
+    references: dict[str, dict[str, float]],
+    title: str,
+) -> Figure:
+    """Every run as a point beside the mean with its interval; a panel for each score.
+
+    Args:
+      values: by score and condition, float [runs].
+      intervals: by score and condition, of the mean over runs.
+      references: by score and condition, values from elsewhere, drawn as crosses.
+      title: of the figure.
+    """
+    names = list(next(iter(values.values())))
+    slanted = len(names) > 3
+    columns = min(len(values), 3)
+    rows = -(-len(values) // columns)
+    figure, axes = blank(columns, rows, width=4.6, height=4.2 if slanted else 3.8)
+    colors = _palette(names)
+    places = np.arange(len(names))
+    for ax, (score, conditions) in zip(axes, values.items(), strict=False):
+        for x, name in zip(places, names, strict=True):
+            y = conditions[name]
+            # Spread sideways in the order of the runs: nothing random, nothing hidden.
+            steps = np.linspace(*RUNS, 2 * y.size + 1)[1::2]
+            ax.plot(x + steps, y, "o", ms=4, color=colors[name], mec=INK, mew=0.4)
+        _means(ax, places + MEAN, (intervals[score][name] for name in names))
+        for name, value in references.get(score, {}).items():
+            cross = names.index(name) + REFERENCE
+            ax.plot(cross, value, "x", ms=9, mew=2.2, color=RED, label="value from elsewhere")
+        ax.set_xticks(places, names)
+        if slanted:
+            for label in ax.get_xticklabels():
+                label.set(rotation=40, ha="right", rotation_mode="anchor")
+        ax.set_xlim(-0.5, len(names) - 0.4)
+        ax.set_title(score, fontsize=11)
+        ax.grid(axis="y", color="#dddddd", lw=0.6)
+        ax.set_axisbelow(True)
+    for ax in axes[len(values) :]:
+        ax.set_visible(False)
+    # Each kind of mark once, and where it hides none.
+    kinds = {mark.get_label(): mark for ax in axes for mark in ax.get_legend_handles_labels()[0]}
+    if kinds:
+        figure.legend(handles=list(kinds.values()), loc="outside lower center", ncols=3)
+    figure.suptitle(f"{title}: every run, on its own test series")
+    return figure
+
+
+def bands(histories: dict[str, dict[str, np.ndarray]], title: str) -> Figure:
+    """Learning curves of many runs: median, and bands of the middle 50 % and 90 %.
+
+    Args:
+      histories: by condition, columns of history.csv, float64 [runs, epochs].
+      title: of the figure.
+    """
+    figure, (loss, error) = blank(2, height=4.8)
+    colors = _palette(list(histories))
+    for name, history in histories.items():
+        epochs = history["epoch"][0]
+        for ax, values in ((loss, history["loss"]), (error, 1 - history["val_accuracy"])):
+            low, lower, middle, upper, high = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95), 0)
+            ax.fill_between(epochs, low, high, color=colors[name], alpha=0.15, lw=0)
+            ax.fill_between(epochs, lower, upper, color=colors[name], alpha=0.3, lw=0)
+            label = f"{name} ({len(values)} runs)"
+            ax.plot(epochs, middle, color=colors[name], lw=1.6, label=label)
+    loss.set(ylabel="binary cross-entropy (nats)", title="Training loss", yscale="log")
+    # Zero errors on a validation set are common; a pure logarithm could not show them.
+    error.set_yscale("symlog", linthresh=1e-3)
+    error.set(ylabel="share of wrong answers", title="Validation error", ylim=(0, None))
+    error.yaxis.set_major_formatter(percentages())
+    for ax in (loss, error):
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(color="#e5e5e5", lw=0.6)
+    columns = min(len(histories), 4)
+    handles, labels = loss.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    figure.suptitle(f"{title}: median over runs, middle 50 % and 90 %")
+    return figure
+
+
+def skew(
+    rates: dict[str, float],
+    values: dict[str, dict[str, np.ndarray]],
+    intervals: dict[str, dict[str, Interval]],
+    title: str,
+) -> Figure:
+    """Scores against the exact share of positives: every run, and the mean with its interval.
+
+    Args:
+      rates: by condition, P(positive) by the law.
+      values: by score and condition, float [runs].
+      intervals: by score and condition, of the mean over runs.
+      title: of the figure.
+    """
+    figure, axes = blank(len(values), width=3.7, height=4.4)
+    # A logit axis has no 0 and no 1.
+    x = {name: min(max(rate, 1e-6), 1 - 1e-6) for name, rate in rates.items()}
+    places = np.array(sorted(set(x.values())))
+    margin = 0.3
+    odds = np.log(places / (1 - places))[[0, -1]] + (-margin, margin)
+    for ax, (score, conditions) in zip(axes, values.items(), strict=True):
+        for name, y in conditions.items():
+            ax.plot(np.full(y.size, x[name]), y, "o", ms=3.5, color=COLORS[1], alpha=0.55, mew=0)
+        _means(ax, x.values(), (intervals[score][name] for name in x))
+        if score == "accuracy":
+            constant = np.maximum(places, 1 - places)
+            (line,) = ax.plot(places, constant, "--", color=GREY, label="constant answer")
+            ax.legend(handles=[line], loc="lower right", fontsize=8)
+        elif min(y.min(initial=0) for y in conditions.values()) < 0:
+            ax.axhline(0, ls="--", color=GREY)
+        ax.set_xscale("logit")
+        ax.set_xlim(*1 / (1 + np.exp(-odds)))
+        ax.set_xticks(places, [f"{100 * place:.3g}" for place in places], rotation=60)
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlabel("positives by the exact law (%)")
+        ax.set_title(score, fontsize=10)
+        ax.grid(color="#e5e5e5", lw=0.6)
+    figure.suptitle(f"{title}: every run, mean and 95 % interval")
+    return figure
+
+
+def shares(splits: dict[str, dict[str, dict[str, float]]], title: str) -> Figure:
+    """Stacked bars: which source explains how much of a score's variance.
+
+    Args:
+      splits: by score, then source, as from `statistics.variance_split`.
+      title: of the figure.
+    """
+    figure, (ax,) = blank(height=1.6 + 0.7 * len(splits))
+    names = list(next(iter(splits.values())))
+    fills = (COLORS[1], COLORS[0], "#7fb7a3", "#dddddd")
+    inks, hatches = ("white", INK, INK, INK), ("", "///", "...", "")
+    left = np.zeros(len(splits))
+    for name, fill, ink, hatch in zip(names, fills, inks, hatches, strict=True):
+        share = np.array([split[name]["share"] for split in splits.values()])
+        ax.barh(
+            np.arange(len(splits)),
+            share,
+            left=left,
+            color=fill,
+            hatch=hatch,
+            edgecolor=INK,
+            lw=0.5,
+            label=name,
+        )
+        behind = {"fc": "white", "lw": 0, "pad": 1} if hatch else None
+        for y in np.flatnonzero(share > 0.06).tolist():
+            text = f"{100 * share[y]:.0f} %"
+            middle = left[y] + share[y] / 2
+            ax.text(middle, y, text, ha="center", va="center", color=ink, bbox=behind)
+        left += share
+    ax.set_yticks(range(len(splits)), list(splits))
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1), xlabel="share of the variance between runs")
+    ax.xaxis.set_major_formatter(percentages())
+    figure.legend(loc="outside lower center", ncols=len(names), frameon=False)
+    figure.suptitle(f"{title}: where the spread between runs comes from")
+    return figure

@@ -1,0 +1,141 @@
+"""One run's report, built from its folder alone.
+
+`build` makes the numbers, `markdown` and `overview` the words, `draw` the pictures; `write`
+puts them on disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from sumrnn.report import run_figures as figures
+from sumrnn.report import words
+from sumrnn.runs import files
+from sumrnn.runs.folder import FIGURES as FOLDER
+from sumrnn.runs.folder import REPORT_JSON, REPORT_MD, RunFolder
+from sumrnn.runs.run import Run
+from sumrnn.scores import metrics
+from sumrnn.scores.statistics import SIGNIFICANT
+from sumrnn.task import sum_law
+
+FORMAT = 2
+SPLITS = {"train": "training", "validation": "validation", "test": "test"}
+FIGURES = ("confusion", "learning", "ranking", "sums", "errors")
+"""Names of the figures, in the order of the report."""
+FEW = 50
+"""Series of a class below which a share of them is too coarse to rest on."""
+VERY_SKEWED = 0.9
+"""Accuracy of the constant answer from which accuracy alone misleads."""
+
+
+def build(run: Run) -> dict[str, Any]:
+    """Every number of the report, under the names of report.json.
+
+    `task` holds the exact law; `train`, `validation` and `test` hold the counts and the
+    scores (see `metrics.counts` and `metrics.scores`) of the final network; `run` holds
+    `continued` only if the run was.
+    """
+    record = run.record
+    task, law = record.config.task, sum_law(record.config.task)
+    return {
+        "format": FORMAT,
+        "run": {
+            "name": record.name,
+            "seed": record.seed,
+            "config": dataclasses.asdict(record.config),
+            "versions": record.versions,
+            "device": record.device,
+            "seconds": float(run.history["seconds"].sum()),
+            **({"continued": True} if record.continued else {}),
+        },
+        "task": {
+            **{name: getattr(task, name) for name in ("length", "low", "high", "threshold")},
+            "mean_sum": law.mean,
+            "std_sum": law.std,
+            "positive_rate": law.positive_rate,
+            "majority_class": law.majority_class,
+            "minority_class": 1 - law.majority_class,
+            "majority_accuracy": law.majority_accuracy,
+        },
+        **{
+            name: metrics.counts(part.labels, law.positive_rate)
+            | metrics.scores(part.labels, part.logits, law.majority_class)
+            for name, part in run.parts.items()
+        },
+    }
+
+
+def _meaning(report: dict[str, Any]) -> dict[str, str]:
+    """What each class says of the sum, by its name."""
+    threshold = report["task"]["threshold"]
+    return dict(zip(metrics.CLASSES, (f"sum < {threshold}", f"sum ≥ {threshold}"), strict=True))
+
+
+def _values(report: dict[str, Any]) -> dict[str, Any]:
+    """What the templates use."""
+    task = report["task"]
+    return {
+        **{name: report[name] for name in ("run", "task", "test")},
+        "report": report,
+        "splits": SPLITS,
+        "meaning": _meaning(report),
+        "minor": metrics.CLASSES[task["minority_class"]],
+        "major": metrics.CLASSES[task["majority_class"]],
+        "few": FEW,
+        "very_skewed": VERY_SKEWED,
+        "significant": SIGNIFICANT,
+    }
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """report.md."""
+    return words.markdown("report.md.j2", **_values(report), figures=FIGURES, folder=FOLDER)
+
+
+def overview(report: dict[str, Any], path: pathlib.Path) -> str:
+    """What the scripts print at the end."""
+    cells = (f"FN {n:,}" for n in report["test"]["confusion"].values())
+    width = max(map(len, (_meaning(report)["positive"], *cells)))
+    values = _values(report) | {"width": width, "path": path / REPORT_MD}
+    return words.render("overview.txt.j2", **values)
+
+
+def draw(run: Run, report: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a run, by the names in `FIGURES`."""
+    task, test = run.record.config.task, run.parts["test"]
+    law = sum_law(task)
+    title = f"{run.record.name}, seed {run.record.seed}"
+    on_test = f"{title}: {report['test']['size']:,} test series"
+    constants = {
+        SPLITS[name]: report[name]["majority_accuracy"] for name in ("train", "validation")
+    }
+    observed = np.concatenate(
+        [part.digits.sum(axis=1, dtype=np.int64) for part in run.parts.values()]
+    )
+    return {
+        "confusion": figures.confusion(report["test"]["confusion"], task, on_test),
+        "learning": figures.learning_curves(run.history, constants, title),
+        "ranking": figures.ranking(test, report["test"], 1 - law.majority_class, task, on_test),
+        "sums": figures.sums(observed, law, task, f"{title}: all {observed.size:,} series"),
+        "errors": figures.errors(test, task, on_test),
+    }
+
+
+def write(folder: RunFolder) -> dict[str, Any]:
+    """Rebuilds report.json, report.md and the figures of a run.
+
+    Returns:
+      The numbers, as from `build`.
+
+    Raises:
+      UserError: if the folder holds no finished run or cannot be written.
+    """
+    run = folder.load()
+    report = build(run)
+    texts = {REPORT_JSON: files.to_json(report), REPORT_MD: markdown(report)}
+    folder.write_report(texts, draw(run, report))
+    return report

@@ -1,0 +1,112 @@
+"""Numbers as a person reads them, and the templates that put them into sentences."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jinja2
+
+TITLES = {
+    "gain": "accuracy minus constant answer's",
+    "matthews_correlation": "Matthews correlation",
+    "average_precision_minority": "average precision of the minority",
+    "tn": "TN",
+    "fp": "FP",
+    "fn": "FN",
+    "tp": "TP",
+}
+UNDEFINED = "undefined"
+NO_INTERVAL = "no interval"
+
+
+def score_name(score: str) -> str:
+    """A score's name in words."""
+    return TITLES.get(score, score.replace("_", " "))
+
+
+def _format(value: float, form: str) -> str:
+    return format(value, form).replace("-", "−")
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with a fixed number of digits; None is undefined."""
+    return UNDEFINED if value is None else _format(value, f".{digits}f")
+
+
+def general(value: float, digits: int) -> str:
+    """A number with so many significant digits at most."""
+    return _format(value, f".{digits}g")
+
+
+def count(value: float, digits: int = 0) -> str:
+    """A number of things, by thousands; an expected one may have digits."""
+    return _format(value, f",.{digits}f")
+
+
+def percent(value: float | None, digits: int = 2) -> str:
+    """A share as a percentage; None is undefined."""
+    return UNDEFINED if value is None else _format(value, f".{digits}%").replace("%", " %")
+
+
+def span(interval: list[float] | None) -> str:
+    """An interval of shares; None is none."""
+    if interval is None:
+        return NO_INTERVAL
+    return f"{percent(interval[0])} to {percent(interval[1])}"
+
+
+def with_interval(value: float | None, interval: list[float] | None) -> str:
+    """A number and its interval; only what is not undefined can have none."""
+    if value is None:
+        return UNDEFINED
+    if interval is None:
+        return f"{number(value)} ({NO_INTERVAL})"
+    return f"{number(value)} ({number(interval[0])} to {number(interval[1])})"
+
+
+def row(cells: Iterable[object]) -> str:
+    """A row of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    found = jinja2.Environment(
+        loader=jinja2.PackageLoader("sumrnn.report"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # Markdown and plain text: nothing is HTML.
+    )
+    for helper in (score_name, number, general, count, percent, span, with_interval, row):
+        found.filters[helper.__name__] = helper
+    found.filters["right"] = str.rjust
+    return found
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a template of this package.
+
+    Args:
+      template: the name of its file in `templates`.
+      values: by the names that the template uses.
+
+    Raises:
+      jinja2.UndefinedError: if the template needs a value that is not there.
+    """
+    return _environment().get_template(template).render(values)
+
+
+def markdown(template: str, **values: Any) -> str:
+    """As `render`, but its lines may be broken anywhere: a paragraph becomes one line.
+
+    The lines of tables and lists, which begin with `| ` or `* `, stay as they are.
+    """
+    blocks = []
+    for paragraph in re.split(r"\n\s*\n", render(template, **values).strip()):
+        lines = [line.strip() for line in paragraph.strip().splitlines()]
+        blocks.append(("\n" if lines[0].startswith(("| ", "* ")) else " ").join(lines))
+    return "\n\n".join(blocks) + "\n"

@@ -1,0 +1,157 @@
+"""Checkpoints: all that a run needs to go on after an epoch, as the arrays of one .npz file."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sumrnn.config import Config
+from sumrnn.errors import UserError
+from sumrnn.fields import to_dict
+from sumrnn.runs import files
+from sumrnn.train import loop
+from sumrnn.train.loop import Metrics
+from sumrnn.train.step import State
+
+KEPT = 2
+"""Of a run, the last ones."""
+COLUMNS: dict[str, type[np.floating[Any]]] = {
+    **dict.fromkeys(Metrics._fields, np.float32),
+    "seconds": np.float64,
+}
+"""What a run's history has of each epoch, and the dtypes."""
+
+History = dict[str, np.ndarray]
+"""By `COLUMNS`: [epochs] each."""
+
+
+class Snapshot(NamedTuple):
+    """A run between two epochs."""
+
+    epoch: np.ndarray
+    """int32 []: finished epochs."""
+    state: State
+    history: History
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+      path: of their folder, which need not exist.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+
+    def file(self, epoch: int) -> pathlib.Path:
+        """The checkpoint after an epoch, whether it is there or not."""
+        return self.path / f"{epoch}.npz"
+
+    def epochs(self) -> list[int]:
+        """After which epochs there are some, good or not, the newest first."""
+        names = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+        found = (re.fullmatch(r"([1-9][0-9]{0,8})\.npz", name) for name in names)
+        return sorted((int(match[1]) for match in found if match), reverse=True)
+
+    def load(self, config: Config, seed: int, epoch: int) -> Snapshot:
+        """Reads the one after an epoch.
+
+        Raises:
+          UserError: if it is missing, damaged, or of another run.
+        """
+        arrays = files.read_arrays(self.file(epoch), sealed=True)
+        with files.reading(self.file(epoch)):
+            return unpack(arrays, config, seed, epoch)
+
+    def newest(self, config: Config, seed: int) -> tuple[int, list[str]]:
+        """The epoch of the newest good one, 0 if there is none; what is wrong with newer ones.
+
+        Raises:
+          UserError: if there are some, but no good one, or they are behind a link.
+        """
+        if self.path.is_symlink():  # Others may have them too, and old ones are removed.
+            raise UserError(f"{self.path}: must be a folder, not a link")
+        wrong: list[str] = []
+        for epoch in self.epochs():
+            try:
+                self.load(config, seed, epoch)
+            except UserError as error:
+                wrong.append(str(error))
+            else:
+                return epoch, wrong
+        if wrong:
+            again = f"no good checkpoint is left: remove {self.path.parent} to begin again"
+            raise UserError(f"{wrong[0]}; {again}")
+        return 0, []
+
+    def save(self, snapshot: Snapshot, config: Config, seed: int) -> None:
+        """Adds one, and keeps the last ones.
+
+        Raises:
+          OSError: if it cannot be written; those before it are still there.
+        """
+        file = self.file(int(snapshot.epoch))
+        files.clear(self.path)
+        if file.is_dir():  # Damaged, or the run would have gone on from there.
+            files.remove(file)
+        files.write_arrays(file, pack(snapshot, config, seed), sealed=True)
+        for old in self.epochs()[KEPT:]:
+            files.remove(self.file(old))
+
+    def forget(self, epoch: int) -> None:
+        """Removes those after later epochs: kept, they would push out good ones."""
+        files.clear(self.path)
+        for later in self.epochs():
+            if later > epoch:
+                files.remove(self.file(later))
+
+
+def identity(config: Config, seed: int) -> str:
+    """Which run this is, in one line of JSON."""
+    return json.dumps({"seed": seed, "config": to_dict(config)}, sort_keys=True)
+
+
+def pack(snapshot: Snapshot, config: Config, seed: int) -> dict[str, np.ndarray]:
+    """The arrays by their place in the snapshot, such as state/params/output/bias, and `run`."""
+    leaves = jax.tree_util.tree_leaves_with_path(snapshot)
+    arrays = {_name(path): np.asarray(leaf) for path, leaf in leaves}
+    return {"run": np.array(identity(config, seed)), **arrays}
+
+
+def unpack(arrays: dict[str, np.ndarray], config: Config, seed: int, epoch: int) -> Snapshot:
+    """The inverse of `pack`.
+
+    Raises:
+      ValueError: if the arrays are not of this run after this epoch.
+    """
+    if str(arrays.get("run")) != identity(config, seed):
+        raise ValueError("it is of another run")
+    if not np.array_equal(arrays.get("epoch", 0), epoch) or epoch > config.train.epochs:
+        raise ValueError(f"it is of epoch {arrays.get('epoch')}")
+    expected, structure = jax.tree_util.tree_flatten_with_path(like(config, epoch))
+    for path, leaf in expected:
+        found = arrays.get(_name(path))
+        if found is None or (found.dtype, found.shape) != (leaf.dtype, leaf.shape):
+            raise ValueError(f"{_name(path)} must be {leaf.dtype} {list(leaf.shape)}")
+    leaves = [arrays[_name(path)] for path, _ in expected]
+    snapshot: Snapshot = jax.tree_util.tree_unflatten(structure, leaves)
+    return snapshot
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def like(config: Config, epoch: int) -> Snapshot:
+    """A snapshot after an epoch, otherwise of zeros in the shapes and dtypes of a run."""
+    seeds = jax.ShapeDtypeStruct((3,), np.uint32)
+    shapes = jax.eval_shape(loop.parts(config.unpinned).begin, seeds).state
+    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    columns = {name: np.zeros(epoch, dtype) for name, dtype in COLUMNS.items()}
+    return Snapshot(np.array(epoch, np.int32), state, columns)

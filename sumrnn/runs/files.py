@@ -1,0 +1,268 @@
+"""Atomic files that prove themselves, and folders of one process at a time.
+
+What stands alone (a JSON object, the arrays of an .npz file) is sealed: it holds the SHA-256 of
+all the rest of it under the name `SEAL`.  Other files are proven by their SHA-256 in such an
+object.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sumrnn import fields
+from sumrnn.errors import UserError
+
+T = TypeVar("T")
+TEMPORARY = ".sumrnn-tmp"
+"""Ending of what is being written; a killed process may leave it."""
+LOCK = ".lock"
+SEAL = "sha256"
+"""The field of a sealed object: the SHA-256 of the others."""
+FIGURES = "figures"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a file cannot grow: no room on the disk, or a limit."""
+
+
+def write_atomic(path: pathlib.Path, content: bytes | str) -> None:
+    """Writes a whole file or nothing: readers see the old content or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        remove(temporary)
+        with temporary.open("xb") as file:  # Not through a link that is there.
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # A full disk does not say for which file.
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_temporary(path: pathlib.Path) -> bool:
+    return re.fullmatch(rf"\..+\.[0-9]+{re.escape(TEMPORARY)}", path.name) is not None
+
+
+def remove(path: pathlib.Path) -> None:
+    """Removes a file, a folder with its content, a link (not what it leads to), or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_empty(path: pathlib.Path) -> bool:
+    """Whether nothing is in the way of a new folder: locks and temporary files are not."""
+    if not path.exists():
+        return True
+    return path.is_dir() and all(
+        entry.name == LOCK or _is_temporary(entry) for entry in path.iterdir()
+    )
+
+
+def clear(path: pathlib.Path) -> None:
+    """Makes the folder, and removes from it what a killed process was writing."""
+    path.mkdir(parents=True, exist_ok=True)
+    for entry in path.iterdir():
+        if _is_temporary(entry):
+            remove(entry)
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Turns what the system says of a folder that it does not let us write into a `UserError`.
+
+    A full disk stays an OSError: something failed, and nothing was misused.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise UserError(
+            f"out = {str(path)!r}: must be a folder that can be written ({error.strerror})"
+        ) from None
+
+
+@contextlib.contextmanager
+def reading(path: pathlib.Path) -> Iterator[None]:
+    """Turns what an unreadable or damaged file raises into a `UserError` that names it."""
+    try:
+        # Reading of others waits forever, or has no end.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path}: must be a file")
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path}: damaged ({error})") from None
+
+
+@contextlib.contextmanager
+def lock(path: pathlib.Path) -> Iterator[None]:
+    """Makes the folder this process's own; the system frees it when the process ends.
+
+    What a killed process was writing in it is removed.  A process may take a folder again that
+    it has.
+
+    Raises:
+      UserError: if another process has it, or it cannot be written.
+    """
+    import filelock
+
+    held = filelock.FileLock(
+        path.absolute() / LOCK, blocking=False, thread_local=False, is_singleton=True
+    )
+    try:
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            held.acquire()
+    except filelock.Timeout:
+        raise UserError(f"out = {str(path)!r}: another process is at work there") from None
+    try:
+        with writing(path):
+            clear(path)
+        yield
+    finally:
+        held.release()
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON; raises ValueError on NaN or infinity, which JSON does not have."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def digest(path: pathlib.Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _seal(values: Mapping[str, Any]) -> str:
+    """The SHA-256 of values by name: arrays, or what JSON can hold."""
+    found = hashlib.sha256()
+    for name, value in sorted(values.items()):
+        if isinstance(value, np.ndarray):
+            found.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
+            found.update(np.ascontiguousarray(value).tobytes())
+        else:
+            text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+            found.update(f"{name} {text}\n".encode())
+    return found.hexdigest()
+
+
+def _unseal(values: dict[str, Any]) -> dict[str, Any]:
+    """The other values; raises ValueError if the seal is not theirs."""
+    seal = values.pop(SEAL, None)
+    if str(seal) != _seal(values):
+        raise ValueError(f"its {SEAL} is not that of its content")
+    return values
+
+
+def write_json(path: pathlib.Path, instance: Any, version: int) -> None:
+    """Writes a dataclass as a sealed JSON object of a `format`."""
+    content = {"format": version, **fields.to_dict(instance)}
+    write_atomic(path, to_json(content | {SEAL: _seal(content)}))
+
+
+def read_json(path: pathlib.Path, cls: type[T], version: int) -> T:
+    """The inverse of `write_json`.
+
+    Raises:
+      UserError: if the file is missing, damaged or of another version.
+    """
+    with reading(path):
+        try:
+            read = json.loads(path.read_text(encoding="utf-8"))
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        if not isinstance(read, dict) or type(read.get("format")) is not int:
+            raise ValueError("must be an object with a format")
+        if read["format"] != version:
+            raise UserError(
+                f"{path}: has format {read['format']}, of another version of this program; "
+                f"this one reads format {version}"
+            )
+        content = _unseal(read)
+        del content["format"]
+        try:
+            return fields.from_dict(cls, content)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray], sealed: bool) -> None:
+    """Writes an .npz file, sealed or compressed; the same arrays give the same bytes."""
+    data = io.BytesIO()
+    if sealed:
+        np.savez(data, allow_pickle=False, **arrays, **{SEAL: np.array(_seal(arrays))})
+    else:
+        np.savez_compressed(data, allow_pickle=False, **arrays)
+    write_atomic(path, data.getvalue())
+
+
+def read_arrays(path: pathlib.Path, sealed: bool) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, by name.
+
+    Raises:
+      UserError: if it is missing or damaged.
+    """
+    with reading(path):
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = dict(archive)
+        except OSError:
+            raise
+        except Exception as error:  # NumPy's and zipfile's have no common type.
+            raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from None
+        return _unseal(arrays) if sealed else arrays
+
+
+def write_report(
+    path: pathlib.Path,
+    texts: Mapping[str, bytes | str],
+    figures: Mapping[str, Any],
+    known: Collection[str],
+) -> None:
+    """Writes what is rebuilt from a folder: files by name, then Matplotlib figures as PNG.
+
+    Args:
+      path: the folder.
+      texts: content by file name.
+      figures: by name.
+      known: names that figures may have; those that are not drawn any more are removed.
+
+    Raises:
+      UserError: if the folder cannot be written.
+      OSError: if the disk is full.
+    """
+    pictures = path / FIGURES
+    with writing(path):
+        if pictures.is_symlink():  # Replaced as a file that is a link is.
+            remove(pictures)
+        clear(pictures)
+        for name, content in texts.items():
+            write_atomic(path / name, content)
+        for name, figure in figures.items():
+            png = io.BytesIO()
+            # The same figure gives the same bytes, whatever wrote it.
+            figure.savefig(png, format="png", metadata={"Software": None})
+            write_atomic(pictures / f"{name}.png", png.getvalue())
+        for name in set(known) - set(figures):
+            remove(pictures / f"{name}.png")

@@ -1,0 +1,287 @@
+"""The folder of a run: it owns its path, and knows how far the run is.
+
+config.json      which run it is, what computed it, and how it ended (see `record`); sealed
+history.csv      one row per epoch, up to the newest checkpoint
+checkpoints/EPOCH.npz      the last ones (see `checkpoint`); sealed
+predictions.npz  digits, labels and logits
+report.json, report.md, figures/*.png      rebuilt from the others at any time
+
+A run has ended when config.json says so, with the SHA-256 of history.csv and predictions.npz: it
+is written last.  A run that diverged has no predictions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sumrnn.config import Config
+from sumrnn.errors import UserError
+from sumrnn.runs import files, origin, run
+from sumrnn.runs.checkpoint import COLUMNS, Checkpoints, Snapshot
+from sumrnn.runs.origin import Continued
+from sumrnn.runs.record import FORMAT, Record, Status
+from sumrnn.runs.run import Run
+from sumrnn.task import Splits
+from sumrnn.train.step import State
+
+CONFIG, HISTORY, PREDICTIONS = "config.json", "history.csv", "predictions.npz"
+CHECKPOINTS, FIGURES = "checkpoints", files.FIGURES
+REPORT_JSON, REPORT_MD = "report.json", "report.md"
+REST = (REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, CHECKPOINTS, HISTORY)
+"""What there is beside config.json."""
+
+
+class Survey(NamedTuple):
+    """How far a run is that no process works on."""
+
+    status: Status
+    epoch: int
+    """After which it can be continued; 0: from its beginning."""
+    wrong: list[str]
+    """What is damaged, but can be made again from what is not."""
+
+
+class RunFolder:
+    """A run on disk; nobody else joins paths in its folder.
+
+    Args:
+      path: of the folder, which need not exist.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+        self.checkpoints = Checkpoints(path / CHECKPOINTS)
+        self._record: Record | None = None
+        self._history: dict[str, list[float]] = {name: [] for name in COLUMNS}
+
+    @property
+    def _config(self) -> pathlib.Path:
+        return self.path / CONFIG
+
+    # What is there; touches nothing.
+
+    def read(self) -> Record:
+        """The run's record.
+
+        Raises:
+          UserError: if there is none, or it is damaged.
+        """
+        return files.read_json(self._config, Record, FORMAT)
+
+    def status(self) -> Status:
+        """How the run ended; "unfinished" if it did not, or there is none."""
+        return self.read().status if self._config.exists() else "unfinished"
+
+    def is_run(self) -> bool:
+        """Whether there is a run, whose config.json may be damaged; raises if it is no folder."""
+        with files.reading(self.path):
+            return self._config.exists()
+
+    def check_free(self, overwrite: bool) -> None:
+        """Makes sure that a run may begin here.
+
+        Raises:
+          UserError: if something is there that may not be replaced.
+        """
+        if self._is_new():
+            return
+        try:  # Of any version, and its numbers may be damaged, but others have a config.json too.
+            with files.writing(self.path):
+                found = json.loads(self._config.read_bytes())
+            is_run = {"format", "seed", "config", "versions"} <= set(found)
+        except (ValueError, TypeError, RecursionError):
+            is_run = False
+        if not is_run:
+            raise self._foreign()
+        if not overwrite:
+            raise UserError(
+                f"out = {str(self.path)!r}: must be new or empty; --resume continues the run "
+                "there, --overwrite replaces it"
+            )
+
+    def survey(self, config: Config, seed: int, anyway: bool = False) -> Survey:
+        """How far this run is.
+
+        Args:
+          config: of the run that must be there, if any is.
+          seed: of this run.
+          anyway: see `origin.check_same`.
+
+        Raises:
+          UserError: if it is another run, or cannot be continued.
+        """
+        if self._is_new():
+            return Survey("unfinished", 0, [])
+        found, wrong = self.read(), []
+        found.check_same(self._config, config, seed)
+        origin.check_same(self._config, found.made, origin.here(config), anyway)
+        if found.status != "unfinished":
+            try:
+                self.check_files()
+                return Survey(found.status, config.train.epochs, [])
+            except UserError as error:
+                wrong.append(str(error))
+        epoch, older = self.checkpoints.newest(config, seed)
+        return Survey("unfinished", epoch, wrong + older)
+
+    def check_files(self) -> None:
+        """Makes sure that the files of a run that has ended are as they were then.
+
+        Raises:
+          UserError: if one is not.
+        """
+        for name, digest in self.read().files.items():
+            with files.reading(self.path / name):
+                if name not in (HISTORY, PREDICTIONS) or files.digest(self.path / name) != digest:
+                    raise ValueError(f"it does not match {CONFIG}")
+
+    def load(self) -> Run:
+        """Reads a finished run.
+
+        Raises:
+          UserError: if a file is missing, unreadable, damaged, or disagrees with the config.
+        """
+        if not self.path.is_dir():
+            raise UserError(f"{self.path}: must be a run folder")
+        found = self.read()
+        if found.status == "unfinished":
+            raise UserError(f"{self.path}: is no finished run; --resume continues it")
+        self.check_files()
+        if found.status == "diverged":
+            missing = f"missing, because the run diverged (see {HISTORY})"
+            raise UserError(f"{self.path / PREDICTIONS}: {missing}")
+        with files.reading(self.path / HISTORY):
+            text = (self.path / HISTORY).read_text(encoding="utf-8")
+            history = run.from_csv(text, found.config.train.epochs)
+        arrays = files.read_arrays(self.path / PREDICTIONS, sealed=False)
+        with files.reading(self.path / PREDICTIONS):
+            return Run(found, history, run.from_arrays(arrays, found.config))
+
+    def divergence(self) -> str:
+        """One line: when and how the run diverged.
+
+        Raises:
+          UserError: if its history is damaged.
+        """
+        with files.reading(self.path / HISTORY):
+            lines = (self.path / HISTORY).read_text(encoding="utf-8").splitlines()
+            row = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
+        rate = self.read().config.train.learning_rate
+        return (
+            f"loss = {row['loss']}, val_loss = {row['val_loss']} in epoch {row['epoch']}: these, "
+            "the parameters and Adam's moments must be finite; a learning_rate below "
+            f"{rate} may help"
+        )
+
+    def _is_new(self) -> bool:
+        """Whether there is nothing; raises `UserError` if what is there is no run."""
+        with files.writing(self.path):
+            if files.is_empty(self.path):
+                return True
+            if self._config.is_file():
+                return False
+        raise self._foreign()
+
+    def _foreign(self) -> UserError:
+        return UserError(
+            f"out = {str(self.path)!r}: must be new, empty or a run folder; "
+            f"it has other content and no {CONFIG} of a run, so it is left alone"
+        )
+
+    # While this process has the folder: begin or restore; append and save; finish or give up.
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Makes the folder this process's own; see `files.lock`."""
+        return files.lock(self.path)
+
+    def begin(self, config: Config, seed: int, name: str) -> None:
+        """Starts a run: removes the one that may be there, and writes its record.
+
+        Raises:
+          UserError: if the folder cannot be written.
+          OSError: if the disk is full.
+        """
+        with files.writing(self.path):
+            files.clear(self.path)
+            # Killed in between, this is still the old run, which lacks something.
+            for entry in REST:
+                files.remove(self.path / entry)
+            self._write_record(Record(name, seed, config, **origin.here(config)))
+
+    def restore(self, config: Config, seed: int, epoch: int) -> Snapshot:
+        """Takes a run up again after an epoch, and removes what lies behind that.
+
+        Raises:
+          UserError: if its checkpoint is damaged by now.
+        """
+        snapshot, self._record = self.checkpoints.load(config, seed, epoch), self.read()
+        self._history = {name: values.tolist() for name, values in snapshot.history.items()}
+        now = origin.here(config)
+        if origin.difference(self._record.made, now):
+            continued = (*self._record.continued, Continued(epoch=epoch, **now))
+            self._write_record(dataclasses.replace(self._record, continued=continued))
+        if self._record.status != "unfinished":  # What ended here before was damaged.
+            self._end("unfinished")
+        self.checkpoints.forget(epoch)
+        self._write_history()
+        return snapshot
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Takes an epoch's row of the history down, by `COLUMNS`; on disk with the next save."""
+        for name in COLUMNS:
+            self._history[name].append(row[name])
+
+    def save(self, state: State) -> None:
+        """Writes a checkpoint of the state after the last row, and keeps the last ones.
+
+        Raises:
+          OSError: if it cannot be written; those before it are still there.
+        """
+        mine = self._check_mine()
+        history = {name: np.array(self._history[name], kind) for name, kind in COLUMNS.items()}
+        snapshot = Snapshot(np.array(len(history["seconds"]), np.int32), state, history)
+        self.checkpoints.save(snapshot, mine.config, mine.seed)
+        self._write_history()
+
+    def finish(self, data: Splits, logits: Sequence[Any]) -> None:
+        """Writes the predictions, and that the run has finished."""
+        self._write_history()  # That of a checkpoint may be missing, or damaged.
+        files.write_arrays(self.path / PREDICTIONS, run.to_arrays(data, logits), sealed=False)
+        self._end("finished", HISTORY, PREDICTIONS)
+
+    def give_up(self) -> None:
+        """Marks the run as one whose numbers are no longer finite."""
+        self._write_history()
+        files.remove(self.path / PREDICTIONS)
+        self._end("diverged", HISTORY)
+
+    def write_report(self, texts: Mapping[str, bytes | str], figures: Mapping[str, Any]) -> None:
+        """Writes what is rebuilt from the rest; see `files.write_report`."""
+        files.write_report(self.path, texts, figures, known=figures)
+
+    def _end(self, status: Status, *names: str) -> None:
+        proof = {name: files.digest(self.path / name) for name in names}
+        self._write_record(dataclasses.replace(self._check_mine(), status=status, files=proof))
+
+    def _write_history(self) -> None:
+        self._check_mine()
+        files.write_atomic(self.path / HISTORY, run.to_csv(self._history))
+
+    def _write_record(self, new: Record) -> None:
+        files.write_json(self._config, new, FORMAT)
+        self._record = new
+
+    def _check_mine(self) -> Record:
+        """The record, if the folder still has it: removed meanwhile, it may be another run's."""
+        assert self._record is not None
+        if self.read() != self._record:
+            seed = self._record.seed
+            raise UserError(f"{self._config}: is no longer that of the run with seed {seed}")
+        return self._record

@@ -1,0 +1,128 @@
+"""What computed a run: its program, the versions of packages, the processor, and settings.
+
+Together with config and seed they determine its bits on CPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+from typing import Literal, TypedDict
+
+import jax
+import numpy as np
+
+from sumrnn.config import Config
+from sumrnn.devices import mesh
+from sumrnn.errors import UserError
+from sumrnn.train import loop
+
+PACKAGES = ("sumrnn", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+SETTINGS = (
+    *("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE"),
+    *("JAX_DISABLE_JIT", "JAX_DISABLE_MOST_OPTIMIZATIONS", "JAX_DEBUG_NANS"),
+)
+"""Variables of the environment that may change numbers or what is compiled."""
+
+
+class Origin(TypedDict):
+    """What JSON can hold of it."""
+
+    versions: dict[str, str]
+    """Of Python and packages; `code` is the program's digest."""
+    device: dict[str, str]
+    settings: dict[str, str]
+
+
+class Continued(Origin):
+    """Where a run went on in another way."""
+
+    epoch: int
+    """After which."""
+
+
+@functools.lru_cache(maxsize=256)
+def program(config: Config) -> str:
+    """A digest of what is computed: data, initial state, epoch and prediction of a config.
+
+    It is that of their StableHLO text without locations, as JAX lowers them before any device or
+    processor is chosen, and of the compiler's options.  Comments, names and the number of devices
+    leave it alone; constants, orders of summation and shapes do not.
+    """
+    parts = loop.parts(config.unpinned)
+    begin = jax.jit(parts.begin).trace(jax.ShapeDtypeStruct((3,), np.uint32))
+    data, state, shuffle = begin.out_info
+    number = jax.ShapeDtypeStruct((), np.uint32)
+    epoch = jax.jit(parts.epoch).trace(state, shuffle, data, number)
+    predict = jax.jit(parts.predict).trace(state.params, data)
+    found = hashlib.sha256(repr(loop.options(jax.default_backend())).encode())
+    for traced in (begin, epoch, predict):
+        found.update(traced.lower().as_text().encode())
+    return found.hexdigest()[:12]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the bits of a run depend on."""
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in PACKAGES
+    }
+
+
+def device() -> dict[str, str]:
+    """What computes: `vectors` are the processor's instruction sets, as NumPy finds them."""
+    first = mesh.available()[0]
+    found = np.show_config(mode="dicts")["SIMD Extensions"]
+    return {
+        "platform": first.platform,
+        "kind": first.device_kind,
+        "machine": platform.machine(),
+        "vectors": " ".join([*found.get("baseline", []), *found.get("found", [])]),
+    }
+
+
+def settings() -> dict[str, str]:
+    """Those of `SETTINGS` that are set."""
+    return {name: os.environ[name] for name in SETTINGS if os.environ.get(name)}
+
+
+def here(config: Config) -> Origin:
+    """The origin of a run of a config that begins now."""
+    code = {"code": program(config)}
+    return {"versions": code | versions(), "device": device(), "settings": settings()}
+
+
+def difference(made: Origin, now: Origin) -> str | None:
+    """The first thing in which two origins differ, in words; None if they are the same."""
+    parts: tuple[Literal["versions", "device", "settings"], ...] = (
+        "versions",
+        "device",
+        "settings",
+    )
+    for part in parts:
+        for name in sorted({*made[part], *now[part]}):
+            there, here = (origin[part].get(name) for origin in (made, now))
+            if there != here:
+                return f"was made with {name} {there or 'unset'}, this is {here or 'unset'}"
+    return None
+
+
+def check_same(file: object, made: Origin, now: Origin, anyway: bool) -> None:
+    """Makes sure that what is continued here keeps its bits, unless somebody wants it anyway.
+
+    Args:
+      file: that `made` was read from.
+      made: of what is continued.
+      now: of this process.
+      anyway: whether other bits do not matter.
+
+    Raises:
+      UserError: if they differ.
+    """
+    if not anyway and (what := difference(made, now)):
+        raise UserError(
+            f"{file}: {what}, which may give other bits; choose another folder, go back, or "
+            "--anyway continues and records it"
+        )

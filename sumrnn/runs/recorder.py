@@ -1,0 +1,222 @@
+"""Trains seeds of one config and keeps each in its run folder, so that nothing is lost.
+
+Every process of several calls this together; only the first one touches the folders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sumrnn.config import Config
+from sumrnn.devices import cluster, mesh
+from sumrnn.devices.mesh import Program
+from sumrnn.devices.wave import Moment, Start, Wave, waves
+from sumrnn.errors import UserError, invalid
+from sumrnn.runs import checkpoint
+from sumrnn.runs.folder import RunFolder
+from sumrnn.runs.record import Status
+from sumrnn.task import Splits
+from sumrnn.train.loop import Metrics, Result
+
+SHARE = 0.01
+"""Of the time, for checkpoints, unless one is asked for every so many epochs."""
+FIRST = 0.01
+"""Seconds that a checkpoint is taken to need before one was written."""
+
+Row = dict[str, float]
+"""An epoch of a run, by the columns of history.csv."""
+Watch = Callable[[Sequence[int], int, Row], None]
+"""Called after each epoch with the seeds of the wave, the number of finished epochs, and the last
+row of the first seed."""
+
+
+@dataclasses.dataclass
+class Stop:
+    """Whether the work shall end early."""
+
+    number: int | None = None
+    """The signal that asks for it; the work ends when its state is safe."""
+
+
+class Ended(NamedTuple):
+    """How far a wave came."""
+
+    epoch: int
+    """Finished epochs of its runs; of one that diverged perhaps fewer."""
+    status: dict[int, Status]
+    """By seed."""
+
+
+def record(
+    folders: Mapping[int, RunFolder],
+    epochs: Mapping[int, int],
+    config: Config,
+    name: str,
+    stop: Stop,
+    watch: Watch = lambda seeds, epoch, row: None,
+    every: int | None = None,
+    per_device: int | None = None,
+) -> Iterator[Ended]:
+    """Trains runs from where they are to their end, wave by wave.
+
+    Args:
+      folders: of each run, by seed.
+      epochs: by seed, where it goes on, as from `RunFolder.survey`; 0: from its beginning.
+      config: of all runs.
+      name: of all runs, for new folders.
+      stop: when it has a number, the wave ends with a checkpoint after its epoch, as the last.
+      watch: is called after each epoch, of several processes by the first one.
+      every: epochs between checkpoints, at least 1; None: as many as keep them to `SHARE` of the
+        time.  There is always one after the last epoch.
+      per_device: see `mesh.prepare`.
+
+    Yields:
+      After each wave how far it came.
+
+    Raises:
+      UserError: if memory does not hold a run, or a folder is another process's, cannot be
+        written, or has a damaged checkpoint.
+      OSError: if the disk is full, or fails.
+    """
+    if every is not None and every < 1:
+        raise invalid("checkpoint_every", every, "at least 1")
+    # Runs that are equally far go together, those that are furthest first.
+    for epoch in sorted({epochs[seed] for seed in folders}, reverse=True):
+        seeds = [seed for seed in folders if epochs[seed] == epoch]
+        program = mesh.prepare(config, len(seeds), per_device)
+        for own in waves(seeds, program.plan.wave):
+            if _agreed(stop):
+                return
+            chosen = {seed: folders[seed] for seed in own}
+            with _locked(chosen.values()):
+                recorder = _Recorder(chosen, config, name)
+                ended = recorder.run(program, epoch, stop, watch, every)
+            yield ended
+
+
+def _agreed(stop: Stop) -> bool:
+    """Whether a signal has asked any of the processes to stop; they call this together."""
+    number = cluster.largest(stop.number or 0)
+    if number:
+        stop.number = number
+    return number > 0
+
+
+@contextlib.contextmanager
+def _locked(folders: Collection[RunFolder]) -> Iterator[None]:
+    """Makes the folders the first process's own."""
+    with contextlib.ExitStack() as locks:
+
+        def lock() -> None:
+            for folder in folders:
+                locks.enter_context(folder.lock())
+
+        cluster.first_does(lock)
+        yield
+
+
+class _Recorder:
+    """The runs of a wave, from where they are to their end."""
+
+    def __init__(self, folders: Mapping[int, RunFolder], config: Config, name: str) -> None:
+        self._folders, self._config, self._name = folders, config, name
+        self._good = list(folders)
+        self._due = time.perf_counter() + FIRST / SHARE
+
+    def run(
+        self, program: Program, epoch: int, stop: Stop, watch: Watch, every: int | None
+    ) -> Ended:
+        """See `record`."""
+        start, total = self._start(epoch), self._config.train.epochs
+        wave = Wave(program, self._config, tuple(self._folders), start)
+        stopping, began = False, time.perf_counter()
+        while wave.epoch < total and self._good and not stopping:
+            moment, now = wave.step(), time.perf_counter()
+            rows = _rows(moment, now - began)
+            began = now
+            cluster.first_does(functools.partial(self._note, moment, rows))
+            broken = {s for s, ok in zip(wave.seeds, moment.finite, strict=True) if not ok}
+            self._good = [seed for seed in self._good if seed not in broken]
+            stopping = _agreed(stop)
+            due = cluster.largest(now >= self._due) if every is None else wave.epoch % every == 0
+            if stopping or due or wave.epoch == total:
+                self._save(moment)
+            cluster.first_does(functools.partial(watch, wave.seeds, wave.epoch, rows[0]))
+        if wave.epoch == total and self._good:
+            cluster.first_does(functools.partial(self._finish, wave.result()))
+        good: Status = "finished" if wave.epoch == total else "unfinished"
+        status = {seed: good if seed in self._good else "diverged" for seed in wave.seeds}
+        return Ended(wave.epoch, status)
+
+    def _start(self, epoch: int) -> Start | None:
+        """Makes the folders, or reads their checkpoints after an epoch above 0."""
+        found = [checkpoint.like(self._config, epoch)] * len(self._folders)
+
+        def act() -> None:
+            for i, (seed, folder) in enumerate(self._folders.items()):
+                if folder.survey(self._config, seed, anyway=True)[:2] != ("unfinished", epoch):
+                    raise UserError(f"{folder.path}: another process was at work there")
+                if epoch:
+                    found[i] = folder.restore(self._config, seed, epoch)
+                else:
+                    folder.begin(self._config, seed, self._name)
+
+        cluster.first_does(act)
+        if not epoch:
+            return None
+        state, history = (
+            jax.tree.map(lambda *x: np.stack(x), *(getattr(one, part) for one in found))
+            for part in ("state", "history")
+        )
+        metrics = Metrics(*(history[name] for name in Metrics._fields))
+        start: Start = cluster.from_first(Start(state, metrics))
+        return start
+
+    def _note(self, moment: Moment, rows: Sequence[Row]) -> None:
+        """Takes an epoch down, and marks the folders of runs that diverged in it."""
+        for seed, row, finite in zip(moment.seeds, rows, moment.finite, strict=True):
+            if seed in self._good:
+                self._folders[seed].append(row)
+                if not finite:
+                    self._folders[seed].give_up()
+
+    def _save(self, moment: Moment) -> None:
+        """Writes checkpoints of the runs that are still good."""
+        began, state = time.perf_counter(), moment.fetch()
+
+        def write() -> None:
+            for i, seed in enumerate(moment.seeds):
+                if seed in self._good:
+                    own = jax.tree.map(lambda x: x[i], state)  # noqa: B023
+                    self._folders[seed].save(own)
+
+        cluster.first_does(write)
+        ended = time.perf_counter()
+        self._due = ended + (ended - began) / SHARE
+
+    def _finish(self, result: Result) -> None:
+        """Writes what good runs leave at their end."""
+        for i, seed in enumerate(self._folders):
+            if seed in self._good:
+                own: tuple[Splits, tuple[np.ndarray, ...]] = jax.tree.map(
+                    lambda x: x[i],  # noqa: B023
+                    (result.data, result.logits),
+                )
+                self._folders[seed].finish(*own)
+
+
+def _rows(moment: Moment, seconds: float) -> list[Row]:
+    """The history's row of every seed of a wave."""
+    return [
+        dict(zip(Metrics._fields, map(float, values), strict=True))
+        | {"epoch": moment.epoch, "seconds": seconds}
+        for values in zip(*moment.metrics, strict=True)
+    ]

@@ -1,0 +1,114 @@
+"""A finished run as its files hold it: history.csv and predictions.npz, with every check."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sumrnn.config import Config
+from sumrnn.runs.checkpoint import COLUMNS
+from sumrnn.runs.record import Record
+from sumrnn.task import Splits
+
+PREFIXES = {"train": "train_", "validation": "validation_", "test": ""}
+"""Splits, and what their arrays' names in predictions.npz begin with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One split with the final network's answers."""
+
+    digits: np.ndarray
+    """uint8 [n, length]."""
+    labels: np.ndarray
+    """uint8 [n]: {0, 1}."""
+    logits: np.ndarray
+    """float32 [n], finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run, as read from its folder."""
+
+    record: Record
+    history: dict[str, np.ndarray]
+    """Columns of history.csv, float64 [epochs]."""
+    parts: dict[str, Part]
+    """By split: train, validation, test."""
+
+
+def to_csv(history: Mapping[str, Sequence[float]]) -> str:
+    """history.csv; nine digits hold a float32 exactly."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("epoch", *COLUMNS))
+    for number, row in enumerate(zip(*(history[name] for name in COLUMNS), strict=True), 1):
+        writer.writerow([number, *(f"{x:.9g}" for x in row[:-1]), f"{row[-1]:.6f}"])
+    return text.getvalue()
+
+
+def from_csv(text: str, epochs: int) -> dict[str, np.ndarray]:
+    """The columns of history.csv, float64 [epochs].
+
+    Raises:
+      ValueError, csv.Error: if they are not those of a finished run of so many epochs.
+    """
+    columns = ("epoch", *COLUMNS)
+    rows = list(csv.reader(text.splitlines()))
+    if not rows or tuple(rows[0]) != columns:
+        raise ValueError(f"the first line must be {','.join(columns)}")
+    values = np.array(rows[1:], np.float64).reshape(-1, len(columns))
+    if len(values) != epochs:
+        raise ValueError(f"{len(values)} of {epochs} epochs; the run did not finish")
+    if not np.isfinite(values).all():
+        raise ValueError("every value must be a finite number")
+    if (values[:, 0] != np.arange(1, epochs + 1)).any():
+        raise ValueError(f"the epochs must be 1 to {epochs} in this order")
+    return dict(zip(columns, values.T, strict=True))
+
+
+def to_arrays(data: Splits, logits: Sequence[Any]) -> dict[str, np.ndarray]:
+    """The arrays of predictions.npz."""
+    return {
+        PREFIXES[name] + field: np.asarray(array)
+        for name, split, answer in zip(data._fields, data, logits, strict=True)
+        for field, array in (*zip(split._fields, split, strict=True), ("logits", answer))
+    }
+
+
+def from_arrays(arrays: dict[str, np.ndarray], config: Config) -> dict[str, Part]:
+    """The splits of predictions.npz, each as the config wants it.
+
+    Raises:
+      ValueError: if one is missing, or not such data of this config.
+    """
+    task = config.task
+    sizes = (task.train_size, task.validation_size, task.test_size)
+    pairs = zip(PREFIXES.items(), sizes, strict=True)
+    return {name: _part(arrays, prefix, size, config) for (name, prefix), size in pairs}
+
+
+def _part(arrays: dict[str, np.ndarray], prefix: str, size: int, config: Config) -> Part:
+    task = config.task
+    shapes = {
+        "digits": (np.uint8, (size, task.length)),
+        "labels": (np.uint8, (size,)),
+        "logits": (np.float32, (size,)),
+    }
+    for field, (dtype, shape) in shapes.items():
+        array = arrays.get(prefix + field)
+        if array is None or array.dtype != dtype or array.shape != shape:
+            raise ValueError(f"{prefix}{field} must be {np.dtype(dtype)} {list(shape)}")
+    part = Part(**{field: arrays[prefix + field] for field in shapes})
+    if part.digits.min() < task.low or part.digits.max() > task.high:
+        raise ValueError(f"{prefix}digits must lie between {task.low} and {task.high}")
+    if ((part.digits.sum(axis=1) >= task.threshold) != part.labels).any():
+        raise ValueError(f"{prefix}labels must be 1 where the digits sum to {task.threshold}")
+    if not np.isfinite(part.logits).all():
+        raise ValueError(f"{prefix}logits must be finite")
+    return part

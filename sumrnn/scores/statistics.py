@@ -1,0 +1,153 @@
+"""One score over many runs: location with its uncertainty, differences, parts of variance.
+
+Pure functions of arrays; the bootstrap's random numbers are fixed, so that the same runs
+give the same intervals.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+CONFIDENCE = 0.95
+SIGNIFICANT = 0.05
+"""A p-value below it is called more than chance."""
+FACTORS = ("data", "init", "shuffle")
+"""The three independent sources of randomness of a run."""
+
+
+def interquartile_mean(values: np.ndarray, axis: int = -1) -> Any:
+    """Mean of the middle half: a quarter of the values, rounded down, is cut at each end."""
+    import scipy.stats
+
+    return scipy.stats.trim_mean(values, 0.25, axis=axis)
+
+
+def bootstrap(values: np.ndarray, statistic: Any = np.mean) -> list[float] | None:
+    """95 % bias-corrected and accelerated bootstrap interval.
+
+    Source: B. Efron, J. Am. Stat. Assoc. 82 (1987) 171-185, as in scipy.stats.bootstrap.
+
+    Args:
+      values: float [n].
+      statistic: a function with an axis.
+
+    Returns:
+      Its ends; None where values say nothing of their spread: fewer than two, or so many equal
+      ones that the interval would have no width.
+    """
+    import scipy.stats
+
+    if len(values) < 2 or math.isclose(values.min(), values.max()):  # But for rounding.
+        return None
+    # Of many equal values the corrections may be undefined: the plain percentiles then.
+    for method in ("BCa", "percentile"):
+        with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+            warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+            found = scipy.stats.bootstrap(
+                (values,), statistic, confidence_level=CONFIDENCE, axis=-1, method=method, rng=0
+            ).confidence_interval
+        if np.isfinite([found.low, found.high]).all():
+            break
+    low, high = float(found.low), float(found.high)
+    return None if math.isclose(low, high) else [low, high]
+
+
+def describe(values: np.ndarray) -> dict[str, Any]:
+    """Location and spread of a score over runs.
+
+    Args:
+      values: float [n], finite; n may be 0.
+
+    Returns:
+      `mean` and `iqm` with their bootstrap intervals, `std` (n - 1), `median`, `min`,
+      `max`; None where there are too few values, or no interval (see `bootstrap`).
+    """
+    n = len(values)
+    return {
+        "runs": n,
+        "mean": float(values.mean()) if n else None,
+        "mean_interval": bootstrap(values),
+        "std": float(values.std(ddof=1)) if n > 1 else None,
+        "median": float(np.median(values)) if n else None,
+        "iqm": float(interquartile_mean(values)) if n else None,
+        "iqm_interval": bootstrap(values, interquartile_mean),
+        "min": float(values.min()) if n else None,
+        "max": float(values.max()) if n else None,
+    }
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
+    """Paired difference, first minus second, of a score over runs that share seeds.
+
+    Args:
+      first: float [n], by seed.
+      second: float [n], of the same seeds in the same order.
+
+    Returns:
+      Its mean with the bootstrap interval over seeds, and on how many seeds first is higher.
+    """
+    differences = first - second
+    return {
+        "seeds": len(differences),
+        "mean": float(differences.mean()) if len(differences) else None,
+        "mean_interval": bootstrap(differences),
+        "higher": int((differences > 0).sum()),
+    }
+
+
+def place(value: float, values: np.ndarray) -> dict[str, Any]:
+    """Where a value from elsewhere falls among those of the runs."""
+    near = np.isclose(values, value, rtol=0, atol=1e-9)
+    return {
+        "value": value,
+        "below": int((~near & (values < value)).sum()),
+        "equal": int(near.sum()),
+        "above": int((~near & (values > value)).sum()),
+    }
+
+
+def variance_split(values: np.ndarray) -> dict[str, Any] | None:
+    """How much of a score's variance comes from data, initialisation and shuffling.
+
+    Variance components of the balanced three-way random-effects model with all
+    interactions and one run per cell, from the expected mean squares; what comes out
+    negative is set to 0.  A run has no noise beside its three seeds, so that the rest is
+    interaction.  Source: Searle, Casella and McCulloch, Variance Components (1992),
+    chapter 4.
+
+    Args:
+      values: float [data seeds, init seeds, shuffle seeds], at least two of each, finite.
+
+    Returns:
+      For each of `FACTORS` and for "interaction", all of them together: `variance` and its
+      `share` of the sum; None if the values do not vary.
+    """
+    if np.ptp(values) == 0:
+        return None
+    sizes = values.shape
+    effects: dict[tuple[int, ...], np.ndarray] = {(): values.mean(keepdims=True)}
+    squares: dict[tuple[int, ...], float] = {}
+    for axes in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)):
+        others = tuple(axis for axis in range(3) if axis not in axes)
+        within = sum(effect for key, effect in effects.items() if set(key) < set(axes))
+        effects[axes] = values.mean(axis=others, keepdims=True) - within
+        freedom = math.prod(sizes[axis] - 1 for axis in axes)
+        repeats = math.prod(sizes[axis] for axis in others)
+        squares[axes] = repeats * float((effects[axes] ** 2).sum()) / freedom
+    rest = squares[0, 1, 2]
+    pairs = {axes: max(squares[axes] - rest, 0.0) for axes in ((0, 1), (0, 2), (1, 2))}
+    variances = {}
+    for axis, name in enumerate(FACTORS):
+        mixed = sum(squares[pair] for pair in pairs if axis in pair)
+        repeats = values.size / sizes[axis]
+        variances[name] = max(squares[axis,] - mixed + rest, 0.0) / repeats
+    variances["interaction"] = rest + sum(
+        excess / math.prod(sizes[axis] for axis in range(3) if axis not in pair)
+        for pair, excess in pairs.items()
+    )
+    total = sum(variances.values())
+    return {name: {"variance": v, "share": v / total} for name, v in variances.items()}

@@ -1,0 +1,271 @@
+"""A batch: the runs of an experiment in one folder.
+
+experiment.json             the declaration, the seeds asked for, what computes the runs; sealed
+runs/CONDITION-seedSEED/    a run folder for each condition and seed
+runs.csv, summary.json, summary.md, figures/*.png      rebuilt from these at any time
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sumrnn import fields
+from sumrnn.config import Config, Seed, check_seeds
+from sumrnn.devices import cluster
+from sumrnn.errors import UserError, require
+from sumrnn.runs import files, origin, recorder
+from sumrnn.runs.folder import RunFolder
+from sumrnn.runs.origin import Origin
+from sumrnn.runs.recorder import Stop
+from sumrnn.study.experiment import PLOTS, Experiment
+
+FORMAT = 3
+EXPERIMENT = "experiment.json"
+RUNS = "runs"
+
+
+class BatchOrigin(Origin):
+    """What computes the runs of a batch."""
+
+    programs: dict[str, str]
+    """The `code` of each condition; that among `versions` stands for all of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """The content of experiment.json."""
+
+    experiment: Experiment
+    seeds: tuple[Seed, ...]
+    """For every condition, ascending; `experiment.seeds` is what it has by default."""
+    made: tuple[BatchOrigin, ...]
+    """What computed the first runs, and the later ones that were continued anyway."""
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+        check_seeds("seeds", self.seeds)
+        require(len(self.made) > 0, "made", self.made, "at least one")
+
+
+def origin_of(experiment: Experiment) -> BatchOrigin:
+    """What computes the runs of an experiment here."""
+    programs = {name: origin.program(config) for name, config in experiment.conditions.items()}
+    codes = sorted(set(programs.values()))
+    code = codes[0] if len(codes) == 1 else hashlib.sha256(repr(codes).encode()).hexdigest()[:12]
+    return BatchOrigin(
+        versions={"code": code} | origin.versions(),
+        device=origin.device(),
+        settings=origin.settings(),
+        programs=programs,
+    )
+
+
+class BatchFolder:
+    """The folder of a batch; only this class joins paths in it.
+
+    Args:
+      path: of the folder, which need not exist.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+
+    def is_batch(self) -> bool:
+        """Whether there is a batch, whose declaration may be damaged."""
+        with files.reading(self.path):
+            return (self.path / EXPERIMENT).exists()
+
+    def run(self, condition: str, seed: int) -> RunFolder:
+        """Where a run is."""
+        return RunFolder(self.path / RUNS / f"{condition}-seed{seed}")
+
+    def check_free(self) -> None:
+        """Makes sure that a batch may be written here; touches nothing.
+
+        Raises:
+          UserError: if the folder holds something else.
+        """
+        with files.writing(self.path):
+            if (self.path / EXPERIMENT).exists() or files.is_empty(self.path):
+                return
+        raise UserError(
+            f"out = {str(self.path)!r}: must be new, empty or a batch of this experiment; "
+            f"it has other content and no {EXPERIMENT}, so it is left alone"
+        )
+
+    def open(self, experiment: Experiment, seeds: Sequence[int], anyway: bool = False) -> None:
+        """Starts the batch, or makes sure that it may be continued.
+
+        Args:
+          experiment: its declaration.
+          seeds: for every condition; those that were asked for earlier stay.
+          anyway: see `origin.check_same`.
+
+        Raises:
+          UserError: if the folder holds something else: another experiment, other configs, or
+            runs that were made by something else.
+        """
+        self.check_free()
+        file, now = self.path / EXPERIMENT, origin_of(experiment)
+        with files.lock(self.path), files.writing(self.path):
+            batch = Batch(experiment, tuple(seeds), (now,))
+            if file.exists():
+                found = self.read()
+                _check_same(file, found.experiment, experiment)
+                origin.check_same(file, found.made[-1], now, anyway)
+                made = found.made if found.made[-1] == now else (*found.made, now)
+                batch = Batch(experiment, tuple({*found.seeds, *seeds}), made)
+            batch = dataclasses.replace(batch, seeds=tuple(sorted(batch.seeds)))
+            files.write_json(file, batch, FORMAT)
+
+    def read(self) -> Batch:
+        """The content of experiment.json, checked.
+
+        Raises:
+          UserError: if it is missing, unreadable or damaged.
+        """
+        return files.read_json(self.path / EXPERIMENT, Batch, FORMAT)
+
+    def write_report(self, texts: Mapping[str, bytes | str], figures: Mapping[str, Any]) -> None:
+        """Writes what is rebuilt from the runs; see `files.write_report`."""
+        files.write_report(self.path, texts, figures, known=PLOTS)
+
+
+def _check_same(file: pathlib.Path, found: Experiment, asked: Experiment) -> None:
+    if found.name != asked.name:
+        raise UserError(f"{file}: is of the experiment {found.name!r}, not {asked.name!r}")
+    names = sorted({*found.conditions, *asked.conditions})
+    if other := [n for n in names if found.conditions.get(n) != asked.conditions.get(n)]:
+        raise UserError(
+            f"{file}: was made with other configs ({', '.join(other)}); choose another folder"
+        )
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a batch is."""
+
+    total: int
+    """Runs asked for."""
+    done: int
+    """Runs that have ended, in earlier starts or in this one."""
+    todo: int
+    """Seed-epochs that are missing when the batch starts."""
+    condition: str = ""
+    """Of the current wave, as the next three."""
+    seeds: tuple[int, ...] = ()
+    epochs: int = 0
+    """Epochs of a run."""
+    epoch: int = 0
+    """Finished epochs."""
+    worked: int = 0
+    """Seed-epochs done since the start."""
+    diverged: int = 0
+    """Runs since the start whose numbers are no longer finite."""
+    began: float = dataclasses.field(default_factory=time.perf_counter)
+
+    @property
+    def speed(self) -> float:
+        """Seed-epochs per second since the start."""
+        return self.worked / max(time.perf_counter() - self.began, 1e-9)
+
+    @property
+    def seconds_left(self) -> float:
+        """Expected time until the end; NaN before the first epoch."""
+        return (self.todo - self.worked) / self.speed if self.worked else float("nan")
+
+
+def run(
+    batch: BatchFolder,
+    experiment: Experiment,
+    seeds: Sequence[int],
+    stop: Stop,
+    view: Callable[[Progress], None] = lambda progress: None,
+    warn: Callable[[str], None] = lambda line: None,
+    every: int | None = None,
+    per_device: int | None = None,
+    anyway: bool = False,
+) -> Progress:
+    """Runs what is missing in an open batch.
+
+    Several processes call this together; only the first one touches the folder.
+
+    Args:
+      batch: the folder.
+      experiment: its declaration.
+      seeds: for every condition.
+      stop: see `recorder.record`.
+      view: is shown the progress after every epoch, and after every wave that has ended.
+      warn: is told what is damaged and made again.
+      every: see `recorder.record`.
+      per_device: see `mesh.prepare`.
+      anyway: see `origin.check_same`.
+
+    Raises:
+      UserError: if memory does not hold a run, a run cannot be written, or is damaged so that
+        it cannot be continued.
+      OSError: if the disk is full.
+    """
+    begun = {
+        condition: _begun(batch, condition, config, seeds, warn, anyway)
+        for condition, config in experiment.conditions.items()
+    }
+    missing = sum(
+        config.train.epochs - epoch
+        for condition, config in experiment.conditions.items()
+        for epoch in begun[condition].values()
+    )
+    total = len(seeds) * len(experiment.conditions)
+    progress = Progress(total, total - sum(map(len, begun.values())), missing)
+    cluster.first_does(lambda: view(progress))
+
+    def watch(seeds: Sequence[int], epoch: int, row: recorder.Row) -> None:
+        progress.seeds, progress.epoch = tuple(seeds), epoch
+        progress.worked += len(seeds)
+        view(progress)
+
+    for condition, config in experiment.conditions.items():
+        progress.condition, progress.epochs = condition, config.train.epochs
+        folders = {seed: batch.run(condition, seed) for seed in begun[condition]}
+        for wave in recorder.record(
+            folders, begun[condition], config, condition, stop, watch, every, per_device
+        ):
+            status = list(wave.status.values())
+            progress.done += len(status) - status.count("unfinished")
+            progress.diverged += status.count("diverged")
+            progress.todo -= (config.train.epochs - wave.epoch) * len(status)
+            progress.epoch = 0
+            cluster.first_does(lambda: view(progress))
+    return progress
+
+
+def _begun(
+    batch: BatchFolder,
+    condition: str,
+    config: Config,
+    seeds: Sequence[int],
+    warn: Callable[[str], None],
+    anyway: bool,
+) -> dict[int, int]:
+    """Of the runs that have not ended: after which epoch each goes on, by seed."""
+    ended = -1
+    found = np.full(len(seeds), ended)
+
+    def look() -> None:
+        for i, seed in enumerate(seeds):
+            status, epoch, wrong = batch.run(condition, seed).survey(config, seed, anyway)
+            for line in wrong:
+                warn(f"{line}; continuing after epoch {epoch}")
+            if status == "unfinished":
+                found[i] = epoch
+
+    cluster.first_does(look)
+    epochs = cluster.from_first(found)
+    return {seed: int(epoch) for seed, epoch in zip(seeds, epochs, strict=True) if epoch != ended}

@@ -1,0 +1,213 @@
+"""One run, pure: a function of (config, seed), from the digits to the final answers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg  # noqa: F401  JAX's LAPACK: threadpoolctl limits only what is loaded.
+import threadpoolctl
+
+from sumrnn import task
+from sumrnn.config import Config
+from sumrnn.models import network
+from sumrnn.task import Split, Splits
+from sumrnn.train import optimizer, shards
+from sumrnn.train.shards import HERE, Spread
+from sumrnn.train.step import State, Step, correct, losses, predict, train_step
+
+CPU_OPTIONS = {
+    "xla_cpu_prefer_vector_width": 512,
+    "xla_cpu_enable_concurrency_optimized_scheduler": False,
+}
+"""The compiler's: as wide as the processor's vectors are (the default stops at 256 bits), and
+no order of work that is meant for idle cores."""
+
+
+class Metrics(NamedTuple):
+    """One epoch's row of the history; float32 scalars.
+
+    As in Keras, `loss` and `accuracy` are means over the epoch's series, each taken just
+    before the step that used it, while the validation figures follow the last step.
+    """
+
+    loss: chex.Array
+    """Mean binary cross-entropy of the training series, in nats."""
+    accuracy: chex.Array
+    """Share of the training series answered correctly."""
+    val_loss: chex.Array
+    val_accuracy: chex.Array
+
+
+class Result(NamedTuple):
+    """A finished run."""
+
+    state: State
+    history: Metrics
+    """float32 [epochs] each."""
+    data: Splits
+    logits: tuple[chex.Array, ...]
+    """float32 [n] of each split, in the order of `Splits`."""
+
+
+def fit(config: Config, seed: chex.Numeric) -> Result:
+    """A whole run, data included.
+
+    It is a loop over compiled epochs.  `jax.jit(fit, static_argnums=0)` is the same function, but
+    one program: the compiler may fuse across epochs and round differently, and the initial
+    matrices then depend on the number of LAPACK's threads.
+
+    Args:
+      config: what the run is.
+      seed: an integer in [0, 2^32).
+    """
+    run, history = compiled(config.unpinned), []
+    with one_thread():
+        data, state, shuffle = jax.block_until_ready(run.begin(purposes(config, seed)))
+    for number in range(config.train.epochs):
+        state, metrics, _ = run.epoch(state, shuffle, data, np.uint32(number))
+        history.append(metrics)
+    stacked = jax.tree.map(lambda *epochs: jnp.stack(epochs), *history)
+    return Result(state, stacked, data, run.predict(state.params, data))
+
+
+def purposes(config: Config, seed: chex.Numeric) -> chex.Array:
+    """uint32 [3]: the seeds of data, initial parameters and order; a pinned one replaces `seed`."""
+    pinned = (config.data_seed, config.init_seed, config.shuffle_seed)
+    return jnp.asarray([seed if pin is None else pin for pin in pinned], jnp.uint32)
+
+
+class Keys(NamedTuple):
+    """Independent typed keys, one for each purpose."""
+
+    data: chex.PRNGKey
+    init: chex.PRNGKey
+    shuffle: chex.PRNGKey
+
+
+def keys(seeds: chex.Array) -> Keys:
+    """The keys of the seeds of a run, uint32 [3]."""
+    return Keys(*(jax.random.fold_in(jax.random.key(seeds[i]), i) for i in range(3)))
+
+
+class Begun(NamedTuple):
+    """A run before its first step."""
+
+    data: Splits
+    state: State
+    shuffle: chex.PRNGKey
+    """The key of the order of the training series."""
+
+
+def begin(config: Config, seeds: chex.Array) -> Begun:
+    """Draws the data and the initial parameters from the seeds of `purposes`."""
+    own = keys(seeds)
+    data = task.split(task.generate(own.data, config.task), config.task)
+    params = network.init(own.init, config.model)
+    return Begun(data, State(params, optimizer.make(config.train).init(params)), own.shuffle)
+
+
+def epoch(
+    config: Config,
+    state: State,
+    shuffle: chex.PRNGKey,
+    data: Splits,
+    number: chex.Numeric,
+    spread: Spread = HERE,
+) -> tuple[State, Metrics, chex.Array]:
+    """One pass over the training series in random order, then the validation series.
+
+    Args:
+      config: of the run.
+      state: the state before the epoch.
+      shuffle: the run's key for this.
+      data: the run's data.
+      number: which epoch this is, from 0; each has its own order.
+      spread: where the shards are computed.
+
+    Returns:
+      The state after the epoch; its metrics; bool []: whether all of both are numbers.  A
+      gradient too large to be squared leaves the losses finite for a while, and training at rest.
+    """
+    train = data.train
+    size, batch_size = config.task.train_size, config.train.batch_size
+    order = jax.random.permutation(jax.random.fold_in(shuffle, number), size)
+    whole = size - size % batch_size
+
+    def step(state: State, rows: chex.Array) -> Step:
+        return train_step(config, state, Split(train.digits[rows], train.labels[rows]), spread)
+
+    state, (loss, hits) = jax.lax.scan(step, state, order[:whole].reshape(-1, batch_size))
+    loss, hits = loss.sum(), hits.sum()
+    if whole < size:
+        state, (rest_loss, rest_hits) = step(state, order[whole:])
+        loss, hits = loss + rest_loss, hits + rest_hits
+    digits, labels = data.validation
+    logits = predict(config, state.params, digits, spread)
+
+    def score(_: Any) -> tuple[chex.Array, chex.Array]:
+        return losses(logits, labels).mean(), correct(logits, labels).mean()
+
+    nothing = (jnp.float32(0), jnp.float32(0))
+    metrics = Metrics(loss / size, hits / size, *shards.apart(score, nothing, digits, spread))
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((state, metrics))]
+    return state, metrics, jnp.stack(finite).all()
+
+
+def predictions(
+    config: Config, params: network.Params, data: Splits, spread: Spread = HERE
+) -> tuple[chex.Array, ...]:
+    """The network's logits, float32 [n], of each split in the order of `Splits`."""
+    return tuple(predict(config, params, part.digits, spread) for part in data)
+
+
+class Parts(NamedTuple):
+    """What a run is made of; see `begin`, `epoch` and `predictions`."""
+
+    begin: Callable[[chex.Array], Begun]
+    epoch: Callable[..., tuple[State, Metrics, chex.Array]]
+    """Of state, key, data and number."""
+    predict: Callable[[network.Params, Splits], tuple[chex.Array, ...]]
+
+
+@functools.lru_cache(maxsize=64)
+def parts(config: Config, spread: Spread = HERE) -> Parts:
+    """The parts of runs of a config, each a pure function of arrays."""
+    return Parts(
+        functools.partial(begin, config),
+        functools.partial(epoch, config, spread=spread),
+        functools.partial(predictions, config, spread=spread),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(config: Config) -> Parts:
+    """The parts, each compiled for one device when it is called with arrays."""
+    own = parts(config)
+    return Parts(_compiled(own.begin), _compiled(own.epoch), _compiled(own.predict))
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    alone = jax.jit(function, compiler_options=options(jax.default_backend()))
+
+    def call(*arguments: Any) -> Any:
+        # Options belong to the outermost program.
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments))
+        return function(*arguments) if traced else alone(*arguments)
+
+    return call
+
+
+def options(platform: str) -> dict[str, Any] | None:
+    """The compiler's options on a platform; bits depend on them."""
+    return dict(CPU_OPTIONS) if platform == "cpu" else None
+
+
+def one_thread() -> threadpoolctl.threadpool_limits:
+    """A context in which LAPACK has one thread: the bits of its matrices depend on that."""
+    return threadpoolctl.threadpool_limits(1, "blas")

@@ -1,0 +1,122 @@
+"""Loops over the shards of a batch, whose bits do not depend on where the shards are.
+
+XLA compiles a loop according to what it sees.  One of known short length is dissolved, and what
+stood in it is fused with its surroundings; then a sum may round differently for two shards on one
+device than for one shard on each of two.  So two things stay hidden from the compiler:
+
+* a loop's length, which is multiplied by a 1 that it cannot know (`_hidden_one`);
+* that a loop over a single row never changes it: each turn fetches the row of the next one, or
+  the compiler would compute outside of the loop what depends on the row alone.
+
+GPU and TPU compute the shards at once, under `vmap`, and promise no bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import chex
+import jax
+import jax.numpy as jnp
+
+T = TypeVar("T")
+
+SHARD = "shard"
+"""The mesh's axis of devices that have the shards of one run's batches."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Where the shards of a batch are computed."""
+
+    devices: int = 1
+    """Along the axis `SHARD`; divides the number of shards."""
+    at_once: bool = False
+    """Whether a device computes its shards at once or one after the other."""
+
+
+HERE = Spread()
+"""On this device, one after the other."""
+
+
+def cut(arrays: Any, shards: int) -> tuple[Any, chex.Array]:
+    """Cuts rows into equal shards.
+
+    Args:
+      arrays: tree of [n, ...].
+      shards: how many.
+
+    Returns:
+      The tree of [shards, rows, ...] with the first row again for what is missing in the end;
+      float32 [shards, rows], 0 for these rows and 1 for all others.
+    """
+    size = jax.tree.leaves(arrays)[0].shape[0]
+    padded = -(-size // shards) * shards
+    rows = jnp.arange(padded)
+
+    def part(x: chex.Array) -> chex.Array:
+        x = x if padded == size else x[jnp.where(rows < size, rows, 0)]
+        return x.reshape(shards, -1, *x.shape[1:])
+
+    weights = (rows < size).astype(jnp.float32).reshape(shards, -1)
+    return jax.tree.map(part, arrays), weights
+
+
+def over(function: Callable[[Any], Any], shards: Any, digits: chex.Array, spread: Spread) -> Any:
+    """The function of every shard, on every device.
+
+    Args:
+      function: of one row of each array.
+      shards: tree of arrays with a leading axis of shards.
+      digits: unsigned integers, of any shape; see `_hidden_one`.
+      spread: where.
+
+    Returns:
+      The tree of results with a leading axis of shards, in their order.
+    """
+
+    def here(rows: Any) -> Any:
+        if spread.at_once:
+            return jax.vmap(function)(rows)
+        return _one_by_one(function, rows, _hidden_one(digits))
+
+    if spread.devices == 1:
+        return here(shards)
+    index = jax.lax.axis_index(SHARD)
+    own = jax.tree.map(lambda x: x.reshape(spread.devices, -1, *x.shape[1:])[index], shards)
+    return jax.lax.all_gather(here(own), SHARD, tiled=True)
+
+
+def apart(function: Callable[[T], T], start: T, digits: chex.Array, spread: Spread) -> T:
+    """`function(start)`, which the compiler cannot fuse with what is around it."""
+    if spread.at_once:
+        return function(start)
+    once = _hidden_one(digits)
+    found: T = jax.lax.fori_loop(0, once, lambda _, carry: function(carry), start)
+    return found
+
+
+def _hidden_one(digits: chex.Array) -> chex.Array:
+    """int32 []: 1, whatever the unsigned digits are, and the compiler does not find out."""
+    return jnp.minimum(digits.ravel()[0] | 1, 1).astype(jnp.int32)
+
+
+def _one_by_one(function: Callable[[Any], Any], rows: Any, once: chex.Array) -> Any:
+    """`jax.lax.map` in a loop that is the same program for any number of rows."""
+    size = jax.tree.leaves(rows)[0].shape[0]
+
+    def row(i: chex.Numeric) -> Any:
+        return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows)
+
+    def step(i: chex.Numeric, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        current, found = carry
+        found = jax.tree.map(
+            lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, i, 0), found, function(current)
+        )
+        return row(i + 1), found  # After the last row that one again, unused.
+
+    shapes = jax.eval_shape(lambda: function(row(0)))
+    start = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), shapes)
+    return jax.lax.fori_loop(0, size * once, step, (row(0), start))[1]

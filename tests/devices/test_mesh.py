@@ -1,0 +1,89 @@
+import dataclasses
+
+import pytest
+
+from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
+from sumrnn.devices import cluster, memory, mesh
+from sumrnn.errors import UserError
+from tests.conftest import SMALL
+
+
+def test_the_plan_fits_the_seeds() -> None:
+    assert dict(mesh.plan(1, shards=2).mesh.shape) == {"seed": 1, "shard": 2}
+    assert dict(mesh.plan(2, shards=2).mesh.shape) == {"seed": 2, "shard": 1}
+    assert dict(mesh.plan(1, shards=3).mesh.shape) == {"seed": 1, "shard": 1}
+    assert dict(mesh.plan(5, shards=2, rows=1).mesh.shape) == {"seed": 1, "shard": 2}
+    assert mesh.plan(1, shards=2).wave == 1
+    # A CPU device takes one seed at a time, whatever is asked.
+    assert mesh.plan(5, shards=2, per_device=2).wave == 2
+
+
+def test_the_program_is_kept_for_conditions_that_differ_in_their_seeds() -> None:
+    assert mesh.prepare(SMALL, 2) is mesh.prepare(dataclasses.replace(SMALL, data_seed=1), 3)
+
+
+@pytest.mark.parametrize("per_device", [0, -1])
+def test_seeds_per_device_must_be_positive(per_device: int) -> None:
+    with pytest.raises(UserError, match=f"per_device = {per_device}: must be at least 1"):
+        mesh.prepare(SMALL, 3, per_device)
+
+
+@pytest.mark.parametrize("devices", [0, 10**6, 10**20])
+def test_devices_must_be_positive_and_not_too_many(devices: int) -> None:
+    with pytest.raises(UserError, match=f"devices = {devices}: must be between 1 and 4096"):
+        mesh.use_cores(devices)
+
+
+def test_fewer_devices_are_used_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = mesh.prepare(SMALL, 2)
+    assert two.plan.rows == 2
+    monkeypatch.setattr(memory, "there", lambda device: two.needed - 1)
+    one = mesh.prepare(SMALL, 2)
+    assert (one.plan.rows, one.plan.wave) == (1, 1)
+    monkeypatch.setattr(memory, "there", lambda device: 10.0)
+    with pytest.raises(UserError, match="small enough for memory: the run needs 0.0"):
+        mesh.prepare(SMALL, 2)
+
+
+@pytest.mark.parametrize(
+    ("field", "config"),
+    [
+        ("size", Config(TaskConfig(size=10**6))),
+        ("length", Config(TaskConfig(length=10_000))),
+        ("cells", Config(model=ModelConfig(cells=16_384))),
+        ("batch_size", Config(train=TrainConfig(batch_size=7_200))),
+        ("batch_shards", Config(train=TrainConfig(batch_shards=1_024))),
+    ],
+)
+def test_what_memory_does_not_hold_is_named(field: str, config: Config) -> None:
+    error = str(memory.too_large(config, 3 * 2**40, 2**33))
+    assert error.startswith(f"{field} = ")
+    assert "the run needs 3,072.0 GiB, of which there are 8.0 GiB" in error
+
+
+def test_the_machine_s_memory_is_known() -> None:
+    assert 2**28 < memory.of_machine() < 2**50
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("coordinator", ("localhost:٣٣", 1, 0)),
+        ("coordinator", ("\udcff:1", 1, 0)),
+        ("coordinator", ("localhost", 1, 0)),
+        ("processes", ("localhost:1", 10**20, 0)),
+        ("process_id", ("localhost:1", 2, 2)),
+    ],
+)
+def test_what_would_end_the_runtime_is_refused(field: str, given: tuple[str, int, int]) -> None:
+    with pytest.raises(UserError, match=f"^{field} = "):
+        cluster.join(*given)
+
+
+def test_alone_every_process_is_the_first() -> None:
+    done: list[int] = []
+    cluster.first_does(lambda: done.append(1))
+    assert done == [1]
+    assert cluster.is_alone()
+    assert cluster.is_first()
+    assert cluster.largest(3) == 3

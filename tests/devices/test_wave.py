@@ -1,0 +1,190 @@
+"""A run has the same bits wherever it is: pure, alone, in any company, on any devices."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import chex
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from sumrnn.config import Config, ModelConfig
+from sumrnn.devices import wave as wave_lib
+from sumrnn.devices.mesh import SEED, Plan, Program, prepare
+from sumrnn.devices.wave import Start, Wave, fit_many
+from sumrnn.errors import UserError
+from sumrnn.train import fit
+from sumrnn.train.loop import Metrics, Result
+from sumrnn.train.shards import SHARD
+from tests.conftest import ROOT, SECONDS, SMALL
+
+SCANNED = dataclasses.replace(SMALL, model=ModelConfig(cells=8, recurrence="scan"))
+FOUR_SHARDS = dataclasses.replace(
+    SMALL, train=dataclasses.replace(SMALL.train, batch_shards=4, batch_size=41)
+)
+"""With a padded shard in every batch, and a last batch of 21 series."""
+
+
+def plan(devices: int, per_run: int = 1, per_device: int = 1, at_once: bool = False) -> Plan:
+    """Seeds on so many devices, each run's shards on `per_run` of them."""
+    used = np.array(jax.devices()[:devices]).reshape(-1, per_run)
+    return Plan(Mesh(used, (SEED, SHARD)), per_device, at_once)
+
+
+def run(seeds: list[int], where: Plan, config: Config = SMALL) -> Result:
+    program, found = Program(config, where), []
+    for own in wave_lib.waves(seeds, where.wave):
+        wave = Wave(program, config, own)
+        while wave.epoch < config.train.epochs:
+            wave.step()
+        found.append(wave.result())
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+
+
+def pure(seeds: list[int], config: Config = SMALL) -> Result:
+    """The oracle: the function that is a run."""
+    found = [jax.device_get(fit(config, seed)) for seed in seeds]
+    return jax.tree.map(lambda *parts: np.stack(parts), *found)
+
+
+@pytest.mark.parametrize("config", [SMALL, SCANNED, FOUR_SHARDS], ids=["fused", "scan", "shards"])
+def test_a_run_has_the_bits_of_the_pure_function_wherever_it_is(config: Config) -> None:
+    """A sum that is compiled differently rounds differently for some seeds only."""
+    assert jax.device_count() == 2
+    seeds = list(range(12 if config == SMALL else 4))
+    expected = pure(seeds, config)
+    for where in (plan(1), plan(2), plan(2, per_run=2)):
+        chex.assert_trees_all_equal(run(seeds, where, config), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [SMALL, FOUR_SHARDS], ids=["two shards", "four shards"])
+def test_many_runs_have_the_bits_of_the_pure_function(config: Config) -> None:
+    seeds = list(range(100, 164))
+    expected = pure(seeds, config)
+    for where in (plan(1), plan(2), plan(2, per_run=2)):
+        chex.assert_trees_all_equal(run(seeds, where, config), expected)
+
+
+def test_many_at_once_are_the_same_runs_up_to_rounding() -> None:
+    """What a GPU does: vmap inside each device."""
+    seeds = [1, 2, 3, 4]
+    expected = pure(seeds)
+    for per_run, per_device in ((1, 2), (2, 4)):
+        found = run(seeds, plan(2, per_run, per_device, at_once=True))
+        chex.assert_trees_all_equal(found.data, expected.data)
+        chex.assert_trees_all_close(found.logits, expected.logits, rtol=1e-3, atol=1e-4)
+        chex.assert_trees_all_close(found.history, expected.history, rtol=1e-3, atol=1e-4)
+
+
+def test_fit_many_has_a_leading_axis_of_seeds_and_shows_every_epoch() -> None:
+    seen = []
+    found = fit_many(
+        SMALL, [9, 8, 7], watch=lambda m: seen.append((m.seeds, m.epoch, m.metrics.loss.shape))
+    )
+    assert seen == [((9, 8), 1, (2,)), ((9, 8), 2, (2,)), ((7,), 1, (1,)), ((7,), 2, (1,))]
+    chex.assert_shape(list(found.history), (3, SMALL.train.epochs))
+    chex.assert_tree_shape_prefix(found, (3,))
+    chex.assert_trees_all_equal(found, pure([9, 8, 7]))
+
+
+def test_pinned_seeds_are_those_of_the_pure_function() -> None:
+    config = dataclasses.replace(SMALL, data_seed=3, init_seed=4)
+    chex.assert_trees_all_equal(fit_many(config, [5, 6]), pure([5, 6], config))
+
+
+def test_a_wave_goes_on_where_another_one_was() -> None:
+    """On other devices, in other company, and to the same bits."""
+    first = Wave(Program(SMALL, plan(2)), SMALL, (3, 12))
+    moment = first.step()
+    history = jax.tree.map(lambda x: x[:, None], moment.metrics)
+    start = jax.tree.map(lambda x: x[1:], Start(moment.fetch(), history))
+    second = Wave(Program(SMALL, plan(2, per_run=2)), SMALL, (12,), start)
+    assert second.epoch == 1
+    assert second.step().epoch == SMALL.train.epochs
+    chex.assert_trees_all_equal(second.result(), pure([12]))
+
+
+def test_a_run_whose_numbers_are_not_finite_is_told_from_the_others() -> None:
+    program = Program(SMALL, plan(2))
+    state = Wave(program, SMALL, (3, 4)).step().fetch()
+    leaf = np.array(state.params["output"]["bias"])
+    leaf[1] = np.inf
+    state.params["output"]["bias"] = leaf
+    history = Metrics(*np.zeros((4, 2, 1), np.float32))
+    moment = Wave(program, SMALL, (3, 4), Start(state, history)).step()
+    assert moment.finite.tolist() == [True, False]
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """Grows by one for each program that the backend compiles, or finds in the cache."""
+    found: list[str] = []
+
+    def note(event: str, seconds: float, **details: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(str(details.get("fun_name")))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+@pytest.mark.parametrize("seeds", [[5], [5, 6, 7]], ids=["one run on two devices", "two waves"])
+def test_nothing_is_compiled_twice(seeds: list[int], compilations: list[str]) -> None:
+    # A config of its own, so that no other test has compiled it.
+    config = dataclasses.replace(SMALL, model=ModelConfig(cells=4 + len(seeds)))
+    counts = []
+    fit_many(config, seeds, watch=lambda _: counts.append(len(compilations)))
+    fit_many(config, seeds)
+    # The start, the epoch, and the predictions after the first wave; all else is trivial.
+    assert counts[0] == counts[1]
+    assert len(compilations) == counts[0] + 1
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1], [-1], [2**32]])
+def test_impossible_seeds_are_refused(seeds: list[int]) -> None:
+    with pytest.raises(UserError, match=r"^seeds = "):
+        fit_many(SMALL, seeds)
+
+
+@pytest.mark.parametrize(
+    ("cells", "epochs", "size"),
+    [
+        (200, 1, 800),
+        pytest.param(50, 1, 800, marks=pytest.mark.slow),
+        pytest.param(200, 3, 10_000, marks=pytest.mark.slow),
+    ],
+)
+def test_the_bits_do_not_depend_on_the_number_of_cores(
+    cells: int, epochs: int, size: int, tmp_path: pathlib.Path
+) -> None:
+    """Whole processes, with thread pools as on machines of 1, 2 and 16 cores."""
+    found = {}
+    for cores in (1, 2, 16):
+        out = tmp_path / str(cores)
+        options = ("--seed", 12, "--epochs", epochs, "--size", size, "--cells", cells)
+        done = subprocess.run(
+            [sys.executable, ROOT / "scripts/train.py", "--out", out, *map(str, options)],
+            env=os.environ | {"NPROC": str(cores), "OPENBLAS_NUM_THREADS": str(cores)},
+            capture_output=True,
+            text=True,
+            timeout=3 * SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found[cores] = hashlib.sha256((out / "predictions.npz").read_bytes()).hexdigest()
+    assert len(set(found.values())) == 1, found
+
+
+def test_memory_of_a_prepared_run_is_what_its_arrays_need() -> None:
+    """At least data and state, at most some hundred times as much."""
+    arrays = jax.tree.leaves((pure([1]).data, pure([1]).state))
+    bare = sum(x.nbytes for x in arrays)
+    assert bare < prepare(SMALL, 1).needed < 1_000 * bare

@@ -1,0 +1,123 @@
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import Mesh, PartitionSpec
+
+from sumrnn.config import ModelConfig
+from sumrnn.models import lstm, network
+from sumrnn.train import step
+
+
+def case(cells: int, batch: int, length: int, seed: int) -> tuple[network.Params, np.ndarray]:
+    params = network.init(jax.random.key(seed), ModelConfig(cells=cells))
+    digits = jax.random.randint(jax.random.key(seed + 1), (batch, length), 0, 10)
+    return params, np.asarray(digits, np.uint8)
+
+
+def loss(params: network.Params, recurrence: str, cells: int, digits: np.ndarray) -> chex.Array:
+    labels = jnp.arange(len(digits)) % 2
+    config = ModelConfig(cells=cells, recurrence=recurrence)  # type: ignore[arg-type]
+    return step.losses(network.logits(params, config, digits), labels).mean()
+
+
+def assert_equal_gradients(cells: int, batch: int, length: int, seed: int) -> None:
+    """Loss and gradient to 1e-5 of the gradient's largest entry: sums in another order."""
+    params, digits = case(cells, batch, length, seed)
+    both = jax.jit(jax.value_and_grad(loss), static_argnums=(1, 2))
+    value, found = both(params, "fused", cells, digits)
+    expected_value, expected = both(params, "scan", cells, digits)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-5)
+    largest = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    chex.assert_trees_all_close(found, expected, rtol=0, atol=1e-5 * largest)
+
+
+@pytest.mark.parametrize(
+    ("cells", "batch", "length"),
+    [(1, 1, 1), (7, 64, 5), (24, 3, 40), (142, 5, 3), (201, 2, 2), (50, 50, 30)],
+)
+def test_it_is_the_scanned_cell_in_value_and_gradient(cells: int, batch: int, length: int) -> None:
+    assert_equal_gradients(cells, batch, length, seed=3)
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None)
+@given(
+    cells=st.sampled_from([1, 7, 50, 200]),
+    batch=st.integers(1, 64),
+    length=st.integers(1, 200),
+    seed=st.integers(0, 2**31),
+)
+def test_it_is_the_scanned_cell_at_every_size(
+    cells: int, batch: int, length: int, seed: int
+) -> None:
+    assert_equal_gradients(cells, batch, length, seed)
+
+
+@pytest.mark.parametrize("cells", [3, 141, 142, 200, 201])
+def test_blocks_hold_the_gates_side_by_side_and_no_more_than_they_may(cells: int) -> None:
+    gates = [jnp.full((cells, cells), gate) for gate in range(len(lstm.GATES))]
+    blocks = lstm._blocks(gates, axis=1)
+    assert len(blocks) in (1, 2, 4)
+    assert len(blocks) == 4 or all(block.size <= lstm.BLOCK for block in blocks)
+    chex.assert_trees_all_equal(lstm._gates(blocks), gates)
+
+
+class LastHiddenTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_gradients_are_finite_differences_in_float64(self) -> None:
+        with jax.enable_x64(True):
+            weights, keys = random_weights(3, jnp.float64), jax.random.split(jax.random.key(1), 4)
+            inputs = jax.random.normal(keys[3], (5, 7), jnp.float64)
+
+            def total(weights: lstm.Weights, inputs: chex.Array) -> chex.Array:
+                hidden = lstm.last_hidden(weights, inputs)
+                return (hidden * jnp.arange(1.0, 4.0)).sum()
+
+            found = self.variant(jax.grad(total, argnums=(0, 1)))(weights, inputs)
+            numeric = jax.test_util.check_grads
+            numeric(total, (weights, inputs), order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
+            chex.assert_type(jax.tree.leaves(found), jnp.float64)
+            chex.assert_trees_all_equal_shapes(found, (weights, inputs))
+
+    def test_it_can_be_mapped(self) -> None:
+        weights, inputs = random_weights(2), jnp.linspace(0, 9, 24).reshape(2, 3, 4)
+        mapped = jax.vmap(gradients, in_axes=(None, 0))(weights, inputs)
+        for i, alone in enumerate(inputs):
+            one = jax.tree.map(lambda x, i=i: x[i], mapped)
+            chex.assert_trees_all_close(one, gradients(weights, alone), rtol=1e-5, atol=1e-6)
+
+    def test_it_can_be_put_on_several_devices(self) -> None:
+        weights, inputs = random_weights(2), jnp.linspace(0, 9, 24).reshape(2, 3, 4)
+        mesh = Mesh(np.array(jax.devices()[:2]), ("x",))
+
+        def local(inputs: chex.Array) -> tuple[lstm.Weights, chex.Array]:
+            return jax.tree.map(lambda x: x[None], gradients(weights, inputs[0]))
+
+        spec = PartitionSpec("x")
+        found = jax.jit(
+            jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+        )(inputs)
+        expected = jax.vmap(gradients, in_axes=(None, 0))(weights, inputs)
+        chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def random_weights(cells: int, dtype: Any = jnp.float32) -> lstm.Weights:
+    shapes = [(cells,)] * 4, [(cells, cells)] * 4, [(cells,)] * 4
+    keys = iter(jax.random.split(jax.random.key(0), 12))
+    return lstm.Weights(
+        *(tuple(jax.random.normal(next(keys), shape, dtype) for shape in part) for part in shapes)
+    )
+
+
+def gradients(weights: lstm.Weights, inputs: chex.Array) -> tuple[lstm.Weights, chex.Array]:
+    found: tuple[lstm.Weights, chex.Array] = jax.grad(
+        lambda weights, inputs: (lstm.last_hidden(weights, inputs) ** 2).sum(),
+        argnums=(0, 1),
+    )(weights, inputs)
+    return found

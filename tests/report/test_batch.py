@@ -1,0 +1,336 @@
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+import types
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+
+from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
+from sumrnn.errors import UserError
+from sumrnn.report import batch as report
+from sumrnn.report import batch_figures as figures
+from sumrnn.runs import files
+from sumrnn.runs.record import Record
+from sumrnn.runs.run import Part, Run
+from sumrnn.scores import statistics
+from sumrnn.study import table
+from sumrnn.study.batch import Batch
+from sumrnn.study.experiment import Experiment
+
+COMMITTED = pathlib.Path(__file__).parents[2] / "experiments"
+SEEDS = (0, 1, 2)
+SMALL = Config(
+    TaskConfig(size=200, length=5, high=3, threshold=8),
+    ModelConfig(cells=8),
+    TrainConfig(epochs=2, batch_size=50),
+)
+EASY = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, learning_rate=1e-2))
+EXPERIMENT = Experiment(
+    "pair",
+    "Does a larger step help?",
+    {"slow": SMALL, "fast": EASY},
+    plots=("scores", "learning", "skew"),
+    references={"slow": {"accuracy": 0.25}, "fast": {"accuracy": 0.5, "tn": 3}},
+)
+VERSIONS = {"jax": "0", "python": "3"}
+
+
+class Folder:
+    """A run folder in memory."""
+
+    def __init__(self, condition: str, config: Config, seed: int) -> None:
+        rng = np.random.default_rng([seed, *condition.encode()])
+        digits = rng.integers(0, 4, (40, 5)).astype(np.uint8)
+        margin = digits.sum(1, dtype=int) - 8
+        labels = (margin >= 0).astype(np.uint8)
+        logits = (margin + rng.normal(0.5, 2, 40)).astype(np.float32)
+        history = {name: np.array([0.9, 0.4]) for name in ("loss", "val_accuracy")}
+        code = {"code": f"code of {condition}"}
+        self.path = pathlib.Path(f"{condition}-seed{seed}")
+        self.record = Record(condition, seed, config, code | VERSIONS, {"kind": "cpu"}, {})
+        self.part = Part(digits, labels, logits)
+        self.history = {"epoch": np.array([1.0, 2.0])} | history
+        self.ended = "finished"
+
+    def status(self) -> str:
+        return self.ended
+
+    def read(self) -> Record:
+        return self.record
+
+    def check_files(self) -> None:
+        assert self.ended == "diverged"
+
+    def load(self) -> Run:
+        return Run(self.record, self.history, {"test": self.part})
+
+
+class Folders:
+    """A batch in memory."""
+
+    def __init__(self, experiment: Experiment = EXPERIMENT, seeds: tuple[int, ...] = SEEDS) -> None:
+        self.path = pathlib.Path("out")
+        self.runs = {
+            (name, seed): Folder(name, config, seed)
+            for name, config in experiment.conditions.items()
+            for seed in seeds
+        }
+        programs = {name: f"code of {name}" for name in experiment.conditions}
+        made: Any = {"device": {"kind": "cpu"}, "settings": {}, "programs": programs}
+        self.batch = Batch(experiment, seeds, (made | {"versions": {"code": "all"} | VERSIONS},))
+
+    def read(self) -> Batch:
+        return self.batch
+
+    def run(self, condition: str, seed: int) -> Folder:
+        return self.runs[condition, seed]
+
+    def write_report(self, texts: dict[str, str], drawn: dict[str, Any]) -> None:
+        self.texts, self.drawn = texts, drawn
+
+
+def write(folders: Folders) -> dict[str, Any]:
+    return report.write(folders)  # type: ignore[arg-type]
+
+
+def collect(folders: Folders) -> table.Collected:
+    return table.collect(folders)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def written() -> Folders:
+    """Do not change it."""
+    folders = Folders()
+    write(folders)
+    return folders
+
+
+def accuracies(folders: Folders, condition: str) -> np.ndarray:
+    parts = [folders.run(condition, seed).part for seed in SEEDS]
+    return np.array([sk.accuracy_score(part.labels, part.logits > 0) for part in parts])
+
+
+@pytest.mark.parametrize("name", ["reproduce", "skew", "spread"])
+def test_a_committed_summary_is_that_of_its_numbers(name: str) -> None:
+    numbers = json.loads((COMMITTED / name / report.SUMMARY_JSON).read_text())
+    text = (COMMITTED / name / report.SUMMARY_MD).read_text(encoding="utf-8")
+    scores = list(numbers["variance"] or numbers["differences"][0]["scores"])
+    drawn = [line[2 : line.index("]")] for line in text.splitlines() if line.startswith("![")]
+    assert report.markdown(numbers, scores, drawn) == text
+
+
+def test_the_table_has_a_row_per_condition_and_seed(written: Folders) -> None:
+    rows = list(csv.DictReader(written.texts[table.TABLE].splitlines()))
+    assert [(row["condition"], int(row["seed"])) for row in rows] == list(written.runs)
+    assert {row["status"] for row in rows} == {"finished"}
+    expected = np.concatenate([accuracies(written, name) for name in ("slow", "fast")])
+    np.testing.assert_allclose([float(row["accuracy"]) for row in rows], expected, rtol=1e-8)
+    for row, folder in zip(rows, written.runs.values(), strict=True):
+        cells = sk.confusion_matrix(folder.part.labels, folder.part.logits > 0).ravel().tolist()
+        assert [int(row[cell]) for cell in ("tn", "fp", "fn", "tp")] == cells
+    committed = (COMMITTED / "reproduce" / table.TABLE).read_text().splitlines()[0]
+    assert written.texts[table.TABLE].splitlines()[0] == committed
+
+
+def test_the_statistics_are_those_of_the_predictions(written: Folders) -> None:
+    found = json.loads(written.texts[report.SUMMARY_JSON])
+    slow, fast = (accuracies(written, name) for name in ("slow", "fast"))
+    described = found["conditions"]["fast"]["scores"]["accuracy"]
+    assert described["mean"] == pytest.approx(fast.mean())
+    assert described["std"] == pytest.approx(fast.std(ddof=1))
+    (pair,) = found["differences"]
+    assert (pair["first"], pair["second"]) == ("slow", "fast")
+    assert pair["scores"]["accuracy"]["mean"] == pytest.approx((slow - fast).mean())
+    place = found["conditions"]["fast"]["references"]["accuracy"]
+    below, equal, above = ((fast < 0.5).sum(), (fast == 0.5).sum(), (fast > 0.5).sum())
+    assert place == {"value": 0.5, "below": below, "equal": equal, "above": above}
+    shares = np.array([written.run("fast", seed).part.labels.mean() for seed in SEEDS])
+    failed = (fast <= np.maximum(shares, 1 - shares)).sum()
+    assert found["conditions"]["fast"]["failed"] == failed
+    committed = json.loads((COMMITTED / "reproduce" / report.SUMMARY_JSON).read_text())
+    assert list(found) == list(committed)
+    assert list(found["conditions"]["slow"]) == list(committed["conditions"]["sheet"])
+
+
+def test_analysis_again_gives_the_same_bytes(written: Folders) -> None:
+    again, pictures = Folders(), []
+    write(again)
+    assert again.texts == written.texts
+    assert tuple(again.drawn) == EXPERIMENT.plots
+    for drawn in (again.drawn, written.drawn):
+        for figure in drawn.values():
+            figure.savefig(png := io.BytesIO(), dpi=40, metadata={"Software": None})
+            pictures.append(png.getvalue())
+    assert pictures[: len(pictures) // 2] == pictures[len(pictures) // 2 :]
+
+
+def test_missing_and_diverged_runs_are_counted() -> None:
+    folders = Folders()
+    folders.run("slow", 0).ended, folders.run("fast", 2).ended = "unfinished", "diverged"
+    summary = write(folders)
+    found = summary["conditions"]
+    assert [found["slow"][name] for name in ("finished", "diverged", "unfinished")] == [2, 0, 1]
+    assert [found["fast"][name] for name in ("finished", "diverged", "unfinished")] == [2, 1, 0]
+    assert found["fast"]["failed"] == 1 + sum(
+        row["accuracy"] <= row["majority_accuracy"]
+        for row in collect(folders).rows
+        if row["condition"] == "fast" and row["status"] == "finished"
+    )
+    text = folders.texts[report.SUMMARY_MD]
+    assert "2 runs finished, 1 are missing." in text
+    assert "2 runs finished, 1 diverged." in text
+    assert "slow" in report.overview(summary, folders.path)
+
+
+def test_runs_that_collapsed_are_counted(written: Folders) -> None:
+    folders = Folders()
+    constant = folders.run("fast", 1)
+    constant.part = dataclasses.replace(constant.part, logits=-np.ones(40, np.float32))
+    assert write(folders)["conditions"]["fast"]["collapsed"] == 1
+    told = "; 1 collapsed to one answer for every test series."
+    assert told in folders.texts[report.SUMMARY_MD]
+    assert "collapsed" not in written.texts[report.SUMMARY_MD]
+
+
+def test_a_batch_without_a_finished_run_has_a_summary() -> None:
+    folders = Folders()
+    for run in folders.runs.values():
+        run.ended = "unfinished"
+    write(folders)
+    assert "No run has ended; 3 are missing." in folders.texts[report.SUMMARY_MD]
+    assert json.loads(folders.texts[report.SUMMARY_JSON])["conditions"]["slow"]
+    assert folders.drawn == {}
+
+
+def test_a_run_of_something_else_is_refused() -> None:
+    folders = Folders()
+    other = folders.run("fast", 0)
+    for versions in ({"jax": "0.1"}, {"code": "code of slow"}):
+        mine = other.record.versions
+        other.record = dataclasses.replace(other.record, versions=mine | versions)
+        with pytest.raises(UserError, match=r"fast-seed0/config\.json: was made with other versi"):
+            collect(folders)
+        other.record = dataclasses.replace(other.record, versions=mine)
+    folders.runs["fast", 0] = types.SimpleNamespace(  # type: ignore[assignment]
+        **vars(folders.run("slow", 0)),
+        **{name: getattr(folders.run("slow", 0), name) for name in ("status", "read", "load")},
+    )
+    with pytest.raises(UserError, match=r"seed0/config\.json: is another run; the batch has fast"):
+        write(folders)
+
+
+def test_runs_of_a_batch_that_went_on_elsewhere_are_taken_and_told() -> None:
+    folders, said = Folders(), "continued on another kind of processor"
+    write(folders)
+    assert said not in folders.texts[report.SUMMARY_MD]
+    (first,) = folders.batch.made
+    later: Any = first | {"versions": first["versions"] | {"jax": "1"}}
+    later["programs"] = dict.fromkeys(EXPERIMENT.conditions, "new code")
+    run = folders.run("slow", 2)
+    versions = run.record.versions | {"jax": "1", "code": "new code"}
+    run.record = dataclasses.replace(run.record, versions=versions)
+    with pytest.raises(UserError, match="other versions"):
+        write(folders)
+    folders.batch = dataclasses.replace(folders.batch, made=(first, later))
+    write(folders)
+    assert said in folders.texts[report.SUMMARY_MD]
+    single = Folders()
+    run = single.run("slow", 2)
+    went: Any = {"versions": VERSIONS, "device": {"kind": "gpu"}, "settings": {}, "epoch": 1}
+    run.record = dataclasses.replace(run.record, continued=(went,))
+    write(single)
+    assert said in single.texts[report.SUMMARY_MD]
+
+
+def test_a_crossed_design_splits_the_variance() -> None:
+    conditions = {
+        f"{data}-{init}": dataclasses.replace(EASY, data_seed=data, init_seed=init)
+        for data in (0, 1)
+        for init in (0, 1)
+    }
+    folders = Folders(Experiment("crossed", "Whence?", conditions, plots=("variance",)), (5, 6))
+    for i, run in enumerate(folders.runs.values()):
+        logits = run.part.logits + np.float32(i / 4)
+        run.part = dataclasses.replace(run.part, logits=logits)
+    found = write(folders)
+    split = found["variance"]["accuracy"]
+    assert sum(part["share"] for part in split.values()) == pytest.approx(1)
+    assert found["differences"] == []
+    assert set(folders.drawn) == {"variance"}
+    folders.run("0-1", 6).ended = "unfinished"
+    assert set(write(folders)["variance"].values()) == {None}
+    assert "| not crossed, or no variance |" in folders.texts[report.SUMMARY_MD]
+
+
+def test_equal_runs_are_shown_without_an_interval() -> None:
+    """Told apart from what is undefined, in the text, at the terminal and in the picture."""
+    folders = Folders()
+    for seed in SEEDS:
+        folders.run("slow", seed).part = folders.run("slow", 0).part
+    summary = write(folders)
+    assert summary["conditions"]["slow"]["scores"]["accuracy"]["mean_interval"] is None
+    mean = f"{accuracies(folders, 'slow')[0]:.4f} (no interval)"
+    assert f"| accuracy | 3 | {mean} |" in folders.texts[report.SUMMARY_MD]
+    assert mean in report.overview(summary, folders.path)
+    axes = figures.points(
+        {"a": {"x": np.full(3, 0.5)}}, {"a": {"x": (0.5, None)}}, {}, "equal"
+    ).axes
+    assert "mean, no interval" in axes[0].get_legend_handles_labels()[1]
+
+
+def test_one_sign_stands_for_minus() -> None:
+    """Also in the values from elsewhere, beside means that are negative."""
+    references = {"slow": {"gain": -0.125, "log_loss": 1.5e-7}}
+    experiment = dataclasses.replace(EXPERIMENT, references=references, scores=("gain",))
+    folders = Folders(experiment)
+    for run in folders.runs.values():
+        run.part = dataclasses.replace(run.part, logits=-run.part.logits)
+    write(folders)
+    text = folders.texts[report.SUMMARY_MD]
+    assert "| −0.125 |" in text
+    assert "| 1.5e−07 |" in text
+    assert "answer's | 3 | −0." in text
+    numbers = [line for line in text.splitlines() if "---" not in line]
+    assert not any(f"-{digit}" in "".join(numbers) for digit in "0123456789")
+
+
+def test_every_condition_s_value_from_elsewhere_is_drawn_at_its_column() -> None:
+    collected = collect(Folders())
+    axes = report.draw(collected, report.build(collected))["scores"].axes[0]
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    places = sorted((line.get_xdata()[0], line.get_ydata()[0]) for line in crosses)
+    assert [value for _, value in places] == [0.25, 0.5]
+    points = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
+    for column, (x, _) in enumerate(places):
+        assert abs(x - column) <= 0.25
+        near = [np.abs(runs - x).min() for runs in points]
+        assert all(near[column] < far / 2 for i, far in enumerate(near) if i != column)
+
+
+def test_figures_of_awkward_values_can_be_drawn() -> None:
+    """All runs equal, a mean that rounding moves past its interval, none, rates of 0 and 1."""
+    values = {"gain": {"a": np.array([0.1] * 3), "b": np.array([-0.2]), "c": np.array([])}}
+    intervals: dict[str, dict[str, figures.Interval]] = {
+        "gain": {
+            name: (float(y.mean()) if y.size else None, statistics.bootstrap(y))
+            for name, y in values["gain"].items()
+        }
+    }
+    nothing = {"gain": {"c": np.array([])}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.points(nothing, intervals, {}, "none").savefig(io.BytesIO(), dpi=40)
+        for mean, interval in ((0.1, None), (0.1 + 1e-16, [0.09, 0.1])):
+            intervals["gain"]["a"] = (mean, interval)
+            rates = {"a": 0.0, "b": 0.2, "c": 1.0}
+            figures.points(values, intervals, {"gain": {"b": 0.5}}, "a").savefig(
+                io.BytesIO(), dpi=40
+            )
+            figures.skew(rates, values, intervals, "awkward").savefig(io.BytesIO(), dpi=40)
+    files.to_json(intervals)

@@ -1,0 +1,149 @@
+import dataclasses
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sumrnn import task
+from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
+from sumrnn.models import network
+from sumrnn.task import Split
+from sumrnn.train import fit, loop, step
+from tests.conftest import SMALL
+
+
+def with_batch(config: Config, batch_size: int) -> Config:
+    return dataclasses.replace(
+        config, train=dataclasses.replace(config.train, batch_size=batch_size)
+    )
+
+
+def key_bits(config: Config, seed: int) -> list[tuple[int, ...]]:
+    keys = loop.keys(loop.purposes(config, seed))
+    return [tuple(jax.random.key_data(key).tolist()) for key in keys]
+
+
+def test_each_purpose_and_each_seed_has_its_own_key() -> None:
+    bits = [pair for seed in range(20) for pair in key_bits(Config(), seed)]
+    assert len(set(bits)) == len(bits) == 60
+
+
+@pytest.mark.parametrize(
+    ("index", "name"), [(0, "data_seed"), (1, "init_seed"), (2, "shuffle_seed")]
+)
+def test_a_pinned_seed_replaces_its_own_key_only(index: int, name: str) -> None:
+    pinned = key_bits(Config(**{name: 99}), 5)
+    plain, other = key_bits(Config(), 5), key_bits(Config(), 99)
+    assert pinned[index] == other[index]
+    assert pinned[:index] + pinned[index + 1 :] == plain[:index] + plain[index + 1 :]
+    assert Config(**{name: 99}).unpinned == Config()
+
+
+@pytest.mark.parametrize("batch_size", [1, 48, 50, 143, 144], ids=lambda size: f"batch {size}")
+def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts a step in place that only notes when it is given each series."""
+    config = with_batch(SMALL, batch_size)
+    size = config.task.train_size
+
+    def note(config: Config, state: step.State, batch: Split, *_: Any) -> Any:
+        places, used = state.params, state.opt_state
+        rows = batch.digits[:, 0]
+        places = places.at[rows].add(used + jnp.arange(1, rows.size + 1, dtype=jnp.int32))
+        return step.State(places, used + rows.size), (jnp.float32(0), jnp.int32(0))
+
+    monkeypatch.setattr(loop, "train_step", note)
+    monkeypatch.setattr(loop, "predict", lambda config, params, digits, *_: jnp.zeros(len(digits)))
+    begun = loop.compiled(SMALL).begin(loop.purposes(SMALL, 0))
+    # The first digit tells the series apart.
+    rows = jnp.zeros((size, config.task.length), jnp.uint8)
+    rows = rows.at[:, 0].set(jnp.arange(size, dtype=jnp.uint8))
+    data = begun.data._replace(train=begun.data.train._replace(digits=rows))
+
+    orders = []
+    for number in (0, 1, 0):
+        nothing = step.State(jnp.zeros(size, jnp.int32), jnp.int32(0))
+        state, *_ = loop.epoch(config, nothing, begun.shuffle, data, number)
+        assert int(state.opt_state) == size
+        assert sorted(state.params.tolist()) == list(range(1, size + 1))
+        orders.append(state.params.tolist())
+    assert orders[0] == orders[2] != orders[1]
+
+
+@pytest.mark.parametrize("batch_size", [48, 50])
+def test_an_epoch_is_its_steps_one_after_the_other(batch_size: int) -> None:
+    config = with_batch(SMALL, batch_size)
+    parts = loop.compiled(config)
+    data, state, shuffle = parts.begin(loop.purposes(config, 0))
+    found, metrics, finite = parts.epoch(state, shuffle, data, np.uint32(3))
+    assert bool(finite)
+
+    order = jax.random.permutation(jax.random.fold_in(shuffle, 3), config.task.train_size)
+    take, loss, hits = jax.jit(step.train_step, static_argnums=0), 0.0, 0
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = Split(data.train.digits[rows], data.train.labels[rows])
+        state, (batch_loss, batch_hits) = take(config, state, batch)
+        loss, hits = loss + float(batch_loss), hits + int(batch_hits)
+    chex.assert_trees_all_close(found, state, rtol=1e-4, atol=1e-6)
+    logits = network.logits(state.params, config.model, data.validation.digits)
+    labels = np.asarray(data.validation.labels)
+    p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+    expected = loop.Metrics(
+        loss / len(order),
+        hits / len(order),
+        -np.mean(np.where(labels == 1, np.log(p), np.log(1 - p))),
+        np.mean((p > 0.5) == labels),
+    )
+    chex.assert_type(list(metrics), jnp.float32)
+    np.testing.assert_allclose(metrics, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["params", "second moment"])
+def test_numbers_that_are_not_finite_are_seen(part: str) -> None:
+    """Adam divides by an infinite second moment: the losses show nothing of it."""
+    parts = loop.compiled(SMALL)
+    data, state, shuffle = parts.begin(loop.purposes(SMALL, 3))
+    broken = state.params if part == "params" else state.opt_state[0].nu
+    broken["output"]["bias"] = jnp.full(1, jnp.inf)
+    _, metrics, finite = parts.epoch(state, shuffle, data, np.uint32(0))
+    assert not finite
+    assert np.isfinite(metrics.val_loss) == (part != "params")
+
+
+def test_a_run_is_a_function_of_config_and_seed() -> None:
+    first, again, other = (fit(SMALL, seed) for seed in (1, 1, 2))
+    chex.assert_trees_all_equal(first, again)
+    assert first.history.loss[0] != other.history.loss[0]
+    chex.assert_shape(list(first.history), (SMALL.train.epochs,))
+    for part, answer in zip(first.data, first.logits, strict=True):
+        chex.assert_shape(answer, part.labels.shape)
+        chex.assert_type(answer, jnp.float32)
+
+
+def test_a_run_can_be_compiled_as_a_whole_and_mapped() -> None:
+    """One program of all epochs is the same function, up to the rounding of its fusions."""
+    seeds = jnp.array([3, 4], jnp.uint32)
+    mapped = jax.jit(lambda seeds: jax.lax.map(lambda seed: fit(SMALL, seed), seeds))(seeds)
+    for i, seed in enumerate(seeds.tolist()):
+        alone = fit(SMALL, seed)
+        one = jax.tree.map(lambda x, i=i: x[i], mapped)
+        chex.assert_trees_all_equal(one.data, alone.data)
+        chex.assert_trees_all_close(one.state, alone.state, rtol=1e-4, atol=1e-6)
+        chex.assert_trees_all_close(one.logits, alone.logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_network_learns_to_count(seed: int) -> None:
+    config = Config(
+        TaskConfig(size=1_500, length=6, high=4, threshold=12),
+        ModelConfig(cells=16),
+        TrainConfig(epochs=20, batch_size=25, learning_rate=1e-2),
+    )
+    assert task.sum_law(config.task).majority_accuracy < 0.6
+    found = fit(config, seed)
+    assert found.history.loss[-1] < found.history.loss[0] / 3
+    labels = found.data.test.labels
+    assert step.correct(found.logits[-1], labels).mean() > 0.95

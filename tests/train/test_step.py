@@ -1,0 +1,96 @@
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sumrnn.config import Config
+from sumrnn.models import network
+from sumrnn.task import Split
+from sumrnn.train import loop, step
+from tests.conftest import SMALL
+
+
+def with_shards(config: Config, shards: int) -> Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, batch_shards=shards))
+
+
+@pytest.fixture(scope="module")
+def begun() -> loop.Begun:
+    """The start of a run; do not change it."""
+    return loop.compiled(SMALL).begin(loop.purposes(SMALL, 0))
+
+
+def batch_of(begun: loop.Begun, first: int, size: int) -> Split:
+    return Split(*(array[first : first + size] for array in begun.data.train))
+
+
+@pytest.mark.usefixtures("begun")
+class TrainStepTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_two_steps_of_adam_follow_the_formula(self) -> None:
+        config, adam = SMALL, SMALL.train
+        begun = loop.compiled(SMALL).begin(loop.purposes(SMALL, 0))
+        state, params = begun.state, begun.state.params
+        take = self.variant(lambda state, batch: step.train_step(config, state, batch))
+        m, v = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        for t in (1, 2):
+            batch = batch_of(begun, 50 * (t - 1), 50)
+
+            def loss(params: network.Params, batch: Split = batch) -> chex.Array:
+                z = network.logits(params, config.model, batch.digits)
+                y = batch.labels
+                return -(y * jax.nn.log_sigmoid(z) + (1 - y) * jax.nn.log_sigmoid(-z)).mean()
+
+            value, grads = jax.value_and_grad(loss)(params)
+            m = jax.tree.map(lambda m, g: adam.beta1 * m + (1 - adam.beta1) * g, m, grads)
+            v = jax.tree.map(lambda v, g: adam.beta2 * v + (1 - adam.beta2) * g**2, v, grads)
+            params = jax.tree.map(
+                lambda p, m, v, t=t: (
+                    p
+                    - adam.learning_rate
+                    * (m / (1 - adam.beta1**t))
+                    / (jnp.sqrt(v / (1 - adam.beta2**t)) + adam.epsilon)
+                ),
+                params,
+                m,
+                v,
+            )
+            after, (total, hits) = take(state, batch)
+            np.testing.assert_allclose(total, 50 * value, rtol=1e-5)
+            assert 0 <= int(hits) <= 50
+            chex.assert_type([total, hits], [jnp.float32, jnp.int32])
+            chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+            chex.assert_trees_all_close(after.params, params, rtol=1e-4, atol=1e-6)
+            state = after
+
+
+@settings(max_examples=4, deadline=None)
+@given(size=st.integers(1, 12), shards=st.integers(1, 15))
+def test_shards_change_nothing_but_rounding(size: int, shards: int) -> None:
+    """Also where they are uneven or more than there are series."""
+    begun = loop.compiled(SMALL).begin(loop.purposes(SMALL, 0))
+    batch = batch_of(begun, 0, size)
+    found, found_counts = step.train_step(with_shards(SMALL, shards), begun.state, batch)
+    expected, expected_counts = step.train_step(with_shards(SMALL, 1), begun.state, batch)
+    # The first step of Adam is about the sign of each gradient: its moments tell more.
+    chex.assert_trees_all_close(found.opt_state, expected.opt_state, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found_counts, expected_counts, rtol=1e-5)
+    logits = step.predict(with_shards(SMALL, shards), begun.state.params, batch.digits)
+    whole = network.logits(begun.state.params, SMALL.model, batch.digits)
+    np.testing.assert_allclose(logits, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_prediction_in_pieces_is_prediction_at_once(
+    begun: loop.Begun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digits, params = begun.data.train.digits, begun.state.params
+    whole = network.logits(params, SMALL.model, digits)
+    monkeypatch.setattr(step, "PREDICTION_ROWS", 37)
+    pieces = step.predict(SMALL, params, digits)
+    chex.assert_shape(pieces, (SMALL.task.train_size,))
+    np.testing.assert_allclose(pieces, whole, rtol=1e-5, atol=1e-6)
