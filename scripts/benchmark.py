@@ -8,29 +8,45 @@ endurance: the cost of checkpoints, and memory and pace of a long run.
 from __future__ import annotations
 
 import dataclasses
+import enum
+import functools
+import importlib
 import pathlib
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from sumrnn import command
-from sumrnn.config import ConfigError
+from sumrnn import fields
+from sumrnn.cli import command
+from sumrnn.errors import require
+from sumrnn.fields import Range
 
 # benchmarks/ stays in the checkout: it is no part of what is installed.
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from benchmarks.work import Work
 
+Count = Annotated[int, Range(1, 10**6)]
+
+
+class Kind(enum.StrEnum):
+    """What can be measured; modules of benchmarks/ and functions of its figures.py."""
+
+    speed = "speed"
+    whole = "whole"
+    growth = "growth"
+    endurance = "endurance"
+
+
 USED = {
-    "speed": ("cells", "length", "batch_size", "size", "seeds", "peers", "shards"),
-    "whole": ("epochs", "shards"),
-    "growth": ("cells", "length", "batch_size", "size"),
-    "endurance": ("cells", "length", "batch_size", "size", "epochs"),
+    Kind.speed: ("cells", "length", "batch_size", "size", "seeds", "peers", "shards"),
+    Kind.whole: ("epochs", "shards"),
+    Kind.growth: ("cells", "length", "batch_size", "size"),
+    Kind.endurance: ("cells", "length", "batch_size", "size", "epochs"),
 }
 """Options that only some kinds have; the others are of all."""
 
@@ -39,9 +55,9 @@ USED = {
 class Arguments:
     """One benchmark."""
 
-    kind: tyro.conf.Positional[Literal["speed", "whole", "growth", "endurance"]] = "speed"
+    kind: tyro.conf.Positional[Kind] = Kind.speed
     """What to measure."""
-    repetitions: int | None = None
+    repetitions: Count | None = None
     """Rounds that count, epochs of a point of growth, or checkpoints; None: 7 of speed, else 3."""
     quick: bool = False
     """One repetition, and of growth the smallest points, of endurance a hundredth of the epochs: to
@@ -56,16 +72,16 @@ class Arguments:
     """Series per step (all but whole)."""
     seed: int = 12
     """Seed of digits, initial parameters and order."""
-    seeds: int | None = None
+    seeds: Count | None = None
     """Seeds of the row that trains several at once (speed); None: one for each core."""
     shards: str = "1,2"
     """Values of batch_shards to try for a single run (speed, whole)."""
     peers: str | None = None
     """Rows, such as sumrnn,shards,seeds,scan,keras-tensorflow,keras-jax,pytorch (speed);
     None: all."""
-    epochs: int | None = None
+    epochs: Count | None = None
     """Epochs of the whole process (whole) or of the long run (endurance); None: 60, 2000."""
-    limit: int = 600
+    limit: Count = 600
     """Seconds that a worker may take to answer, or a whole process to end."""
     out: str = "benchmarks/results"
     """Folder to write KIND.json, KIND.md and KIND.png to."""
@@ -82,84 +98,67 @@ def typed(arguments: Arguments) -> str:
     return shlex.join(words)
 
 
-def check(arguments: Arguments) -> None:
-    """Raises `ConfigError` for a number that is impossible, or of another kind of benchmark."""
-    for name in ("repetitions", "seeds", "epochs", "limit"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ConfigError(name, value, "at least 1")
-    elsewhere = {name for names in USED.values() for name in names} - {*USED[arguments.kind]}
+def check(arguments: Arguments) -> pathlib.Path:
+    """The folder; raises `UserError` for what is impossible, or of another kind of benchmark."""
+    fields.check(arguments)
+    kind = arguments.kind
+    elsewhere = {name for names in USED.values() for name in names} - {*USED[kind]}
     for field in dataclasses.fields(arguments):
         value = getattr(arguments, field.name)
-        if field.name in elsewhere and value != field.default:
-            raise ConfigError(field.name, value, f"left out ({arguments.kind} does not use it)")
-    if arguments.out == "":  # An unset shell variable, not the working directory.
-        raise ConfigError("out", arguments.out, "the name of a folder")
+        used = field.name not in elsewhere or value == field.default
+        require(used, field.name, value, f"left out ({kind} does not use it)")
+    return command.folder("out", arguments.out)
 
 
 def main(argv: list[str]) -> None:
     """Measures, prints the table, and writes it with every number and a picture."""
     arguments = command.parse(Arguments, argv, __doc__ or "")
-    check(arguments)
+    out, kind = check(arguments), arguments.kind
+    from benchmarks import figures, process, table
     from benchmarks.work import Work
 
-    work = Work(
-        arguments.size,
-        arguments.length,
-        arguments.cells,
-        arguments.batch_size,
-        arguments.seed,
-    )
-    from benchmarks import table
-
-    out = pathlib.Path(arguments.out)
-    found, text, figure = measure(arguments, work, out)
-    table.write(out, arguments.kind, found, text, figure)
-    print(f"\n{text}\n{out / arguments.kind}.json, .md and .png")
-
-
-def measure(
-    arguments: Arguments, work: Work, out: pathlib.Path
-) -> tuple[dict[str, Any], str, Figure]:
-    """What was found, as JSON, Markdown and a picture; makes the folder before it begins."""
-    from benchmarks import endurance, figures, growth, speed, table, whole
-
-    usual = 7 if arguments.kind == "speed" else 3
+    names = ("size", "length", "cells", "batch_size", "seed")
+    work = Work(*(getattr(arguments, name) for name in names))
+    usual = 7 if kind == Kind.speed else 3
     repetitions = arguments.repetitions or (1 if arguments.quick else usual)
-    found: dict[str, Any] = {
-        "kind": arguments.kind,
+    measure = planned(arguments, work, repetitions)
+    table.prepare(out)
+    here = process.once("sumrnn", arguments.limit, "here", work=work)
+    options = {k: v for k, v in dataclasses.asdict(arguments).items() if k != "out"}
+    found = {
+        "kind": kind,
         "command": typed(arguments),
         "machine": table.machine(),
-        "versions": table.versions(),
-        "options": {k: v for k, v in dataclasses.asdict(arguments).items() if k != "out"},
+        **{name: here[name] for name in ("versions", "device", "settings")},
+        "options": options,
         "repetitions": repetitions,
+        **measure(),
     }
+    found["versions"] |= table.libraries(found.get("rows", []))
+    text = importlib.import_module(f"benchmarks.{kind}").markdown(found)
+    table.write(out, found, text, getattr(figures, kind)(found))
+    print(f"\n{text}\n{out / kind}.json, .md and .png")
+
+
+def planned(arguments: Arguments, work: Work, repetitions: int) -> Callable[[], dict[str, Any]]:
+    """What measures; raises `UserError` for what turns out to be impossible before that."""
+    from benchmarks import endurance, growth, speed, whole
+    from benchmarks.work import cores
+
+    kind, limit = arguments.kind, arguments.limit
     shards = speed.parse_shards(arguments.shards, work)
-    names = speed.parse_peers(arguments.peers)
-    table.prepare(out)
-    if arguments.kind == "speed":
-        seeds = arguments.seeds or speed.default_seeds()
-        rows = speed.rows(work, names, shards, seeds)
-        found |= speed.measure(work, rows, repetitions, arguments.limit, say)
-        return found, speed.markdown(found), figures.speed(found)
-    if arguments.kind == "growth":
-        found |= growth.measure(work, repetitions, arguments.quick, arguments.limit, say)
-        return found, growth.markdown(found), figures.growth(found)
-    if arguments.kind == "endurance":
+    if kind == Kind.speed:
+        names = speed.parse_peers(arguments.peers)
+        chosen = speed.programs(work, names, shards, arguments.seeds or cores())
+        return functools.partial(speed.measure, work, chosen, repetitions, limit)
+    if kind == Kind.growth:
+        points = growth.series(work, arguments.quick)
+        return functools.partial(growth.measure, work, points, repetitions, limit)
+    if kind == Kind.endurance:
         epochs = arguments.epochs or (20 if arguments.quick else 2_000)
-        found |= endurance.measure(work, epochs, repetitions, arguments.limit, say)
-        return found, endurance.markdown(found), figures.endurance(found)
+        return functools.partial(endurance.measure, work, epochs, repetitions, limit)
     epochs = arguments.epochs or 60
-    best = speed.best_shards(work, shards, repetitions, arguments.limit, say)
-    asked = whole.commands(arguments.seed, epochs, best)
-    found |= {"epochs": epochs, "best_batch_shards": best}
-    found |= whole.measure(asked, repetitions, arguments.limit, say)
-    return found, whole.markdown(found), figures.whole(found)
-
-
-def say(line: str) -> None:
-    """Shows how far it is."""
-    print(line, flush=True)
+    return functools.partial(whole.measure, work, shards, epochs, repetitions, limit)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,6 @@ def work(
     """Trains what is missing, and sums up what is there."""
     from sumrnn.cli import progress, signals
     from sumrnn.devices import cluster, mesh
-    from sumrnn.report import batch as report
     from sumrnn.runs.recorder import Stop
     from sumrnn.study import batch as batch_lib
 
@@ -141,6 +140,8 @@ def work(
 
     with progress.of_batch(cluster.is_first()) as show:
         signals.attend(train, command.say)
+    from sumrnn.report import batch as report  # Not before: it takes memory and time.
+
     cluster.first_does(lambda: print(report.overview(report.write(batch), out)))
 
 

@@ -59,26 +59,31 @@ def main(argv: list[str]) -> None:
 
     # Late, so that --help and errors are quick.
     from sumrnn.devices import mesh
-    from sumrnn.report import run as report
-    from sumrnn.runs.folder import RunFolder
+    from sumrnn.runs.folder import RunFolder, Survey
 
     mesh.use_cores()
     folder, config, seed = RunFolder(out), arguments.config, arguments.seed
-    if not arguments.resume:
+
+    def look() -> Survey:
+        if arguments.resume:
+            return folder.survey(config, seed, arguments.anyway)
         folder.check_free(arguments.overwrite)
-    mesh.prepare(config, 1)  # Before anything is made, were it a lock.
+        return Survey("unfinished", 0, [])
+
+    if look().status == "unfinished":  # Whether memory holds it, before anything is made.
+        mesh.prepare(config, 1)
     with folder.lock():
-        if not arguments.resume:
-            folder.check_free(arguments.overwrite)
+        status, epoch, wrong = look()
         if arguments.overwrite:
             folder.begin(config, seed, arguments.preset)
-        status, epoch, wrong = folder.survey(config, seed, arguments.anyway)
         for line in wrong:
             command.say(f"warning: {line}; continuing after epoch {epoch}")
         if status == "unfinished":
             status = train(arguments, folder, epoch)
         if status == "diverged":
             raise UserError(folder.divergence(), status=3)
+        from sumrnn.report import run as report  # Not before: it takes memory and time.
+
         print(report.overview(report.write(folder), out))
 
 

@@ -58,8 +58,7 @@ def __getattr__(name: str) -> object:
 def load(path: str | os.PathLike[str]) -> Run:
     """Reads a finished run from its folder.
 
-    Raises:
-      UserError: if it is missing, unfinished or damaged.
+    Raises `UserError` if it is missing, unfinished or damaged.
     """
     from sumrnn.runs.folder import RunFolder
 

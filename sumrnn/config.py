@@ -4,8 +4,6 @@ A run is a pure function of (`Config`, seed).  An impossible value raises a `Use
 field, value and what is allowed.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
@@ -158,7 +156,7 @@ class Config:
         series.require("batch_size", self.train.batch_size)
 
     @property
-    def unpinned(self) -> Config:
+    def unpinned(self) -> "Config":
         """This config with every purpose on the run's own seed."""
         return dataclasses.replace(self, data_seed=None, init_seed=None, shuffle_seed=None)
 
@@ -171,10 +169,6 @@ PRESETS: dict[str, TaskConfig] = {
 
 
 def preset(name: str) -> TaskConfig:
-    """The task that `name` stands for.
-
-    Raises:
-      UserError: if there is no such preset.
-    """
+    """The task that `name` stands for; raises `UserError` if there is no such preset."""
     require(name in PRESETS, "preset", name, " or ".join(map(repr, PRESETS)))
     return PRESETS[name]

@@ -1,7 +1,5 @@
 """The one error for what a person can do something about."""
 
-from __future__ import annotations
-
 import re
 
 MAX_SHOWN = 200

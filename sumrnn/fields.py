@@ -1,7 +1,5 @@
 """Fields of dataclasses: their types and ranges, checked by one loop; JSON there and back."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -43,8 +41,7 @@ def check(instance: Any) -> None:
 
     A whole number where a float belongs becomes one: as an integer it may not fit into int32.
 
-    Raises:
-      UserError: for a wrong type, NaN, an infinity, or a number that is out of range.
+    Raises `UserError` for a wrong type, NaN, an infinity, or a number that is out of range.
     """
     for name, hint in typing.get_type_hints(type(instance), include_extras=True).items():
         value = getattr(instance, name)
@@ -91,6 +88,9 @@ def _check_other(name: str, value: Any, hint: Any) -> None:
         typeguard.check_type(value, hint, collection_check_strategy=strategy)
     except typeguard.TypeCheckError as error:
         raise invalid(name, value, f"of another kind: {error}") from None
+    if typing.get_origin(hint) is dict:  # Of names, it looks at the type alone.
+        for key in value:
+            check_value(name, key, typing.get_args(hint)[0])
 
 
 def _is_finite(value: object) -> bool:

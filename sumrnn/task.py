@@ -1,7 +1,5 @@
 """The task: random digits, whether their sum reaches a threshold, and the exact law of that sum."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import NamedTuple
@@ -32,15 +30,7 @@ class Splits(NamedTuple):
 
 
 def generate(key: chex.PRNGKey, config: TaskConfig) -> Split:
-    """Draws `config.size` series of independent, uniform digits and labels them.
-
-    Args:
-      key: a typed key; the same key gives the same series.
-      config: the task.
-
-    Returns:
-      digits uint8 [size, length] and labels uint8 [size].
-    """
+    """Draws `config.size` series of independent, uniform digits and labels them; typed key."""
     shape = (config.size, config.length)
     # Drawn as int32: from uint8, randint would reduce 16 random bits to the range,
     # which favours some digits by about 1 in 10,000.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # One compilation cache for all tests, their workers and the processes that they start.
@@ -27,6 +29,7 @@ import pytest
 
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
 from sumrnn.devices import mesh
+from sumrnn.runs import files
 from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.recorder import Row, Stop, record
 
@@ -123,3 +126,140 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, Don
     done = run_script("train", "--seed", 7, *SMALL_OPTIONS, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "runs" / "sheet-seed7", done
+
+
+THREE = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=3))
+"""A run that can be interrupted with two checkpoints."""
+
+
+def finish(path: pathlib.Path, config: Config = SMALL, seed: int = 7) -> RunFolder:
+    """Brings a run to its end, however far it is."""
+    folder = RunFolder(path)
+    if folder.survey(config, seed).status == "unfinished":
+        train(path, config, seed)
+    return folder
+
+
+def flip(file: pathlib.Path, position: int, bit: int = 0) -> None:
+    """Flips a bit of a file."""
+    data = bytearray(file.read_bytes())
+    data[position % len(data)] ^= 1 << bit
+    file.write_bytes(data)
+
+
+def reseal(path: pathlib.Path) -> None:
+    """Makes config.json prove what there is in its folder, as somebody would who forges a run."""
+    file = path / "config.json"
+    with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
+        content = json.loads(file.read_text())
+        content.pop(files.SEAL)
+        proven = content["files"].keys() & {entry.name for entry in path.iterdir()}
+        content["files"] |= {name: files.digest(path / name) for name in proven}
+        file.write_text(files.to_json(content | {files.SEAL: files._seal(content)}))
+
+
+_CHANGES = {"os.rename": (0, 1), "os.remove": (0,), "os.mkdir": (0,), "os.rmdir": (0,)}
+_RELATIVE = {"os.remove": 1, "os.rmdir": 1}
+"""Where Python tells the folder that a name is in."""
+_noting: list[Callable[[str, tuple[Any, ...]], None]] = []
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if _noting and (event == "open" or event in _CHANGES):
+        note = _noting.pop()  # What it does itself is not noted.
+        try:
+            note(event, arguments)
+        finally:
+            _noting.append(note)
+
+
+@contextlib.contextmanager
+def before_changes(
+    folder: pathlib.Path, note: Callable[[str, pathlib.Path], None]
+) -> Iterator[None]:
+    """Calls `note` before this process changes something in a folder; what it raises, that raises.
+
+    Its arguments are the event: open, os.rename, os.remove, os.mkdir or os.rmdir; and the path.
+    """
+    if not hasattr(sys, "_sumrnn_hears"):  # A hook stays as long as the process.
+        sys.addaudithook(_hear)
+        sys._sumrnn_hears = True  # type: ignore[attr-defined]
+
+    def filtered(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            mode = arguments[1]
+            paths = arguments[:1] if isinstance(mode, str) and set(mode) & set("wax+") else ()
+        elif arguments[_RELATIVE.get(event, 0)] not in (-1, None) and event in _RELATIVE:
+            paths = (folder / "removed",)  # Within a folder that is removed.
+        else:
+            paths = tuple(arguments[i] for i in _CHANGES[event])
+        known = [pathlib.Path(os.fsdecode(p)) for p in paths if not isinstance(p, int)]
+        if any(path.is_relative_to(folder) for path in known):
+            note(event, known[0])
+
+    _noting.append(filtered)
+    try:
+        yield
+    finally:
+        _noting.remove(filtered)
+
+
+def snapshots(
+    folder: pathlib.Path, into: pathlib.Path, act: Callable[[], object]
+) -> list[pathlib.Path]:
+    """What a process could leave that is killed while it acts: copies of a folder.
+
+    They are taken before every change and at the end, and with half of each file that is being
+    written; those that are alike but for the lock are one.
+    """
+    found: dict[str, pathlib.Path] = {}
+
+    def take(half: pathlib.Path | None = None) -> None:
+        there = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.name != files.LOCK}
+        kept = {n: p.read_bytes() if p.is_file() else b"/" for n, p in sorted(there.items())}
+        if half:
+            name = str(half.relative_to(folder))
+            kept[name] = kept[name][: len(kept[name]) // 2]
+        copy = into / str(len(found))
+        if found.setdefault(repr(kept), copy) is copy and folder.exists():
+            shutil.copytree(folder, copy)
+            if half:
+                (copy / half.relative_to(folder)).write_bytes(kept[name])
+
+    def note(event: str, path: pathlib.Path) -> None:
+        take()
+        if event == "os.rename" and path.is_file():
+            take(half=path)
+
+    with before_changes(folder, note):
+        act()
+    take()
+    return list(found.values())
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest) -> Callable[..., subprocess.Popen[str]]:
+    """Starts a process whose output is read, and which ends with the test."""
+
+    def start(*command: object, cwd: pathlib.Path, **options: Any) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        process = subprocess.Popen([*map(str, command)], cwd=cwd, text=True, **pipes)
+
+        def end() -> None:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+        request.addfinalizer(end)
+        return process
+
+    return start
+
+
+def wait_for(process: subprocess.Popen[str], words: str) -> None:
+    """Reads what a process says up to a line that begins with these words."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(words):
+            return
+    raise AssertionError(process.communicate()[1])

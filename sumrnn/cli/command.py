@@ -4,8 +4,6 @@
 130: interrupted (SIGINT).  143: terminated (SIGTERM).
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import itertools
@@ -63,9 +61,8 @@ def parse_known(cls: type[T], argv: list[str]) -> T:
 def folder(field: str, text: str) -> pathlib.Path:
     """The path of a folder to read or write; whether there is one is not looked at.
 
-    Raises:
-      UserError: if no folder can have this name: an unset shell variable, NUL, bytes that
-        are no UTF-8, or too many.
+    Raises `UserError` if no folder can have this name: an unset shell variable, NUL, bytes that are
+    no UTF-8, or too many.
     """
     encoded = text.encode(errors="replace")  # As many bytes or fewer.
     fits = len(encoded) <= MAX_PATH and all(len(x) <= MAX_NAME for x in encoded.split(b"/"))

@@ -1,4 +1,4 @@
-"""How far the work is: a live bar on a terminal, plain lines elsewhere."""
+"""How far the work is: a live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sumrnn.study.batch import Progress
 
-NAMES = ("loss", "accuracy", "val_loss", "val_accuracy")
+Show = Callable[[str, float, float], None]
+"""Shows a line, and how much of how much is done."""
+
+
+@contextlib.contextmanager
+def live() -> Iterator[Show]:
+    """Yields what shows each line in the place of the last one, or below it where it cannot."""
+    if not sys.stdout.isatty():
+        yield lambda line, done, total: print(line, flush=True)
+        return
+    from rich import progress
+
+    left = progress.TimeRemainingColumn(), progress.TextColumn("left")
+    text = progress.TextColumn("{task.description}")
+    with progress.Progress(text, progress.BarColumn(bar_width=None), *left) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda line, done, total: bar.update(
+            task, description=line, completed=done, total=total
+        )
 
 
 @contextlib.contextmanager
 def of_run(epochs: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Yields a function that shows an epoch of one run."""
-    if not sys.stdout.isatty():
+    """Yields a function that shows an epoch of one run, by the columns of history.csv."""
+    with live() as show:
 
-        def line(row: dict[str, float]) -> None:
-            shown = "  ".join(f"{name} {row[name]:.4f}" for name in NAMES)
-            print(f"epoch {row['epoch']:2}/{epochs}  {shown}  {row['seconds']:.2f} s", flush=True)
+        def view(row: dict[str, float]) -> None:
+            names, seconds = ["loss", "accuracy", "val_loss", "val_accuracy"], "  {seconds:.2f} s"
+            if sys.stdout.isatty():  # With the bar and the time left, in 80 columns.
+                names, seconds = ["loss", "val_accuracy"], ""
+            scores = "  ".join(f"{name} {row[name]:.4f}" for name in names)
+            line = f"epoch {row['epoch']:2}/{epochs}  {scores}{seconds.format(**row)}"
+            show(line, row["epoch"], epochs)
 
-        yield line
-        return
-
-    from rich import progress
-
-    columns = (
-        progress.TextColumn("epoch"),
-        progress.MofNCompleteColumn(),
-        progress.BarColumn(bar_width=None),
-        *(progress.TextColumn(f"{name} {{task.fields[{name}]}}") for name in NAMES),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("left"),
-    )
-    with progress.Progress(*columns) as bar:
-        task = bar.add_task("", total=epochs, **dict.fromkeys(NAMES, "  -   "))  # type: ignore[arg-type]
-
-        def update(row: dict[str, float]) -> None:
-            shown = {name: f"{row[name]:.4f}" for name in NAMES}
-            bar.update(task, completed=row["epoch"], **shown)  # type: ignore[arg-type]
-
-        yield update
+        yield view
 
 
 @contextlib.contextmanager
@@ -52,32 +54,16 @@ def of_batch(shown: bool) -> Iterator[Callable[[Progress], None]]:
     if not shown:
         yield lambda progress: None
         return
-    if not sys.stdout.isatty():
+    with live() as show:
 
-        def line(progress: Progress) -> None:
-            # One line at the start, after each wave, and when a wave's first epoch is over.
-            if progress.epoch <= 1:
-                print(describe(progress), flush=True)
+        def view(progress: Progress) -> None:
+            # A plain line at the start, after each wave, and after a wave's first epoch.
+            if sys.stdout.isatty() or progress.epoch <= 1:
+                # What is done is that of this start; the words count earlier runs too.
+                done = progress.worked if progress.todo else 1
+                show(describe(progress), done, max(progress.todo, 1))
 
-        yield line
-        return
-
-    from rich import progress as bars
-
-    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(bar_width=None))
-    with bars.Progress(*columns) as bar:
-        task = bar.add_task("", total=None)
-
-        def update(progress: Progress) -> None:
-            # The bar is of this start alone; the words count the runs of earlier ones too.
-            bar.update(
-                task,
-                total=max(progress.todo, 1),
-                completed=progress.worked if progress.todo else 1,
-                description=describe(progress),
-            )
-
-        yield update
+        yield view
 
 
 def describe(progress: Progress) -> str:
@@ -89,6 +75,8 @@ def describe(progress: Progress) -> str:
     if progress.diverged:
         parts.append(f"{progress.diverged} diverged")
     if progress.worked:
-        left = datetime.timedelta(seconds=round(progress.seconds_left))
-        parts.append(f"{progress.speed:.2f} seed-epochs/s  {left} left")
+        parts.append(f"{progress.speed:.2f} seed-epochs/s")
+        if not sys.stdout.isatty():
+            left = datetime.timedelta(seconds=round(progress.seconds_left))
+            parts.append(f"{left} left")
     return "  ".join(parts)

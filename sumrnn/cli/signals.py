@@ -1,7 +1,5 @@
 """SIGINT and SIGTERM: the first lets the work come to a good end, a second one ends it at once."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import os
@@ -41,18 +39,20 @@ def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
     stop = Stop()
 
     def note(number: int, frame: object) -> None:
+        again = stop.number is not None
+        if not again:  # First of all: the next one may come while this one is told of.
+            stop.number = number
         # The stream may be closed, broken or just being written.
         with contextlib.suppress(OSError, RuntimeError, ValueError):
-            if stop.number is None:
+            if not again:
                 say("ends after this epoch; once more ends it now")
             else:
                 say(f"error: {NAMES[signal.Signals(number)]}")
                 if sys.stdout.isatty():  # Shows the cursor that a live bar has hidden.
                     sys.stdout.write("\x1b[?25h")
                 sys.stdout.flush()
-        if stop.number is not None:
+        if again:
             os._exit(128 + number)
-        stop.number = number
 
     # One that is ignored, as in the background of a script, stays so.
     heard = [n for n in NAMES if signal.getsignal(n) not in (signal.SIG_IGN, None)]

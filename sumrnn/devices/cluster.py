@@ -1,7 +1,5 @@
 """Several processes that do the same work together; alone, every function here is trivial."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Callable, Iterator
@@ -9,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from sumrnn.errors import UserError, invalid, require
 from sumrnn.fields import Range
@@ -35,14 +34,9 @@ def join(
 ) -> None:
     """Makes this process one of several; call it before the first computation.
 
-    Args:
-      coordinator: "host:port" of the first process; like the next two, None: as Slurm,
-        Open MPI, Kubernetes or a TPU pod tells.
-      processes: how many there are.
-      process_id: which one this is, from 0.
-
-    Raises:
-      UserError: if an argument is impossible or the cluster cannot be detected.
+    The coordinator is "host:port" of the first process, `process_id` counts from 0; what is None is
+    as Slurm, Open MPI, Kubernetes or a TPU pod tells.  Raises `UserError` if a value is impossible,
+    or the cluster cannot be detected.
     """
     # What the service cannot read makes it end the process.
     readable = coordinator is None or re.fullmatch(r"[!-~]+:[0-9]{1,5}", coordinator)
@@ -102,16 +96,13 @@ def from_first(tree: Any) -> Any:
     """The first process's arrays, on every process; all have some of these shapes and dtypes."""
     if is_alone():
         return tree
-    from jax.experimental import multihost_utils
-
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
 def first_does(action: Callable[[], None]) -> None:
     """Lets the first process do something while the others wait; a failure there ends all.
 
-    Raises:
-      UserError: on the other processes, if the first one failed.
+    Raises `UserError` on the other processes, if the first one failed.
     """
     failure: Exception | None = None
     if is_first():
@@ -130,8 +121,6 @@ def largest(number: int) -> int:
     """The largest of the processes' numbers; they call this together."""
     if is_alone():
         return number
-    from jax.experimental import multihost_utils
-
     return int(multihost_utils.process_allgather(np.array(number)).max())
 
 
@@ -140,7 +129,5 @@ def to_host(tree: Any, rows: slice) -> Any:
     if is_alone():
         whole = jax.device_get(tree)
     else:
-        from jax.experimental import multihost_utils
-
         whole = multihost_utils.process_allgather(tree, tiled=True)
     return jax.tree.map(lambda x: x[rows], whole)

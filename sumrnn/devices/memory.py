@@ -1,7 +1,5 @@
 """Whether memory holds a run: what its compiled programs need, beside what there is."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import os

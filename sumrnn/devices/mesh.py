@@ -1,7 +1,5 @@
 """Seeds and shards on devices: a plan of a mesh, and the parts of a run compiled for it."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import os
@@ -39,13 +37,8 @@ Function = Callable[..., Any]
 def use_cores(devices: int | None = None) -> None:
     """Makes CPU cores into devices, and sets what else numbers depend on.
 
-    Call it before the first computation.
-
-    Args:
-      devices: how many CPU devices; None: one for each core that this process may use.
-
-    Raises:
-      UserError: if `devices` is not between 1 and `MAX_DEVICES`.
+    Call it before the first computation.  None: one device for each core that this process may use.
+    Raises `UserError` unless there are at least 1 and at most `MAX_DEVICES`.
     """
     if devices is not None:
         Range(1, MAX_DEVICES).require("devices", devices)
@@ -64,8 +57,7 @@ def cores() -> int:
 def available() -> list[jax.Device]:
     """The devices of all processes.
 
-    Raises:
-      UserError: if the environment asks for a platform that is not here.
+    Raises `UserError` if the environment asks for a platform that is not here.
     """
     try:
         return list(jax.devices())
@@ -101,14 +93,9 @@ class Plan:
 def plan(seeds: int, shards: int, per_device: int = 1, rows: int | None = None) -> Plan:
     """Spreads seeds over the devices, and the shards of their batches over those left.
 
-    On CPU a device takes one seed at a time, whatever is asked: measured faster than several
-    at once, and the bits of a run do not depend on its neighbours.
-
-    Args:
-      seeds: how many; at least 1.
-      shards: of a batch.
-      per_device: seeds that a GPU or TPU takes at once.
-      rows: devices along `SEED`, at most; None: all.
+    A GPU or TPU takes `per_device` seeds at once.  On CPU a device takes one at a time, whatever is
+    asked: measured faster than several, and a run's bits do not depend on its neighbours.  `rows`
+    bounds the devices along `SEED`.
     """
     devices = available()
     on_cpu = devices[0].platform == "cpu"
@@ -122,12 +109,7 @@ def plan(seeds: int, shards: int, per_device: int = 1, rows: int | None = None) 
 
 
 class Program:
-    """The parts of runs of a config as compiled functions of a wave of seeds.
-
-    Args:
-      config: of the runs; pinned seeds do not matter.
-      plan: where they go.
-    """
+    """The parts of runs of a config, pinned seeds aside, as compiled functions of a wave."""
 
     def __init__(self, config: Config, plan: Plan) -> None:
         self.config, self.plan = config, plan
@@ -146,9 +128,7 @@ class Program:
         compiled, _ = self._compile(self._parts.predict, *self._shapes)
         return compiled
 
-    def _compile(
-        self, function: Callable[..., Any], *shapes: Any
-    ) -> tuple[Callable[..., Any], Any]:
+    def _compile(self, function: Function, *shapes: Any) -> tuple[Function, Any]:
         """A compiled function of arrays with an axis of seeds in front; the shapes it returns."""
 
         def local(*arguments: Any) -> Any:
@@ -182,15 +162,10 @@ def _program(config: Config, plan: Plan) -> Program:
 
 
 def prepare(config: Config, seeds: int, per_device: int | None = None) -> Program:
-    """Compiles runs for as many devices as there are, and as memory holds.
+    """Compiles so many seeds' runs for all devices, or for as many as memory holds.
 
-    Args:
-      config: of the runs.
-      seeds: how many; at least 1.
-      per_device: seeds that a GPU or TPU takes per wave; None: as many as its memory holds.
-
-    Raises:
-      UserError: if `per_device` is not positive, or memory does not hold a single run.
+    `per_device` is what a GPU or TPU takes per wave; None: as many as its memory holds.  Raises
+    `UserError` if it is not positive, or memory does not hold a single run.
     """
     if per_device is not None and per_device < 1:
         raise invalid("per_device", per_device, "at least 1")

@@ -1,7 +1,5 @@
 """Runs that are trained at the same time, epoch by epoch."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -49,11 +47,8 @@ class Moment:
 class Wave:
     """Runs that are trained at the same time, an epoch per `step`.
 
-    Args:
-      program: of their parts.
-      config: of every run; it differs from the program's in pinned seeds at most.
-      seeds: in [0, 2^32), at least one, at most `program.plan.wave`.
-      start: where they go on; None: from the beginning.
+    The config may differ from the program's in pinned seeds; there are at most `program.plan.wave`
+    seeds in [0, 2^32).  They go on from `start`, or from their beginning.
     """
 
     def __init__(
@@ -113,19 +108,11 @@ def fit_many(
     per_device: int | None = None,
     watch: Callable[[Moment], None] = lambda moment: None,
 ) -> Result:
-    """`train.fit` of many seeds, on all devices; on CPU with the same bits.
+    """`train.fit` of different seeds in [0, 2^32), on all devices; on CPU with the same bits.
 
-    Args:
-      config: of every run.
-      seeds: different integers in [0, 2^32).
-      per_device: see `mesh.prepare`.
-      watch: is called after each epoch of each wave.
-
-    Returns:
-      The runs on the host, with a leading axis of seeds on every array.
-
-    Raises:
-      UserError: if the seeds are impossible, or memory does not hold a run.
+    Every array of the result has a leading axis of seeds.  `watch` is called after each epoch of
+    each wave; for `per_device` see `mesh.prepare`.  Raises `UserError` if the seeds are impossible,
+    or memory does not hold a run.
     """
     seeds = check_seeds("seeds", seeds)
     program, found = mesh.prepare(config, len(seeds), per_device), []

@@ -12,8 +12,6 @@ Equations: Hochreiter and Schmidhuber, Neural Computation 9 (1997) 1735-1780, wi
 forget gate of Gers, Schmidhuber and Cummins, Neural Computation 12 (2000) 2451-2471.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -99,14 +97,9 @@ def _start(weights: Weights, inputs: chex.Array) -> Carry:
 
 @jax.custom_vjp
 def last_hidden(weights: Weights, inputs: chex.Array) -> chex.Array:
-    """The hidden state after the last step, from a carry of zeros.
+    """The hidden state [batch, cells] after the last step, from a carry of zeros.
 
-    Args:
-      weights: of the four gates, float.
-      inputs: float [batch, length], of the weights' dtype.
-
-    Returns:
-      float [batch, cells].
+    The inputs are [batch, length], of the weights' dtype.
     """
     blocks = _blocks(weights.recurrent, axis=1)
 

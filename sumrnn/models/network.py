@@ -1,7 +1,5 @@
 """The network: an LSTM scanned over the digits, and one linear output on its last state."""
 
-from __future__ import annotations
-
 import math
 
 import chex
@@ -44,15 +42,9 @@ class SumLSTM(nn.Module):
 
 
 def logits(params: Params, config: ModelConfig, digits: chex.Array) -> chex.Array:
-    """The network's answer, and through it its gradient, in full float32.
+    """The network's answers float32 [batch] to digits uint8 [batch, length], in full float32.
 
-    Args:
-      params: as from `init`.
-      config: the model.
-      digits: uint8 [batch, length].
-
-    Returns:
-      float32 [batch]; the sigmoid of it is the estimate of P(label = 1).
+    The sigmoid of one is the estimate of P(label = 1).
     """
     chex.assert_rank(digits, 2)
     forward = _fused if config.recurrence == "fused" else _scanned

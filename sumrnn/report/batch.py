@@ -4,8 +4,6 @@
 puts them on disk.
 """
 
-from __future__ import annotations
-
 import itertools
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -119,23 +117,15 @@ def _variance(collected: Collected) -> dict[str, Any]:
 
 
 def markdown(summary: dict[str, Any], scores: Sequence[str], drawn: Iterable[str]) -> str:
-    """summary.md.
-
-    Args:
-      summary: as from `build`.
-      scores: the ones that are shown.
-      drawn: names of the figures.
-    """
+    """summary.md of the numbers of `build`, with the scores and figures of these names."""
     seeds = summary["seeds"]
     whole = seeds == list(range(seeds[0], seeds[-1] + 1))
-    parts = summary["conditions"].values()
+    span, parts = f"{seeds[0]} to {seeds[-1]}", summary["conditions"].values()
     return words.markdown(
         "summary.md.j2",
         summary=summary,
         scores=scores,
-        seeds=f"{seeds[0]} to {seeds[-1]}"
-        if whole and len(seeds) > 2
-        else ", ".join(map(str, seeds)),
+        seeds=span if whole and len(seeds) > 2 else ", ".join(map(str, seeds)),
         total={n: sum(part[n] for part in parts) for n in ("finished", "diverged", "unfinished")},
         significant=SIGNIFICANT,
         table=TABLE,
@@ -201,13 +191,9 @@ def draw(collected: Collected, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(batch: BatchFolder) -> dict[str, Any]:
-    """Rebuilds runs.csv, summary.json, summary.md and the figures of a batch.
+    """Rebuilds runs.csv, summary.json, summary.md and figures of a batch; the numbers of `build`.
 
-    Returns:
-      The numbers, as from `build`.
-
-    Raises:
-      UserError: if the folder holds no batch, a run in it is damaged, or it cannot be written.
+    Raises `UserError` if there is no batch, a run in it is damaged, or it cannot be written.
     """
     collected = collect(batch)
     summary = build(collected)

@@ -1,7 +1,5 @@
 """The figures of a batch: pure functions from arrays to figures."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -57,11 +55,8 @@ def points(
 ) -> Figure:
     """Every run as a point beside the mean with its interval; a panel for each score.
 
-    Args:
-      values: by score and condition, float [runs].
-      intervals: by score and condition, of the mean over runs.
-      references: by score and condition, values from elsewhere, drawn as crosses.
-      title: of the figure.
+    By score and condition: `values` float [runs], `intervals` of their mean, and `references`,
+    values from elsewhere, which are drawn as crosses.
     """
     names = list(next(iter(values.values())))
     slanted = len(names) > 3
@@ -101,9 +96,7 @@ def points(
 def bands(histories: dict[str, dict[str, np.ndarray]], title: str) -> Figure:
     """Learning curves of many runs: median, and bands of the middle 50 % and 90 %.
 
-    Args:
-      histories: by condition, columns of history.csv, float64 [runs, epochs].
-      title: of the figure.
+    `histories` has the columns of history.csv by condition, float64 [runs, epochs].
     """
     figure, (loss, error) = blank(2, height=4.8)
     colors = _palette(list(histories))
@@ -139,11 +132,7 @@ def skew(
 ) -> Figure:
     """Scores against the exact share of positives: every run, and the mean with its interval.
 
-    Args:
-      rates: by condition, P(positive) by the law.
-      values: by score and condition, float [runs].
-      intervals: by score and condition, of the mean over runs.
-      title: of the figure.
+    `rates` is P(positive) by the law for each condition; the others are as those of `points`.
     """
     figure, axes = blank(len(values), width=3.7, height=4.4)
     # A logit axis has no 0 and no 1.
@@ -173,11 +162,9 @@ def skew(
 
 
 def shares(splits: dict[str, dict[str, dict[str, float]]], title: str) -> Figure:
-    """Stacked bars: which source explains how much of a score's variance.
+    """Stacked bars: the share of each score's variance that each source explains.
 
-    Args:
-      splits: by score, then source, as from `statistics.variance_split`.
-      title: of the figure.
+    `splits` is by score, then source, as from `statistics.variance_split`.
     """
     figure, (ax,) = blank(height=1.6 + 0.7 * len(splits))
     names = list(next(iter(splits.values())))

@@ -4,8 +4,6 @@ Classes differ in brightness and hatching as well as in hue, so that grey prints
 No pyplot: it keeps global state and is slow to import.
 """
 
-from __future__ import annotations
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter

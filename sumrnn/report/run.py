@@ -4,8 +4,6 @@
 puts them on disk.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 from typing import Any
@@ -126,13 +124,9 @@ def draw(run: Run, report: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(folder: RunFolder) -> dict[str, Any]:
-    """Rebuilds report.json, report.md and the figures of a run.
+    """Rebuilds report.json, report.md and the figures of a run; returns the numbers of `build`.
 
-    Returns:
-      The numbers, as from `build`.
-
-    Raises:
-      UserError: if the folder holds no finished run or cannot be written.
+    Raises `UserError` if the folder holds no finished run or cannot be written.
     """
     run = folder.load()
     report = build(run)

@@ -1,10 +1,9 @@
 """The figures of one run: pure functions from arrays to figures."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
+import sklearn.metrics as sk
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -47,10 +46,7 @@ def learning_curves(
 ) -> Figure:
     """Loss, and accuracy beside the constant answer's, over the epochs.
 
-    Args:
-      history: columns of history.csv.
-      constants: accuracy of the constant answer on the training and validation series.
-      title: of the figure.
+    `history` has the columns of history.csv, `constants` the constant answer's accuracy by split.
     """
     figure, (loss, accuracy) = blank(2, height=4.6)
     epochs = history["epoch"]
@@ -80,15 +76,8 @@ def ranking(
 ) -> Figure:
     """ROC and precision-recall curves of the minority class, if both classes are present.
 
-    Args:
-      part: the split.
-      scores: its, as from `metrics.scores`.
-      minority: the class that is looked for, 0 or 1.
-      task: its threshold splits the classes.
-      title: of the figure.
+    `scores` are the part's, as from `metrics.scores`; `minority` is 0 or 1.
     """
-    import sklearn.metrics as sk
-
     figure, (roc, pr) = blank(2, height=4.8)
     if scores["roc_auc"] is None:
         reason = f"undefined:\n{scores['undefined']['roc_auc']}"
@@ -124,14 +113,7 @@ def ranking(
 
 
 def sums(observed: np.ndarray, law: Law, task: TaskConfig, title: str) -> Figure:
-    """Histogram of the sums of all series over the exact law.
-
-    Args:
-      observed: integer [n], the sums.
-      law: of one sum.
-      task: its threshold splits the classes.
-      title: of the figure.
-    """
+    """Histogram of the sums of all series, integer [n], over the exact law of one sum."""
     figure, (ax,) = blank()
     counts = np.bincount(observed - law.sums[0], minlength=law.sums.size)
     for c in (0, 1):

@@ -1,7 +1,5 @@
 """Numbers as a person reads them, and the templates that put them into sentences."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterable
@@ -88,15 +86,7 @@ def _environment() -> jinja2.Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """The text of a template of this package.
-
-    Args:
-      template: the name of its file in `templates`.
-      values: by the names that the template uses.
-
-    Raises:
-      jinja2.UndefinedError: if the template needs a value that is not there.
-    """
+    """The text of a file in `templates`; a value that is not given is an error, not empty."""
     return _environment().get_template(template).render(values)
 
 

@@ -1,7 +1,5 @@
 """Checkpoints: all that a run needs to go on after an epoch, as the arrays of one .npz file."""
 
-from __future__ import annotations
-
 import json
 import pathlib
 import re
@@ -62,8 +60,7 @@ class Checkpoints:
     def load(self, config: Config, seed: int, epoch: int) -> Snapshot:
         """Reads the one after an epoch.
 
-        Raises:
-          UserError: if it is missing, damaged, or of another run.
+        Raises `UserError` if it is missing, damaged, or of another run.
         """
         arrays = files.read_arrays(self.file(epoch), sealed=True)
         with files.reading(self.file(epoch)):
@@ -72,8 +69,7 @@ class Checkpoints:
     def newest(self, config: Config, seed: int) -> tuple[int, list[str]]:
         """The epoch of the newest good one, 0 if there is none; what is wrong with newer ones.
 
-        Raises:
-          UserError: if there are some, but no good one, or they are behind a link.
+        Raises `UserError` if there are some, but no good one, or they are behind a link.
         """
         if self.path.is_symlink():  # Others may have them too, and old ones are removed.
             raise UserError(f"{self.path}: must be a folder, not a link")
@@ -93,8 +89,7 @@ class Checkpoints:
     def save(self, snapshot: Snapshot, config: Config, seed: int) -> None:
         """Adds one, and keeps the last ones.
 
-        Raises:
-          OSError: if it cannot be written; those before it are still there.
+        Raises `OSError` if it cannot be written; those before it are still there.
         """
         file = self.file(int(snapshot.epoch))
         files.clear(self.path)
@@ -127,8 +122,7 @@ def pack(snapshot: Snapshot, config: Config, seed: int) -> dict[str, np.ndarray]
 def unpack(arrays: dict[str, np.ndarray], config: Config, seed: int, epoch: int) -> Snapshot:
     """The inverse of `pack`.
 
-    Raises:
-      ValueError: if the arrays are not of this run after this epoch.
+    Raises `ValueError` if the arrays are not of this run after this epoch.
     """
     if str(arrays.get("run")) != identity(config, seed):
         raise ValueError("it is of another run")

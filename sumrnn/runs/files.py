@@ -5,8 +5,6 @@ all the rest of it under the name `SEAL`.  Other files are proven by their SHA-2
 object.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import errno
@@ -32,6 +30,8 @@ LOCK = ".lock"
 SEAL = "sha256"
 """The field of a sealed object: the SHA-256 of the others."""
 FIGURES = "figures"
+SPARE = 512
+"""Files that a process has open beside the locks of its folders."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a file cannot grow: no room on the disk, or a limit."""
 
@@ -121,26 +121,38 @@ def lock(path: pathlib.Path) -> Iterator[None]:
     What a killed process was writing in it is removed.  A process may take a folder again that
     it has.
 
-    Raises:
-      UserError: if another process has it, or it cannot be written.
+    Raises `UserError` if another process has it, or it cannot be written.
     """
     import filelock
 
     held = filelock.FileLock(
         path.absolute() / LOCK, blocking=False, thread_local=False, is_singleton=True
     )
-    try:
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        try:
             held.acquire()
-    except filelock.Timeout:
-        raise UserError(f"out = {str(path)!r}: another process is at work there") from None
+        except filelock.Timeout:  # Which is an OSError.
+            raise UserError(f"out = {str(path)!r}: another process is at work there") from None
     try:
         with writing(path):
             clear(path)
         yield
     finally:
         held.release()
+
+
+def allow_locks(count: int) -> None:
+    """Makes sure that so many folders may be locked, as far as the system allows it."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit.
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + SPARE
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def to_json(value: Any) -> str:
@@ -184,8 +196,7 @@ def write_json(path: pathlib.Path, instance: Any, version: int) -> None:
 def read_json(path: pathlib.Path, cls: type[T], version: int) -> T:
     """The inverse of `write_json`.
 
-    Raises:
-      UserError: if the file is missing, damaged or of another version.
+    Raises `UserError` if the file is missing, damaged or of another version.
     """
     with reading(path):
         try:
@@ -218,11 +229,7 @@ def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray], sealed: b
 
 
 def read_arrays(path: pathlib.Path, sealed: bool) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file, by name.
-
-    Raises:
-      UserError: if it is missing or damaged.
-    """
+    """The arrays of an .npz file, by name; raises `UserError` if it is missing or damaged."""
     with reading(path):
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -231,6 +238,9 @@ def read_arrays(path: pathlib.Path, sealed: bool) -> dict[str, np.ndarray]:
             raise
         except Exception as error:  # NumPy's and zipfile's have no common type.
             raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from None
+        for name, array in arrays.items():  # Of what is none, NumPy gives the bytes.
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{name} is no array")
         return _unseal(arrays) if sealed else arrays
 
 

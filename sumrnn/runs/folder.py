@@ -10,8 +10,6 @@ A run has ended when config.json says so, with the SHA-256 of history.csv and pr
 is written last.  A run that diverged has no predictions.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json
@@ -34,6 +32,12 @@ from sumrnn.train.step import State
 CONFIG, HISTORY, PREDICTIONS = "config.json", "history.csv", "predictions.npz"
 CHECKPOINTS, FIGURES = "checkpoints", files.FIGURES
 REPORT_JSON, REPORT_MD = "report.json", "report.md"
+PROOF: dict[Status, tuple[str, ...]] = {
+    "finished": (HISTORY, PREDICTIONS),
+    "diverged": (HISTORY,),
+    "unfinished": (),
+}
+"""Which files prove how a run ended."""
 REST = (REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, CHECKPOINTS, HISTORY)
 """What there is beside config.json."""
 
@@ -68,16 +72,16 @@ class RunFolder:
     # What is there; touches nothing.
 
     def read(self) -> Record:
-        """The run's record.
-
-        Raises:
-          UserError: if there is none, or it is damaged.
-        """
+        """The run's record; raises `UserError` if there is none, or it is damaged."""
         return files.read_json(self._config, Record, FORMAT)
 
     def status(self) -> Status:
-        """How the run ended; "unfinished" if it did not, or there is none."""
-        return self.read().status if self._config.exists() else "unfinished"
+        """How the run ended; "unfinished" if it did not, or there is none.
+
+        Raises:
+          UserError: if what is there is no run, or its record is damaged.
+        """
+        return "unfinished" if self._is_new() else self.read().status
 
     def is_run(self) -> bool:
         """Whether there is a run, whose config.json may be damaged; raises if it is no folder."""
@@ -87,8 +91,7 @@ class RunFolder:
     def check_free(self, overwrite: bool) -> None:
         """Makes sure that a run may begin here.
 
-        Raises:
-          UserError: if something is there that may not be replaced.
+        Raises `UserError` if something is there that may not be replaced.
         """
         if self._is_new():
             return
@@ -134,19 +137,21 @@ class RunFolder:
     def check_files(self) -> None:
         """Makes sure that the files of a run that has ended are as they were then.
 
-        Raises:
-          UserError: if one is not.
+        Raises `UserError` if one is not.
         """
-        for name, digest in self.read().files.items():
+        found = self.read()
+        with files.reading(self._config):
+            if set(found.files) != set(PROOF[found.status]):
+                raise ValueError(f"files must be those of a run that is {found.status}")
+        for name, digest in found.files.items():
             with files.reading(self.path / name):
-                if name not in (HISTORY, PREDICTIONS) or files.digest(self.path / name) != digest:
+                if files.digest(self.path / name) != digest:
                     raise ValueError(f"it does not match {CONFIG}")
 
     def load(self) -> Run:
         """Reads a finished run.
 
-        Raises:
-          UserError: if a file is missing, unreadable, damaged, or disagrees with the config.
+        Raises `UserError` if a file is missing, unreadable, damaged, or disagrees with the config.
         """
         if not self.path.is_dir():
             raise UserError(f"{self.path}: must be a run folder")
@@ -165,13 +170,11 @@ class RunFolder:
             return Run(found, history, run.from_arrays(arrays, found.config))
 
     def divergence(self) -> str:
-        """One line: when and how the run diverged.
-
-        Raises:
-          UserError: if its history is damaged.
-        """
+        """One line: when and how the run diverged; raises `UserError` if its history is damaged."""
         with files.reading(self.path / HISTORY):
             lines = (self.path / HISTORY).read_text(encoding="utf-8").splitlines()
+            if not lines or not {"epoch", "loss", "val_loss"} <= set(lines[0].split(",")):
+                raise ValueError("it has no losses")
             row = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
         rate = self.read().config.train.learning_rate
         return (
@@ -204,9 +207,7 @@ class RunFolder:
     def begin(self, config: Config, seed: int, name: str) -> None:
         """Starts a run: removes the one that may be there, and writes its record.
 
-        Raises:
-          UserError: if the folder cannot be written.
-          OSError: if the disk is full.
+        Raises `UserError` if the folder cannot be written, `OSError` if the disk is full.
         """
         with files.writing(self.path):
             files.clear(self.path)
@@ -218,8 +219,7 @@ class RunFolder:
     def restore(self, config: Config, seed: int, epoch: int) -> Snapshot:
         """Takes a run up again after an epoch, and removes what lies behind that.
 
-        Raises:
-          UserError: if its checkpoint is damaged by now.
+        Raises `UserError` if its checkpoint is damaged by now.
         """
         snapshot, self._record = self.checkpoints.load(config, seed, epoch), self.read()
         self._history = {name: values.tolist() for name, values in snapshot.history.items()}
@@ -241,8 +241,7 @@ class RunFolder:
     def save(self, state: State) -> None:
         """Writes a checkpoint of the state after the last row, and keeps the last ones.
 
-        Raises:
-          OSError: if it cannot be written; those before it are still there.
+        Raises `OSError` if it cannot be written; those before it are still there.
         """
         mine = self._check_mine()
         history = {name: np.array(self._history[name], kind) for name, kind in COLUMNS.items()}
@@ -254,20 +253,20 @@ class RunFolder:
         """Writes the predictions, and that the run has finished."""
         self._write_history()  # That of a checkpoint may be missing, or damaged.
         files.write_arrays(self.path / PREDICTIONS, run.to_arrays(data, logits), sealed=False)
-        self._end("finished", HISTORY, PREDICTIONS)
+        self._end("finished")
 
     def give_up(self) -> None:
         """Marks the run as one whose numbers are no longer finite."""
         self._write_history()
         files.remove(self.path / PREDICTIONS)
-        self._end("diverged", HISTORY)
+        self._end("diverged")
 
     def write_report(self, texts: Mapping[str, bytes | str], figures: Mapping[str, Any]) -> None:
         """Writes what is rebuilt from the rest; see `files.write_report`."""
         files.write_report(self.path, texts, figures, known=figures)
 
-    def _end(self, status: Status, *names: str) -> None:
-        proof = {name: files.digest(self.path / name) for name in names}
+    def _end(self, status: Status) -> None:
+        proof = {name: files.digest(self.path / name) for name in PROOF[status]}
         self._write_record(dataclasses.replace(self._check_mine(), status=status, files=proof))
 
     def _write_history(self) -> None:

@@ -3,8 +3,6 @@
 Together with config and seed they determine its bits on CPU.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib.metadata
@@ -17,7 +15,7 @@ import numpy as np
 
 from sumrnn.config import Config
 from sumrnn.devices import mesh
-from sumrnn.errors import UserError
+from sumrnn.errors import UserError, require
 from sumrnn.train import loop
 
 PACKAGES = ("sumrnn", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
@@ -92,6 +90,14 @@ def here(config: Config) -> Origin:
     """The origin of a run of a config that begins now."""
     code = {"code": program(config)}
     return {"versions": code | versions(), "device": device(), "settings": settings()}
+
+
+def check(made: Origin) -> None:
+    """Holds an origin that was read to what reports show of it; raises `UserError`."""
+    for part, needed in (("versions", "jax"), ("device", "kind")):
+        texts: dict[str, str] = made[part]  # type: ignore[literal-required]
+        lines = all(text.isprintable() for pair in texts.items() for text in pair)
+        require(lines and needed in texts, part, texts, f"lines of text with {needed}")
 
 
 def difference(made: Origin, now: Origin) -> str | None:

@@ -1,7 +1,5 @@
 """config.json: which run this is, what computed it, where it was continued, and how it ended."""
 
-from __future__ import annotations
-
 import dataclasses
 import pathlib
 from typing import Any, Literal
@@ -9,6 +7,7 @@ from typing import Any, Literal
 from sumrnn import fields
 from sumrnn.config import Config, Name, Seed
 from sumrnn.errors import UserError
+from sumrnn.runs import origin
 from sumrnn.runs.origin import Continued, Origin
 
 FORMAT = 4
@@ -34,12 +33,18 @@ class Record:
 
     def __post_init__(self) -> None:
         fields.check(self)
+        for made in self._origins:
+            origin.check(made)
 
     @property
     def made(self) -> Origin:
         """What computed it last."""
+        return self._origins[-1]
+
+    @property
+    def _origins(self) -> list[Origin]:
         first = Origin(versions=self.versions, device=self.device, settings=self.settings)
-        return [first, *self.continued][-1]
+        return [first, *self.continued]
 
     def check_same(self, file: pathlib.Path, config: Config, seed: int) -> None:
         """Raises `UserError` unless this is the run of this config and seed."""

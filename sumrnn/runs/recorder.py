@@ -3,8 +3,6 @@
 Every process of several calls this together; only the first one touches the folders.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
@@ -20,7 +18,7 @@ from sumrnn.devices import cluster, mesh
 from sumrnn.devices.mesh import Program
 from sumrnn.devices.wave import Moment, Start, Wave, waves
 from sumrnn.errors import UserError, invalid
-from sumrnn.runs import checkpoint
+from sumrnn.runs import checkpoint, files
 from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.record import Status
 from sumrnn.task import Splits
@@ -116,6 +114,7 @@ def _locked(folders: Collection[RunFolder]) -> Iterator[None]:
     with contextlib.ExitStack() as locks:
 
         def lock() -> None:
+            files.allow_locks(len(folders))
             for folder in folders:
                 locks.enter_context(folder.lock())
 

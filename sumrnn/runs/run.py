@@ -1,7 +1,5 @@
 """A finished run as its files hold it: history.csv and predictions.npz, with every check."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io
@@ -55,8 +53,7 @@ def to_csv(history: Mapping[str, Sequence[float]]) -> str:
 def from_csv(text: str, epochs: int) -> dict[str, np.ndarray]:
     """The columns of history.csv, float64 [epochs].
 
-    Raises:
-      ValueError, csv.Error: if they are not those of a finished run of so many epochs.
+    Raises `ValueError, csv.Error` if they are not those of a finished run of so many epochs.
     """
     columns = ("epoch", *COLUMNS)
     rows = list(csv.reader(text.splitlines()))
@@ -84,8 +81,7 @@ def to_arrays(data: Splits, logits: Sequence[Any]) -> dict[str, np.ndarray]:
 def from_arrays(arrays: dict[str, np.ndarray], config: Config) -> dict[str, Part]:
     """The splits of predictions.npz, each as the config wants it.
 
-    Raises:
-      ValueError: if one is missing, or not such data of this config.
+    Raises `ValueError` if one is missing, or not such data of this config.
     """
     task = config.task
     sizes = (task.train_size, task.validation_size, task.test_size)

@@ -4,12 +4,12 @@ A score that the data leave undefined, because a class is absent from the labels
 the answers, is None and has a reason; it is never a number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.stats
+import sklearn.metrics as sk
 
 from sumrnn.scores.statistics import CONFIDENCE
 
@@ -45,34 +45,19 @@ def collapsed(cells: dict[str, int]) -> str | None:
 
 
 def interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval of a share.
+    """Wilson's score interval of a share of at least one trial.
 
     Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
-
-    Args:
-      successes: in [0, trials].
-      trials: at least 1.
-      confidence: in (0, 1).
     """
-    import scipy.stats  # Imported late, as all that only the report needs.
-
     found = scipy.stats.binomtest(successes, trials).proportion_ci(confidence, "wilson")
     return float(found.low), float(found.high)
 
 
 def counts(labels: np.ndarray, positive_rate: float) -> dict[str, Any]:
-    """Class counts of a split beside the exact law.
+    """Class counts of labels {0, 1} [n], n >= 1, beside the exact law's P(label = 1).
 
-    Args:
-      labels: {0, 1} [n], n >= 1.
-      positive_rate: P(label = 1) by the law.
-
-    Returns:
-      `p_value`: how probable a count at least this far from the law's is (two-sided
-      binomial test).
+    `p_value` is how probable a count at least this far from the law's is (two-sided binomial test).
     """
-    import scipy.stats
-
     size, positives = int(labels.size), int(labels.sum())
     return {
         "size": size,
@@ -111,9 +96,6 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
     Raises:
       ValueError: if a logit is not finite.
     """
-    import scipy.stats
-    import sklearn.metrics as sk
-
     if not np.isfinite(logits).all():
         raise ValueError("logits must be finite")
     labels, exact = labels.astype(np.int64), logits.astype(np.float64)

@@ -4,13 +4,12 @@ Pure functions of arrays; the bootstrap's random numbers are fixed, so that the 
 give the same intervals.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
@@ -21,8 +20,6 @@ FACTORS = ("data", "init", "shuffle")
 
 def interquartile_mean(values: np.ndarray, axis: int = -1) -> Any:
     """Mean of the middle half: a quarter of the values, rounded down, is cut at each end."""
-    import scipy.stats
-
     return scipy.stats.trim_mean(values, 0.25, axis=axis)
 
 
@@ -31,16 +28,9 @@ def bootstrap(values: np.ndarray, statistic: Any = np.mean) -> list[float] | Non
 
     Source: B. Efron, J. Am. Stat. Assoc. 82 (1987) 171-185, as in scipy.stats.bootstrap.
 
-    Args:
-      values: float [n].
-      statistic: a function with an axis.
-
-    Returns:
-      Its ends; None where values say nothing of their spread: fewer than two, or so many equal
-      ones that the interval would have no width.
+    Of a statistic with an axis, for values float [n].  None where the values say nothing of their
+    spread: fewer than two, or so many equal ones that the interval would have no width.
     """
-    import scipy.stats
-
     if len(values) < 2 or math.isclose(values.min(), values.max()):  # But for rounding.
         return None
     # Of many equal values the corrections may be undefined: the plain percentiles then.
@@ -57,14 +47,10 @@ def bootstrap(values: np.ndarray, statistic: Any = np.mean) -> list[float] | Non
 
 
 def describe(values: np.ndarray) -> dict[str, Any]:
-    """Location and spread of a score over runs.
+    """Location and spread of a score over runs, finite float [n]; n may be 0.
 
-    Args:
-      values: float [n], finite; n may be 0.
-
-    Returns:
-      `mean` and `iqm` with their bootstrap intervals, `std` (n - 1), `median`, `min`,
-      `max`; None where there are too few values, or no interval (see `bootstrap`).
+    `mean` and `iqm` with their bootstrap intervals, `std` (n - 1), `median`, `min`, `max`; None
+    where there are too few values, or no interval (see `bootstrap`).
     """
     n = len(values)
     return {
@@ -83,12 +69,8 @@ def describe(values: np.ndarray) -> dict[str, Any]:
 def difference(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
     """Paired difference, first minus second, of a score over runs that share seeds.
 
-    Args:
-      first: float [n], by seed.
-      second: float [n], of the same seeds in the same order.
-
-    Returns:
-      Its mean with the bootstrap interval over seeds, and on how many seeds first is higher.
+    Of floats [n] in the same order of seeds: the mean with its bootstrap interval over seeds, and
+    on how many seeds the first is higher.
     """
     differences = first - second
     return {

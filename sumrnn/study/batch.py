@@ -5,8 +5,6 @@ runs/CONDITION-seedSEED/    a run folder for each condition and seed
 runs.csv, summary.json, summary.md, figures/*.png      rebuilt from these at any time
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import pathlib
@@ -52,6 +50,8 @@ class Batch:
         fields.check(self)
         check_seeds("seeds", self.seeds)
         require(len(self.made) > 0, "made", self.made, "at least one")
+        for made in self.made:
+            origin.check(made)
 
 
 def origin_of(experiment: Experiment) -> BatchOrigin:
@@ -89,8 +89,7 @@ class BatchFolder:
     def check_free(self) -> None:
         """Makes sure that a batch may be written here; touches nothing.
 
-        Raises:
-          UserError: if the folder holds something else.
+        Raises `UserError` if the folder holds something else.
         """
         with files.writing(self.path):
             if (self.path / EXPERIMENT).exists() or files.is_empty(self.path):
@@ -128,8 +127,7 @@ class BatchFolder:
     def read(self) -> Batch:
         """The content of experiment.json, checked.
 
-        Raises:
-          UserError: if it is missing, unreadable or damaged.
+        Raises `UserError` if it is missing, unreadable or damaged.
         """
         return files.read_json(self.path / EXPERIMENT, Batch, FORMAT)
 

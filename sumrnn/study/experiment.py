@@ -1,7 +1,5 @@
 """An experiment: the declaration of a question, and of the runs that answer it."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -76,8 +74,7 @@ class Experiment:
 def parse_seeds(field: str, text: str) -> tuple[int, ...]:
     """Seeds from a list such as "0:32" (0 to 31) or "3,5,8:12".
 
-    Raises:
-      UserError: if it is malformed, empty, or repeats a seed.
+    Raises `UserError` if it is malformed, empty, or repeats a seed.
     """
     allowed = "seeds and ranges first:end (without the end) with commas between, such as 3,5,8:12"
     seeds: list[int] = []

@@ -1,7 +1,5 @@
 """The table of a batch: what its runs left, one row per condition and seed."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io
@@ -47,8 +45,8 @@ class Collected:
 def collect(batch: BatchFolder) -> Collected:
     """Reads every run of a batch.
 
-    Raises:
-      UserError: if the folder holds no batch, or a run in it that ended is damaged or another's.
+    Raises `UserError` if the folder holds no batch, or a run in it that ended is damaged or
+    another's.
     """
     found = batch.read()
     continued = len(found.made) > 1

@@ -1,7 +1,5 @@
 """One run, pure: a function of (config, seed), from the digits to the final answers."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -56,15 +54,11 @@ class Result(NamedTuple):
 
 
 def fit(config: Config, seed: chex.Numeric) -> Result:
-    """A whole run, data included.
+    """A whole run, data included, of a seed in [0, 2^32).
 
     It is a loop over compiled epochs.  `jax.jit(fit, static_argnums=0)` is the same function, but
     one program: the compiler may fuse across epochs and round differently, and the initial
     matrices then depend on the number of LAPACK's threads.
-
-    Args:
-      config: what the run is.
-      seed: an integer in [0, 2^32).
     """
     run, history = compiled(config.unpinned), []
     with one_thread():
@@ -122,17 +116,9 @@ def epoch(
 ) -> tuple[State, Metrics, chex.Array]:
     """One pass over the training series in random order, then the validation series.
 
-    Args:
-      config: of the run.
-      state: the state before the epoch.
-      shuffle: the run's key for this.
-      data: the run's data.
-      number: which epoch this is, from 0; each has its own order.
-      spread: where the shards are computed.
-
-    Returns:
-      The state after the epoch; its metrics; bool []: whether all of both are numbers.  A
-      gradient too large to be squared leaves the losses finite for a while, and training at rest.
+    Epochs are numbered from 0, and each has its own order.  Returns the state after it, its
+    metrics, and bool [], whether all of both are numbers: a gradient too large to be squared leaves
+    the losses finite for a while, and training at rest.
     """
     train = data.train
     size, batch_size = config.task.train_size, config.train.batch_size

@@ -1,7 +1,5 @@
 """The optimizer, as the config asks for it."""
 
-from __future__ import annotations
-
 import optax
 
 from sumrnn.config import TrainConfig

@@ -11,8 +11,6 @@ device than for one shard on each of two.  So two things stay hidden from the co
 GPU and TPU compute the shards at once, under `vmap`, and promise no bits.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -42,15 +40,10 @@ HERE = Spread()
 
 
 def cut(arrays: Any, shards: int) -> tuple[Any, chex.Array]:
-    """Cuts rows into equal shards.
+    """Cuts a tree of [n, ...] into equal shards.
 
-    Args:
-      arrays: tree of [n, ...].
-      shards: how many.
-
-    Returns:
-      The tree of [shards, rows, ...] with the first row again for what is missing in the end;
-      float32 [shards, rows], 0 for these rows and 1 for all others.
+    Returns the tree of [shards, rows, ...] with the first row again for what is missing in the end,
+    and float32 [shards, rows], 0 for these rows and 1 for all others.
     """
     size = jax.tree.leaves(arrays)[0].shape[0]
     padded = -(-size // shards) * shards
@@ -65,16 +58,9 @@ def cut(arrays: Any, shards: int) -> tuple[Any, chex.Array]:
 
 
 def over(function: Callable[[Any], Any], shards: Any, digits: chex.Array, spread: Spread) -> Any:
-    """The function of every shard, on every device.
+    """The function of every row of a tree [shards, ...], in their order, on every device.
 
-    Args:
-      function: of one row of each array.
-      shards: tree of arrays with a leading axis of shards.
-      digits: unsigned integers, of any shape; see `_hidden_one`.
-      spread: where.
-
-    Returns:
-      The tree of results with a leading axis of shards, in their order.
+    `digits` are any unsigned integers, see `_hidden_one`.
     """
 
     def here(rows: Any) -> Any:

@@ -1,7 +1,5 @@
 """One step of training and the network's answers: batches cut into shards, summed in order."""
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 
@@ -45,15 +43,8 @@ def losses(logits: chex.Array, labels: chex.Array) -> chex.Array:
 def train_step(config: Config, state: State, batch: Split, spread: Spread = HERE) -> Step:
     """One Adam step on the mean binary cross-entropy of a batch.
 
-    Args:
-      config: of the run.
-      state: parameters and optimizer state.
-      batch: digits uint8 [batch, length] and labels uint8 [batch].
-      spread: where the batch's shards are computed.
-
-    Returns:
-      The next state; the batch's summed loss (float32) and number of correct answers
-      (int32), both before the step.
+    `spread` says where its shards are computed.  Returns the next state, and the batch's summed loss (float32) and number of correct answers
+    (int32), both before the step.
     """
     size = batch.labels.shape[0]
 

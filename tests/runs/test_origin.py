@@ -1,0 +1,147 @@
+"""A run names its program: what computes the numbers, not the files that say so."""
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from sumrnn.config import Config, ModelConfig
+from sumrnn.errors import UserError
+from sumrnn.models import lstm, network
+from sumrnn.runs import origin
+from sumrnn.train import loop, step
+from tests.conftest import ROOT, SECONDS, SMALL
+
+
+def digest(config: Config = SMALL) -> str:
+    loop.parts.cache_clear()
+    origin.program.cache_clear()
+    return origin.program(config)
+
+
+def edited(module: object, function: str, old: str, new: str, patch: pytest.MonkeyPatch) -> None:
+    """Puts a function in place whose source is another."""
+    source = inspect.getsource(getattr(module, function))
+    assert old in source
+    scope = dict(vars(module))
+    exec(compile(source.replace(old, new), "edited", "exec"), scope)
+    patch.setattr(module, function, scope[function])
+    for user in (loop, step, network):  # Those that imported it by name.
+        if hasattr(user, function):
+            patch.setattr(user, function, scope[function])
+
+
+LEFT_ALONE = {
+    "a comment": (
+        loop,
+        "epoch",
+        "    train = data.train\n",
+        "    # Why.\n    train = data.train\n",
+    ),
+    "another name": (loop, "epoch", "hits", "correct_answers"),
+    "a helper's name": (step, "train_step", "part_of_mean", "renamed"),
+    "a docstring": (loop, "begin", "Draws the data", "Makes the data"),
+}
+CHANGES = {
+    "a constant": (step, "losses", "labels.astype", "0.999 * labels.astype"),
+    "a constant of the data": (
+        loop,
+        "keys",
+        "fold_in(jax.random.key(seeds[i]), i)",
+        "fold_in(jax.random.key(seeds[i]), i + 1)",
+    ),
+    "an order of summation": (
+        step,
+        "train_step",
+        "functools.reduce(jnp.add, parts)",
+        "functools.reduce(jnp.add, parts[::-1])",
+    ),
+    "the prediction": (network, "logits", "out = forward", "out = 1.5 * forward"),
+    "the optimizer": (
+        step,
+        "train_step",
+        "optax.apply_updates(state.params, updates)",
+        "optax.apply_updates(optax.apply_updates(state.params, updates), updates)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LEFT_ALONE)
+def test_words_leave_the_program_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest()
+    edited(*LEFT_ALONE[kind], monkeypatch)
+    assert digest() == before
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_numbers_change_the_program(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digest()
+    edited(*CHANGES[kind], monkeypatch)
+    assert digest() != before
+
+
+def test_settings_and_defaults_change_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = {digest()}
+    for name, value in {"learning_rate": 2e-3, "beta1": 0.8, "epsilon": 1e-7}.items():
+        train = dataclasses.replace(SMALL.train, **{name: value})
+        programs.add(digest(dataclasses.replace(SMALL, train=train)))
+    for model in (ModelConfig(8, "flax"), ModelConfig(8, recurrence="scan"), ModelConfig(9)):
+        programs.add(digest(dataclasses.replace(SMALL, model=model)))
+    monkeypatch.setattr(step, "PREDICTION_ROWS", 37)
+    programs.add(digest())
+    monkeypatch.setattr(lstm, "BLOCK", 64)
+    programs.add(digest())
+    monkeypatch.setitem(loop.CPU_OPTIONS, "xla_cpu_prefer_vector_width", 256)
+    programs.add(digest())
+    assert len(programs) == 10
+
+
+def test_seeds_and_epochs_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    longer = dataclasses.replace(SMALL.train, epochs=9)
+    assert digest(dataclasses.replace(SMALL, data_seed=3, train=longer)) == digest()
+
+
+ALONE = """
+import dataclasses, jax, sys
+from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
+from sumrnn.devices import mesh
+from sumrnn.runs import origin
+mesh.use_cores(int(sys.argv[1]))
+assert jax.device_count() == int(sys.argv[1])
+task = TaskConfig(size=200, length=5, high=3, threshold=8)
+print(origin.program(Config(task, ModelConfig(cells=8), TrainConfig(epochs=2, batch_size=50))))
+"""
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_it_is_the_same_in_other_processes_and_for_other_devices(devices: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, str(devices)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=True,
+    )
+    assert done.stdout.strip() == digest()
+
+
+def test_the_processor_s_vectors_are_recorded() -> None:
+    found = origin.device()
+    assert found["platform"] == "cpu"
+    assert found["vectors"]
+
+
+def test_the_first_difference_is_named() -> None:
+    made = origin.here(SMALL)
+    assert origin.difference(made, origin.here(SMALL)) is None
+    for part, name in (("device", "vectors"), ("versions", "jax"), ("settings", "XLA_FLAGS")):
+        other = {**made, part: {**made[part], name: "another"}}
+        told = origin.difference(made, other)
+        assert told is not None
+        assert told.startswith(f"was made with {name} ")
+        with pytest.raises(UserError, match=rf"config: was made with {name} .*--anyway"):
+            origin.check_same("config", made, other, anyway=False)
+        origin.check_same("config", made, other, anyway=True)

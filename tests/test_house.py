@@ -1,0 +1,83 @@
+"""The architecture: rooms import downwards only, and files stay short."""
+
+import ast
+import graphlib
+import pathlib
+
+import pytest
+
+from tests.conftest import ROOT
+
+ROOMS = (
+    *("errors", "fields", "config", "task", "models", "scores"),
+    *("train", "devices", "runs", "study", "report", "cli"),
+)
+"""From the bottom to the top."""
+LONGEST = 300
+"""Lines of a module."""
+PACKAGE = ROOT / "sumrnn"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def name_of(path: pathlib.Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+NAMES = {name_of(path) for path in MODULES}
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """The package's modules that a file imports, wherever in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            whole = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (whole & NAMES) or {str(node.module)}
+    return {name for name in found if name.split(".")[0] == "sumrnn"}
+
+
+def room(name: str) -> int:
+    return ROOMS.index(name.split(".")[1])
+
+
+def test_every_room_is_known() -> None:
+    assert {name.split(".")[1] for name in NAMES} == set(ROOMS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_room_imports_only_from_rooms_below_it(path: pathlib.Path) -> None:
+    for name in imported(path):
+        assert name in NAMES, f"{path}: imports {name}"
+        assert room(name) <= room(name_of(path)), f"{path}: imports {name}"
+
+
+def test_within_rooms_nothing_imports_in_circles() -> None:
+    graph = {name_of(path): imported(path) for path in MODULES}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) >= len(MODULES)
+
+
+@pytest.mark.parametrize("folder", ["scripts", "benchmarks", "experiments", "sumrnn"])
+def test_no_module_is_long(folder: str) -> None:
+    lengths = {p: len(p.read_text("utf-8").splitlines()) for p in (ROOT / folder).rglob("*.py")}
+    assert [path for path, length in lengths.items() if length > LONGEST] == []
+
+
+def test_only_scripts_and_benchmarks_use_the_command_line() -> None:
+    for path in MODULES:
+        if not name_of(path).startswith("sumrnn.cli"):
+            assert not any(name.startswith("sumrnn.cli") for name in imported(path))
+
+
+def test_the_package_is_imported_without_jax() -> None:
+    """So that --help and mistakes are answered at once."""
+    late = imported(PACKAGE / "__init__.py") - {"sumrnn.config", "sumrnn.errors"}
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    now = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert {node.module for node in now} <= {
+        *("__future__", "typing", "sumrnn.config", "sumrnn.errors")
+    }
+    assert late  # The rest is there, and comes when it is asked for.
