@@ -107,15 +107,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: Any, field: str | None = None) -> T:
-    """The inverse of `to_dict`.
+    """The inverse of `to_dict`; in messages the whole is called `field`, or like its class.
 
-    Args:
-      cls: the dataclass to make.
-      values: its fields by name.
-      field: what the whole is called in messages; None: the name of the class.
-
-    Raises:
-      UserError: if a field is missing, unknown or has an impossible value.
+    Raises `UserError` if a field is missing, unknown or has an impossible value.
     """
     hints = typing.get_type_hints(cls)
     known = ", ".join(hints)

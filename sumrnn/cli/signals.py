@@ -28,13 +28,7 @@ def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
     """Lets `work` run in a thread, so that this one, the main thread, hears signals at once.
 
     Raised in the midst of a computation, an exception could be swallowed on its way out.
-
-    Args:
-      work: looks at `Stop.number` from time to time.
-      say: shows a line to the user.
-
-    Returns:
-      What `work` returns; its exceptions pass through.
+    The work looks at `Stop.number` from time to time; what it returns or raises passes through.
     """
     stop = Stop()
 

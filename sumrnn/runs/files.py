@@ -94,7 +94,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         if error.errno in FULL:
             raise
         raise UserError(
-            f"out = {str(path)!r}: must be a folder that can be written ({error.strerror})"
+            f"{path}: must be a folder that can be written ({error.strerror})"
         ) from None
 
 
@@ -133,7 +133,7 @@ def lock(path: pathlib.Path) -> Iterator[None]:
         try:
             held.acquire()
         except filelock.Timeout:  # Which is an OSError.
-            raise UserError(f"out = {str(path)!r}: another process is at work there") from None
+            raise UserError(f"{path}: another process is at work there") from None
     try:
         with writing(path):
             clear(path)
@@ -182,7 +182,11 @@ def _seal(values: Mapping[str, Any]) -> str:
 def _unseal(values: dict[str, Any]) -> dict[str, Any]:
     """The other values; raises ValueError if the seal is not theirs."""
     seal = values.pop(SEAL, None)
-    if str(seal) != _seal(values):
+    try:
+        same = str(seal) == _seal(values)
+    except RecursionError:  # Writing may nest less deeply than reading.
+        raise ValueError("it is nested too deeply") from None
+    if not same:
         raise ValueError(f"its {SEAL} is not that of its content")
     return values
 
@@ -252,15 +256,8 @@ def write_report(
 ) -> None:
     """Writes what is rebuilt from a folder: files by name, then Matplotlib figures as PNG.
 
-    Args:
-      path: the folder.
-      texts: content by file name.
-      figures: by name.
-      known: names that figures may have; those that are not drawn any more are removed.
-
-    Raises:
-      UserError: if the folder cannot be written.
-      OSError: if the disk is full.
+    Figures of the `known` names that are not drawn any more are removed.  Raises `UserError` if the
+    folder cannot be written, `OSError` if the disk is full.
     """
     pictures = path / FIGURES
     with writing(path):

@@ -105,32 +105,26 @@ class RunFolder:
             raise self._foreign()
         if not overwrite:
             raise UserError(
-                f"out = {str(self.path)!r}: must be new or empty; --resume continues the run "
+                f"{self.path}: must be new or empty; --resume continues the run "
                 "there, --overwrite replaces it"
             )
 
     def survey(self, config: Config, seed: int, anyway: bool = False) -> Survey:
-        """How far this run is.
+        """How far the run of this config and seed is, which must be there if any is.
 
-        Args:
-          config: of the run that must be there, if any is.
-          seed: of this run.
-          anyway: see `origin.check_same`.
-
-        Raises:
-          UserError: if it is another run, or cannot be continued.
+        Raises `UserError` if it is another run, or cannot be continued (see `origin.check_same`).
         """
         if self._is_new():
             return Survey("unfinished", 0, [])
         found, wrong = self.read(), []
         found.check_same(self._config, config, seed)
-        origin.check_same(self._config, found.made, origin.here(config), anyway)
         if found.status != "unfinished":
             try:
                 self.check_files()
                 return Survey(found.status, config.train.epochs, [])
             except UserError as error:
                 wrong.append(str(error))
+        origin.check_same(self._config, found.made, origin.here(config), anyway)
         epoch, older = self.checkpoints.newest(config, seed)
         return Survey("unfinished", epoch, wrong + older)
 
@@ -194,7 +188,7 @@ class RunFolder:
 
     def _foreign(self) -> UserError:
         return UserError(
-            f"out = {str(self.path)!r}: must be new, empty or a run folder; "
+            f"{self.path}: must be new, empty or a run folder; "
             f"it has other content and no {CONFIG} of a run, so it is left alone"
         )
 

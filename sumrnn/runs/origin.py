@@ -118,14 +118,7 @@ def difference(made: Origin, now: Origin) -> str | None:
 def check_same(file: object, made: Origin, now: Origin, anyway: bool) -> None:
     """Makes sure that what is continued here keeps its bits, unless somebody wants it anyway.
 
-    Args:
-      file: that `made` was read from.
-      made: of what is continued.
-      now: of this process.
-      anyway: whether other bits do not matter.
-
-    Raises:
-      UserError: if they differ.
+    Raises `UserError` if `made`, read from the file, and `now`, of this process, differ.
     """
     if not anyway and (what := difference(made, now)):
         raise UserError(

@@ -63,7 +63,7 @@ def record(
     every: int | None = None,
     per_device: int | None = None,
 ) -> Iterator[Ended]:
-    """Trains runs from where they are to their end, wave by wave.
+    """Trains runs from where they are to their end; yields after each wave how far it came.
 
     Args:
       folders: of each run, by seed.
@@ -76,13 +76,8 @@ def record(
         time.  There is always one after the last epoch.
       per_device: see `mesh.prepare`.
 
-    Yields:
-      After each wave how far it came.
-
-    Raises:
-      UserError: if memory does not hold a run, or a folder is another process's, cannot be
-        written, or has a damaged checkpoint.
-      OSError: if the disk is full, or fails.
+    Raises `UserError` if memory does not hold a run, or a folder is another process's, cannot be
+    written, or has a damaged checkpoint; `OSError` if the disk is full, or fails.
     """
     if every is not None and every < 1:
         raise invalid("checkpoint_every", every, "at least 1")

@@ -95,21 +95,15 @@ class BatchFolder:
             if (self.path / EXPERIMENT).exists() or files.is_empty(self.path):
                 return
         raise UserError(
-            f"out = {str(self.path)!r}: must be new, empty or a batch of this experiment; "
+            f"{self.path}: must be new, empty or a batch of this experiment; "
             f"it has other content and no {EXPERIMENT}, so it is left alone"
         )
 
     def open(self, experiment: Experiment, seeds: Sequence[int], anyway: bool = False) -> None:
-        """Starts the batch, or makes sure that it may be continued.
+        """Starts the batch, or makes sure that it may be continued; earlier seeds stay.
 
-        Args:
-          experiment: its declaration.
-          seeds: for every condition; those that were asked for earlier stay.
-          anyway: see `origin.check_same`.
-
-        Raises:
-          UserError: if the folder holds something else: another experiment, other configs, or
-            runs that were made by something else.
+        Raises `UserError` if the folder holds something else: another experiment, other configs, or
+        runs that were made by something else (see `origin.check_same`).
         """
         self.check_free()
         file, now = self.path / EXPERIMENT, origin_of(experiment)
@@ -191,25 +185,11 @@ def run(
     per_device: int | None = None,
     anyway: bool = False,
 ) -> Progress:
-    """Runs what is missing in an open batch.
+    """Runs what is missing in an open batch, for every condition and seed.
 
-    Several processes call this together; only the first one touches the folder.
-
-    Args:
-      batch: the folder.
-      experiment: its declaration.
-      seeds: for every condition.
-      stop: see `recorder.record`.
-      view: is shown the progress after every epoch, and after every wave that has ended.
-      warn: is told what is damaged and made again.
-      every: see `recorder.record`.
-      per_device: see `mesh.prepare`.
-      anyway: see `origin.check_same`.
-
-    Raises:
-      UserError: if memory does not hold a run, a run cannot be written, or is damaged so that
-        it cannot be continued.
-      OSError: if the disk is full.
+    `view` is shown the progress after every epoch and wave, `warn` told what is damaged and made
+    again; for the rest, and what is raised, see `recorder.record` and `origin.check_same`.  Several
+    processes call this together; only the first one touches the folder.
     """
     begun = {
         condition: _begun(batch, condition, config, seeds, warn, anyway)

@@ -43,8 +43,8 @@ def losses(logits: chex.Array, labels: chex.Array) -> chex.Array:
 def train_step(config: Config, state: State, batch: Split, spread: Spread = HERE) -> Step:
     """One Adam step on the mean binary cross-entropy of a batch.
 
-    `spread` says where its shards are computed.  Returns the next state, and the batch's summed loss (float32) and number of correct answers
-    (int32), both before the step.
+    `spread` says where its shards are computed.  Returns the next state, and the batch's summed
+    loss (float32) and number of correct answers (int32), both before the step.
     """
     size = batch.labels.shape[0]
 
