@@ -1,89 +1,117 @@
-"""What the workers do with this package: its epochs, its growth, and the file they share."""
+"""What the workers do with this package: its epochs, growth, checkpoints, and the shared file."""
 
 from __future__ import annotations
 
+import itertools
 import pathlib
+import tempfile
 import time
 from collections.abc import Sequence
 from statistics import median
-from typing import Literal
+from typing import Any
 
 import jax
 import numpy as np
-import threadpoolctl
 
-from benchmarks import work as work_lib
-from benchmarks.work import FIRST, Given, Work
-from sumrnn import placement, train
+from benchmarks.peers import Peer
+from benchmarks.work import FIRST, Given, Work, batches
 from sumrnn.config import Config
+from sumrnn.devices import mesh
+from sumrnn.devices.wave import Moment, Wave, fit_many, waves
+from sumrnn.models.lstm import GATES
+from sumrnn.runs import origin, recorder
+from sumrnn.runs.checkpoint import COLUMNS
+from sumrnn.runs.folder import RunFolder
 from sumrnn.task import Split
+from sumrnn.train import loop
+from sumrnn.train.step import train_step
+
+mesh.use_cores()
 
 
-def _initial(config: Config, seed: int) -> train.State:
-    """The state that a run starts from, on the host."""
-    # The orthogonal initialiser goes to LAPACK, whose bits depend on its threads.
-    with threadpoolctl.threadpool_limits(1, "blas"):
-        state: train.State = jax.device_get(train.init(config, train.keys(config, seed).init))
-    return state
+def here(work: Work) -> dict[str, Any]:
+    """What computes: versions, the program's digest, the device, and settings."""
+    return {**origin.here(work.config())}
 
 
-class Sumrnn:
-    """One run or several, as `placement.fit` computes them, an epoch at a time."""
+def sumrnn(work: Work, given: Given, seeds: Sequence[int], **settings: Any) -> Peer:
+    """One run or several, as `fit_many` computes them, an epoch at a time."""
+    config, made = work.config(**settings), list[Wave]()
 
-    def __init__(
-        self,
-        work: Work,
-        given: Given,
-        seeds: Sequence[int],
-        batch_shards: int | None = None,
-        recurrence: Literal["fused", "scan"] = "fused",
-    ) -> None:
-        placement.use_cores()
-        self._config, self._given = work.config(batch_shards, recurrence), given
-        plan = placement.plan(len(seeds), self._config)
-        self._waves = [
-            placement.Wave(self._config, mine, plan) for mine in placement.waves(seeds, plan)
-        ]
-        self._initial = _initial(self._config, seeds[0])
-
-    def epoch(self) -> float:
-        """Trains every run for an epoch; the first run's mean loss."""
-        losses = [wave.step().metrics.loss for wave in self._waves]
+    def epoch() -> float:
+        if not made:  # And compiled, as other libraries do it in their first epoch.
+            program = mesh.prepare(config, len(seeds))
+            made.extend(Wave(program, config, own) for own in waves(seeds, program.plan.wave))
+        losses = [wave.step().metrics.loss for wave in made]
         return float(losses[0][0])
 
-    def losses(self) -> list[float]:
-        """Losses of the first steps from the initial parameters, which stay as they are."""
-        return first_losses(self._config, self._initial, self._given)
+    return Peer(epoch, lambda: first_losses(config, begin(config, seeds[0]), given))
 
 
-def first_losses(config: Config, state: train.State, given: Given) -> list[float]:
+def begin(config: Config, seed: int) -> loop.Begun:
+    """A run before its first step."""
+    with loop.one_thread():
+        begun: loop.Begun = loop.compiled(config).begin(loop.purposes(config, seed))
+        jax.block_until_ready(begun)
+    return begun
+
+
+def first_losses(config: Config, begun: loop.Begun, given: Given) -> list[float]:
     """Mean loss of each of the first batches, before its step."""
-    size, found = config.train.batch_size, []
-    for first in range(0, min(FIRST * size, len(given.labels)), size):
-        batch = Split(given.digits[first : first + size], given.labels[first : first + size])
-        state, (loss, _) = train.train_step(config, state, batch)
-        found.append(float(loss) / len(batch.labels))
+    step, state, found = jax.jit(train_step, static_argnums=0), begun.state, []
+    steps = batches(given["digits"], given["labels"], config.train.batch_size)
+    for batch in itertools.islice(steps, FIRST):
+        state, (loss, _) = step(config, state, Split(*batch))
+        found.append(float(loss) / len(batch[1]))
     return found
 
 
-def make(work: Work, path: pathlib.Path) -> list[float]:
+def make(work: Work, file: str) -> dict[str, Any]:
     """Writes the file that all workers start from; the first losses that they must find."""
-    placement.use_cores()
     config = work.config()
-    keys = train.keys(config, work.seed)
-    data, state = train.make_data(config, keys.data), _initial(config, work.seed)
-    order = jax.random.permutation(jax.random.fold_in(keys.shuffle, 0), work.size)
-    work_lib.save(path, data.train.digits, data.train.labels, np.asarray(order), state.params)
-    return first_losses(config, state, work_lib.load(path))
+    begun = begin(config, work.seed)
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(begun.shuffle, 0), work.size))
+    lstm, output = begun.state.params["lstm"], begun.state.params["output"]
+    parts = {
+        "inputs": [lstm[f"i{gate}"]["kernel"] for gate in GATES],
+        "recurrent": [lstm[f"h{gate}"]["kernel"] for gate in GATES],
+        "bias": [lstm[f"h{gate}"]["bias"] for gate in GATES],
+        "output": [output["kernel"]],
+        "output_bias": [output["bias"]],
+    }
+    given = {name: np.concatenate(some, axis=-1) for name, some in parts.items()}
+    given |= {name: np.asarray(x)[order] for name, x in begun.data.train._asdict().items()}
+    np.savez(file, allow_pickle=False, **given)
+    return {"losses": first_losses(config, begun, given)}
 
 
-def fit_seconds(work: Work, seeds: int, epochs: int) -> float:
+def fit(work: Work, seeds: int, epochs: int) -> dict[str, Any]:
     """Seconds of an epoch of all seeds together, the median of some after the first."""
-    placement.use_cores()
     ends: dict[tuple[int, ...], list[float]] = {}
 
-    def watch(moment: placement.Moment) -> None:
+    def watch(moment: Moment) -> None:
         ends.setdefault(moment.seeds, []).append(time.perf_counter())
 
-    placement.fit(work.config(epochs=1 + epochs), range(work.seed, work.seed + seeds), watch=watch)
-    return sum(median(np.diff(times).tolist()) for times in ends.values())
+    fit_many(work.config(epochs=1 + epochs), range(work.seed, work.seed + seeds), watch=watch)
+    return {"seconds": sum(median(np.diff(times).tolist()) for times in ends.values())}
+
+
+def cost(work: Work, repetitions: int) -> dict[str, Any]:
+    """Median seconds of an epoch and of a checkpoint of one run, and MiB of a checkpoint."""
+    config = work.config(epochs=1 + repetitions)
+    wave, epochs, saves = Wave(mesh.prepare(config, 1), config, (work.seed,)), [], []
+    with tempfile.TemporaryDirectory() as path:
+        folder = RunFolder(pathlib.Path(path, "run"))
+        folder.begin(config, work.seed, "cost")
+        for _ in range(config.train.epochs):
+            began = time.perf_counter()
+            moment = wave.step()
+            trained = time.perf_counter()
+            folder.append(dict.fromkeys(COLUMNS, 0.0))
+            folder.save(jax.tree.map(lambda x: x[0], moment.fetch()))
+            epochs.append(trained - began)
+            saves.append(time.perf_counter() - trained)
+        size = folder.checkpoints.file(wave.epoch).stat().st_size
+    # Each one's first is not like the others.
+    found = {"epoch": median(epochs[1:]), "checkpoint": median(saves[1:])}
+    return found | {"mebibytes": size / 2**20, "share": recorder.SHARE}

@@ -13,16 +13,17 @@ import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_enable_xprof_traceme=true"
 
 import jax
 
 from benchmarks import table
-from sumrnn import placement
-from sumrnn.config import Config, TaskConfig, TrainConfig
+from benchmarks.table import Column
+from benchmarks.work import Work
+from sumrnn.devices import mesh
+from sumrnn.devices.wave import Wave
 
 KINDS = {
     "matrix products": r"ynn_fusion|dot",
@@ -34,42 +35,34 @@ KINDS = {
 STEPS = 20
 
 
-def shares(events: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Share of the kernels' time by kind; what calls other kernels is not counted."""
+def shares(seeds: Sequence[int]) -> dict[str, float]:
+    """Share of the kernels' time by kind, in an epoch of `STEPS` steps of the exercise's size."""
+    config = Work(size=Work.batch_size * STEPS).config()
+    wave = Wave(mesh.prepare(config, len(seeds)), config, seeds)
+    wave.step()
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            wave.step()
+        (file,) = pathlib.Path(folder).rglob("*.trace.json.gz")
+        events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
     spent: collections.Counter[str] = collections.Counter()
     for event in events:
-        for kind, pattern in KINDS.items():
-            if event.get("ph") == "X" and re.match(pattern, event["name"]):
-                spent[kind] += event["dur"]
-                break
+        # What calls other kernels has no kind.
+        kinds = (kind for kind, pattern in KINDS.items() if re.match(pattern, event["name"]))
+        if event.get("ph") == "X" and (kind := next(kinds, None)):
+            spent[kind] += event["dur"]
     return {kind: spent[kind] / spent.total() for kind in KINDS}
-
-
-def record(seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """The profiler's events of an epoch of `STEPS` steps of the exercise's size."""
-    size = 50 * STEPS + 2
-    task = TaskConfig(size=size, test_fraction=1 / size, validation_fraction=1 / (size - 1))
-    with tempfile.TemporaryDirectory() as folder:
-
-        def watch(moment: placement.Moment) -> None:
-            if moment.epoch == 1:  # It compiled.
-                jax.profiler.start_trace(folder)
-            else:
-                jax.profiler.stop_trace()
-
-        placement.fit(Config(task, train=TrainConfig(epochs=2)), seeds, watch=watch)
-        (file,) = pathlib.Path(folder).rglob("*.trace.json.gz")
-        events: list[dict[str, Any]] = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
-        return events
 
 
 def main() -> None:
     """Prints the shares of one run and of a batch of seeds."""
-    placement.use_cores()
-    found = [shares(record(range(seeds))) for seeds in (1, jax.device_count())]
-    columns = ("kernels", "one run", f"{jax.device_count()} seeds at once")
-    lines = [[kind, *(f"{100 * part[kind]:.0f} %" for part in found)] for kind in KINDS]
-    print(table.markdown(columns, lines), end="")
+    mesh.use_cores()
+    several = jax.device_count()
+    one, many = shares([0]), shares(range(several))
+    columns = [Column("kernels", "kind"), Column("one run", "one", 0, is_share=True)]
+    columns.append(Column(f"{several} seeds at once", "many", 0, is_share=True))
+    rows = [{"kind": kind, "one": one[kind], "many": many[kind]} for kind in KINDS]
+    print(table.markdown(columns, rows), end="")
 
 
 if __name__ == "__main__":

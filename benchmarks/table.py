@@ -7,19 +7,64 @@ import importlib.metadata
 import io
 import pathlib
 import platform
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jinja2
 from matplotlib.figure import Figure
 
-from benchmarks.peers import cores
-from sumrnn import files, runs
+from benchmarks.work import cores
+from sumrnn.runs import files
 
-PEERS = ("keras", "tensorflow", "tensorflow-cpu", "torch")
-"""Packages beside this one's own."""
-SHOWN = ("python", "jax", *PEERS)
-"""Versions that the text names; the JSON has all."""
+SHOWN = ("python", "jax", "keras", "tensorflow", "tensorflow-cpu", "torch")
+"""Versions that the text names, where they are known; the JSON has all."""
 NONE = "–"
+
+Row = Mapping[str, Any]
+
+
+class Column(NamedTuple):
+    """A column of a table: what it shows of each row."""
+
+    title: str
+    field: str
+    digits: int | None = None
+    """After the point; None: text."""
+    is_share: bool = False
+    """Whether it is shown in percent."""
+
+    def show(self, row: Row) -> str:
+        """Its cell; a dash for what there is none of."""
+        value = row.get(self.field)
+        if value is None:
+            return NONE
+        if self.digits is None:
+            return str(value)
+        shown = f"{100 * value if self.is_share else value:,.{self.digits}f}"
+        return f"{shown} %" if self.is_share else shown
+
+
+def markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    lines = [[column.title for column in columns], ["---", *["---:"] * (len(columns) - 1)]]
+    for row in rows:
+        lines.append([column.show(row) for column in columns])
+        if not row.get("installed", True):
+            lines[-1][1] = "not installed"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def page(found: Row, columns: Sequence[Column], rows: Sequence[Row], **more: str) -> str:
+    """The template of this kind of benchmark, filled; its paragraphs become one line each."""
+    shown = ", ".join(f"{x} {found['versions'][x]}" for x in SHOWN if x in found["versions"])
+    processor, count = found["machine"]["processor"], found["machine"]["cores"]
+    where = f"{count} core{'s' if count > 1 else ''} ({processor}), with {shown}"
+    origin = f"Measured by `{found['command']}` on {where}."
+    loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates")
+    template = jinja2.Environment(loader=loader).get_template(f"{found['kind']}.md.j2")
+    text = template.render(found, origin=origin, table="{table}", **more)
+    paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    return "\n\n".join(paragraphs).replace("{table}", markdown(columns, rows))
 
 
 def machine() -> dict[str, Any]:
@@ -33,63 +78,27 @@ def machine() -> dict[str, Any]:
     return {"processor": name, "cores": cores(), "system": platform.system()}
 
 
-def versions() -> dict[str, str]:
-    """Versions of this package's code, and of every library that is installed."""
-    found = runs.versions()
-    for name in PEERS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
+def libraries(rows: Sequence[Row]) -> dict[str, str]:
+    """Versions of what the programs of the rows need, where it is installed."""
+    found = {}
+    for package in dict.fromkeys(name for row in rows for name in row["needs"]):
+        for name in (package, f"{package}-cpu"):  # TensorFlow's for CPUs has a name of its own.
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                found[name] = importlib.metadata.version(name)
     return found
 
 
-def origin(found: dict[str, Any]) -> str:
-    """A sentence: where the numbers come from."""
-    with_what = [f"{name} {found['versions'][name]}" for name in SHOWN if name in found["versions"]]
-    processor, count = found["machine"]["processor"], found["machine"]["cores"]
-    return (
-        f"Measured by `{found['command']}` on {count} core{'s' if count > 1 else ''} "
-        f"({processor}), with {', '.join(with_what)}."
-    )
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is text and whose others are numbers."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """With so many decimals; a dash for what there is none of."""
-    return NONE if value is None else f"{value:,.{digits}f}"
-
-
 def prepare(out: pathlib.Path) -> None:
-    """Makes the folder before anything is measured.
-
-    Raises:
-      RunError: if it cannot be written.
-    """
-    try:
+    """Makes the folder before anything is measured; raises `UserError` if it cannot be written."""
+    with files.writing(out):
         files.clear(out)
-    except OSError as error:
-        raise files.unwritable(out, error) from None
 
 
-def write(out: pathlib.Path, kind: str, found: dict[str, Any], text: str, figure: Figure) -> None:
-    """Writes KIND.json, KIND.md and KIND.png.
-
-    Raises:
-      RunError: if the folder cannot be written.
-    """
+def write(out: pathlib.Path, found: Row, text: str, figure: Figure) -> None:
+    """Writes KIND.json, KIND.md and KIND.png; raises `UserError` if the folder is not writable."""
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
-    contents: dict[str, bytes | str] = {
-        "json": files.to_json(found),
-        "md": text,
-        "png": png.getvalue(),
-    }
-    try:
+    contents = {"json": files.to_json(found).encode(), "md": text.encode(), "png": png.getvalue()}
+    with files.writing(out):
         for ending, content in contents.items():
-            files.write_atomic(out / f"{kind}.{ending}", content)
-    except OSError as error:
-        raise files.unwritable(out, error) from None
+            files.write_atomic(out / f"{found['kind']}.{ending}", content)

@@ -1,91 +1,109 @@
-"""A process that does one program's work: a line of JSON in, a line of JSON out.
+"""A process that measures: a line of JSON in, a line of JSON out.
 
-Its own process, because threads, devices and the backend of Keras are set once for each.
+Its own process, because threads, devices and the backend of Keras are set once for each, and
+the most memory that it ever had is its own.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
-import pathlib
+import re
 import resource
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import peers
-from benchmarks import work as work_lib
 from benchmarks.work import Work
 
 Answer = dict[str, Any]
 
 
-def memory() -> float:
-    """Most memory that this process has had, in MiB."""
-    return mebibytes(resource.getrusage(resource.RUSAGE_SELF))
-
-
-def mebibytes(usage: resource.struct_rusage) -> float:
-    """Peak memory in MiB, which macOS counts in bytes and Linux in KiB."""
-    return usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 class Worker:
-    """What can be asked for, by name."""
+    """What can be asked for, by name; other names are those of functions in `product`."""
 
-    def __init__(self) -> None:
-        self._peer: peers.Peer | None = None
-
-    def make(self, work: dict[str, Any], file: str) -> Answer:
-        """Writes the file that all others start from."""
-        from benchmarks import product
-
-        return {"losses": product.make(Work(**work), pathlib.Path(file))}
-
-    def start(self, peer: str, work: dict[str, Any], file: str, settings: Answer) -> Answer:
+    def start(self, name: str, work: Work, file: str, settings: Answer) -> Answer:
         """Prepares everything but what the first epoch itself compiles."""
-        given = work_lib.load(pathlib.Path(file))
-        self._peer = peers.create(peer, Work(**work), given, settings)
+        with np.load(file, allow_pickle=False) as arrays:
+            self._given = (name, work, dict(arrays), settings)
+        self._peer = peers.create(*self._given)
         return {}
 
     def epoch(self) -> Answer:
         """Trains for an epoch."""
-        assert self._peer is not None
         before = time.perf_counter()
         loss = self._peer.epoch()
         return {"seconds": time.perf_counter() - before, "loss": loss}
 
     def losses(self) -> Answer:
-        """First losses from the initial parameters."""
-        assert self._peer is not None
-        return {"losses": self._peer.losses()}
+        """Peak memory; then, since they need some of their own, the first losses of a fresh one."""
+        return _memory() | {"first_losses": peers.create(*self._given).losses()}
 
-    def memory(self) -> Answer:
-        """Peak memory so far."""
-        return {"mebibytes": memory()}
+    def run(self, command: Sequence[str], sample: int = 0) -> Answer:
+        """A command in an empty folder, from start to finish: its time, and its peak memory.
 
-    def fit(self, work: dict[str, Any], seeds: int, epochs: int) -> Answer:
-        """Time and memory of a whole batch of runs."""
-        from benchmarks import product
+        Its memory after every so many of the epochs that it prints are pairs in `memory`; the
+        seconds in run/history.csv, where it leaves that, are in `epochs`.
+        """
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
+            began, memory, pipe = time.perf_counter(), [], subprocess.PIPE
+            with subprocess.Popen(command, stdout=pipe, stderr=errors, cwd=folder) as process:
+                for line in process.stdout or ():
+                    epoch = re.match(rb"epoch +(\d+)/", line)
+                    if sample and epoch and int(epoch[1]) % sample == 0:
+                        memory.append((int(epoch[1]), _resident(process.pid)))
+            seconds = time.perf_counter() - began
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            if process.returncode:
+                errors.seek(0)
+                last = [b"without a word", *errors.read().split(b"\n")]
+                why = next(line for line in reversed(last) if line.strip()).decode().strip()
+                raise RuntimeError(f"status {process.returncode} ({why})")
+            history = Path(folder, "run", "history.csv")
+            rows = history.read_text().splitlines()[1:] if history.exists() else []
+        spent = {"seconds": seconds, "cpu_seconds": used.ru_utime + used.ru_stime}
+        epochs = [float(row.rpartition(",")[2]) for row in rows]
+        return spent | _memory(used) | {"memory": memory, "epochs": epochs}
 
-        seconds = product.fit_seconds(Work(**work), seeds, epochs)
-        return {"seconds": seconds, "mebibytes": memory()}
+
+def _memory(used: resource.struct_rusage | None = None) -> Answer:
+    """The most so far, usually of this process; macOS counts it in bytes and Linux in KiB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return {"memory_mib": (used or resource.getrusage(resource.RUSAGE_SELF)).ru_maxrss / unit}
 
 
-def serve(lines: Iterator[str], answer: Callable[[str], object]) -> None:
-    """Does what each line asks for until there are no more."""
-    worker = Worker()
-    for line in lines:
-        asked = json.loads(line)
-        answer(json.dumps(getattr(worker, asked.pop("do"))(**asked)) + "\n")
+def _resident(number: int) -> float:
+    """MiB that a process has in memory now."""
+    asked = ["ps", "-o", "rss=", "-p", str(number)]
+    return int(subprocess.run(asked, capture_output=True, check=True).stdout) / 2**10
 
 
 def main() -> None:
     """Keeps the real output for answers; what libraries print goes to the errors."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    serve(iter(sys.stdin.readline, ""), answers.write)
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    worker = Worker()
+    for line in iter(sys.stdin.readline, ""):
+        do, details = json.loads(line)
+        try:
+            if "work" in details:
+                details["work"] = Work(**details["work"])
+            if hasattr(worker, do):
+                found = getattr(worker, do)(**details)
+            else:
+                product = importlib.import_module("benchmarks.product")
+                found = getattr(product, do)(**details) | _memory()
+        except Exception as error:
+            found = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

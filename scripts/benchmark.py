@@ -117,20 +117,19 @@ def main(argv: list[str]) -> None:
     from benchmarks import figures, process, table
     from benchmarks.work import Work
 
-    names = ("size", "length", "cells", "batch_size", "seed")
-    work = Work(*(getattr(arguments, name) for name in names))
+    sizes = (arguments.size, arguments.length, arguments.cells, arguments.batch_size)
+    work = Work(*sizes, arguments.seed)
     usual = 7 if kind == Kind.speed else 3
     repetitions = arguments.repetitions or (1 if arguments.quick else usual)
     measure = planned(arguments, work, repetitions)
     table.prepare(out)
     here = process.once("sumrnn", arguments.limit, "here", work=work)
-    options = {k: v for k, v in dataclasses.asdict(arguments).items() if k != "out"}
     found = {
         "kind": kind,
         "command": typed(arguments),
         "machine": table.machine(),
         **{name: here[name] for name in ("versions", "device", "settings")},
-        "options": options,
+        "options": {k: v for k, v in vars(arguments).items() if k != "out"},
         "repetitions": repetitions,
         **measure(),
     }

@@ -1,0 +1,1 @@
+"""The benchmarks: what they compute, and as real processes on small work."""
