@@ -57,12 +57,12 @@ def _base(hint: Any) -> Any:
 
 def check_value(name: str, value: Any, hint: Any) -> None:
     """Holds one value to a type and its range; raises `UserError`."""
-    choices = typing.get_args(hint)
+    base = _base(hint)
+    choices = typing.get_args(base)
     if type(None) in choices:  # What may be left out.
         if value is not None:
             check_value(name, value, choices[0])
         return
-    base = _base(hint)
     if base is int:
         require(type(value) is int, name, value, "an integer")
     elif base is float:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import functools
+import importlib.util
+import io
 import json
 import os
 import pathlib
@@ -13,8 +16,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import unittest.mock
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 # One compilation cache for all tests, their workers and the processes that they start.
 if "SUMRNN_TEST_CACHE" not in os.environ:
@@ -24,14 +28,17 @@ if "SUMRNN_TEST_CACHE" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
+import jax
 import numpy as np
 import pytest
 
+from sumrnn.cli import command
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
 from sumrnn.devices import mesh
 from sumrnn.runs import files
 from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.recorder import Row, Stop, record
+from sumrnn.study.experiment import Experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
@@ -209,29 +216,24 @@ def snapshots(
 ) -> list[pathlib.Path]:
     """What a process could leave that is killed while it acts: copies of a folder.
 
-    They are taken before every change and at the end, and with half of each file that is being
-    written; those that are alike but for the lock are one.
+    They are taken before every change and at the end, with half of the file that is being written;
+    those that are alike but for such halves and the lock are one.
     """
     found: dict[str, pathlib.Path] = {}
 
-    def take(half: pathlib.Path | None = None) -> None:
-        there = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.name != files.LOCK}
-        kept = {n: p.read_bytes() if p.is_file() else b"/" for n, p in sorted(there.items())}
-        if half:
-            name = str(half.relative_to(folder))
-            kept[name] = kept[name][: len(kept[name]) // 2]
-        copy = into / str(len(found))
-        if found.setdefault(repr(kept), copy) is copy and folder.exists():
-            shutil.copytree(folder, copy)
-            if half:
-                (copy / half.relative_to(folder)).write_bytes(kept[name])
-
-    def note(event: str, path: pathlib.Path) -> None:
-        take()
+    def take(event: str = "", path: pathlib.Path = folder) -> None:
+        if event == "open" or not folder.exists():
+            return  # What is being written is in the copy before it gets its name.
+        there = sorted(folder.rglob("*"))
+        whole = [e for e in there if not e.name.endswith((files.LOCK, files.TEMPORARY))]
+        kept = [(e.relative_to(folder), e.is_file() and e.read_bytes()) for e in whole]
+        copy = found.setdefault(repr(kept), into / str(len(found)))
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
         if event == "os.rename" and path.is_file():
-            take(half=path)
+            half = path.stat().st_size // 2
+            (copy / path.relative_to(folder)).write_bytes(path.read_bytes()[:half])
 
-    with before_changes(folder, note):
+    with before_changes(folder, take):
         act()
     take()
     return list(found.values())
@@ -263,3 +265,75 @@ def wait_for(process: subprocess.Popen[str], words: str) -> None:
         if line.startswith(words):
             return
     raise AssertionError(process.communicate()[1])
+
+
+def small_experiment(epochs: int) -> Experiment:
+    """Two conditions of `SMALL` with so many epochs; b has other digits."""
+    config = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=epochs))
+    other = dataclasses.replace(config, data_seed=1)
+    return Experiment("small", "Does it work?", {"a": config, "b": other})
+
+
+EXPERIMENT = f"""
+import sys
+import tests.conftest
+from sumrnn.cli import command
+sys.path.insert(0, {str(ROOT / "scripts")!r})
+import experiment
+experiment.find = lambda name: tests.conftest.small_experiment(int(name))
+sys.argv[0] = "experiment.py"
+command.run(experiment.main)
+"""
+"""scripts/experiment.py as `python -c`, whose first argument is epochs of `small_experiment`."""
+
+
+@functools.cache
+def load_script(name: str) -> Any:
+    """The module of scripts/NAME.py."""
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / f"scripts/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # Where dataclasses look for what annotations mean.
+    spec.loader.exec_module(module)
+    return module
+
+
+class Called(NamedTuple):
+    """What came of a command line."""
+
+    status: int
+    out: str
+    err: str
+
+
+def call(name: str, *arguments: object, cwd: pathlib.Path) -> Called:
+    """The same as `run_script`, but within this process, on the devices that it has."""
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    argv, heard = [f"{name}.py", *map(str, arguments)], signal.getsignal(signal.SIGTERM)
+    with (
+        unittest.mock.patch.object(sys, "argv", argv),
+        unittest.mock.patch.object(jax.config, "update"),  # Too late for other devices.
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            command.run(load_script(name).main)
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, heard)
+    return Called(status, out.getvalue(), err.getvalue())
+
+
+def refused(name: str, *arguments: object, cwd: pathlib.Path) -> str:
+    """What a script says of misuse: one line.  It must change nothing below `cwd`."""
+    before = {path: path.is_file() and path.read_bytes() for path in cwd.rglob("*")}
+    done = call(name, *arguments, cwd=cwd)
+    assert (done.status, done.out) == (2, ""), done
+    start, (line,) = f"{name}.py: error: ", done.err.splitlines()
+    assert line.startswith(start)
+    assert line.isprintable()
+    assert {path: path.is_file() and path.read_bytes() for path in cwd.rglob("*")} == before
+    return line.removeprefix(start)

@@ -13,6 +13,7 @@ import pathlib
 import re
 import sys
 import tempfile
+import typing
 from collections import Counter
 from typing import Any
 
@@ -23,22 +24,27 @@ import jax
 import numpy as np
 import pytest
 
-from sumrnn import command, placement, train
-from sumrnn import config as config_lib
+from sumrnn import fields
+from sumrnn.cli import command
 from sumrnn.config import (
+    MAX_ELEMENTS,
     MAX_SEED,
+    MAX_SUMS,
     Config,
-    ConfigError,
     ModelConfig,
     TaskConfig,
     TrainConfig,
 )
-from sumrnn.task import Split, Splits
+from sumrnn.devices import mesh
+from sumrnn.errors import UserError
+from sumrnn.fields import Range
+from sumrnn.task import Split
+from sumrnn.train import loop, step
 from tests.conftest import ROOT, SMALL
 
 Values = dict[str, Any]
 SECTIONS = ("task", "model", "train")
-DEFAULTS = config_lib.to_dict(Config())
+DEFAULTS = fields.to_dict(Config())
 LEAVES = {name: section for section in SECTIONS for name in DEFAULTS[section]} | {
     name: "" for name in DEFAULTS if name not in SECTIONS
 }
@@ -53,7 +59,13 @@ CONFLICTS = {
     "validation_fraction": {"size", "batch_size"},
 }
 """Which fields may be named when one is changed; and itself."""
-MEMORY = {"size", "length", "cells", "batch_size", "batch_shards"}
+
+
+def range_of(cls: type, field: str) -> Range:
+    """The range that stands beside a field."""
+    found: Range = typing.get_type_hints(cls, include_extras=True)[field].__metadata__[0]
+    return found
+
 
 # --- values -------------------------------------------------------------------------------
 
@@ -79,12 +91,14 @@ FOREIGN = st.sampled_from(
 )
 """What no JSON file brings, but a program."""
 ANYTHING = JSON | NUMBER | FOREIGN
-RATES = st.sampled_from([*config_lib.RATE_RANGE, 1e-8, 1e-3, 0.1, 1, 1.0])
-RATES |= st.floats(config_lib.RATE_RANGE[0], 1) | st.floats(*config_lib.RATE_RANGE)
-EPSILONS = st.sampled_from([*config_lib.EPSILON_RANGE, 1e-8, 1])
-EPSILONS |= st.floats(*config_lib.EPSILON_RANGE)
-DECAYS = st.sampled_from([0, 5e-324, 0.9, 0.999, config_lib.MAX_BETA])
-DECAYS |= st.floats(0, config_lib.MAX_BETA)
+
+
+def reals(field: str, *usual: float) -> st.SearchStrategy[float]:
+    """Of the training's numbers: the ends of the range, usual ones, and any."""
+    low, high, _ = range_of(TrainConfig, field)
+    return st.sampled_from([low, high, *usual]) | st.floats(low, 1) | st.floats(low, high)
+
+
 SEEDS = st.none() | st.integers(0, MAX_SEED)
 
 
@@ -97,10 +111,10 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
             st.integers(1, most) if large and draw(st.booleans()) else st.integers(1, small)
         )
 
-    length = up_to(6, config_lib.MAX_LENGTH)
+    length = up_to(6, int(range_of(TaskConfig, "length").high))
     low = draw(st.integers(0, 255))
-    high = draw(st.integers(low, min(255, low + config_lib.MAX_SUMS // length)))
-    size = 20 + up_to(60, config_lib.MAX_ELEMENTS // length - 20)
+    high = draw(st.integers(low, min(255, low + MAX_SUMS // length)))
+    size = 20 + up_to(60, MAX_ELEMENTS // length - 20)
     fraction = st.floats(0.05, 0.4)
     task = {
         "size": size,
@@ -112,18 +126,18 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
         "validation_fraction": draw(fraction),
     }
     model = {
-        "cells": up_to(9, config_lib.MAX_CELLS),
+        "cells": up_to(9, int(range_of(ModelConfig, "cells").high)),
         "initializer": draw(st.sampled_from(["keras", "flax"])),
         "recurrence": draw(st.sampled_from(["fused", "scan"])),
     }
     trained = {
-        "epochs": draw(st.integers(1, config_lib.MAX_EPOCHS)),
+        "epochs": draw(st.integers(1, int(range_of(TrainConfig, "epochs").high))),
         "batch_size": up_to(6, size // 3),
-        "batch_shards": up_to(4, config_lib.MAX_SHARDS),
-        "learning_rate": draw(RATES),
-        "beta1": draw(DECAYS),
-        "beta2": draw(DECAYS),
-        "epsilon": draw(EPSILONS),
+        "batch_shards": up_to(4, int(range_of(TrainConfig, "batch_shards").high)),
+        "learning_rate": draw(reals("learning_rate", 1e-8, 1e-3, 0.1, 1, 1.0)),
+        "beta1": draw(reals("beta1", 0.9)),
+        "beta2": draw(reals("beta2", 5e-324, 0.999)),
+        "epsilon": draw(reals("epsilon", 1e-8, 1)),
     }
     seeds = {name: draw(SEEDS) for name in DEFAULTS if name not in SECTIONS}
     return {"task": task, "model": model, "train": trained, **seeds}
@@ -175,7 +189,7 @@ def alone(draw: st.DrawFn) -> Case:
         value = found[section][field] if section else found[field]
     else:
         value = draw(ANYTHING)
-    return Case(put(config_lib.to_dict(SMALL), field, value), frozenset([field]))
+    return Case(put(fields.to_dict(SMALL), field, value), frozenset([field]))
 
 
 @st.composite
@@ -226,16 +240,11 @@ QUICK = {"xla_backend_optimization_level": 0}
 """The compiler's: the same program, sooner."""
 
 
-def start(config: Config, keys: train.Keys) -> tuple[Splits, train.State]:
-    return train.make_data(config, keys.data), train.init(config, keys.init)
-
-
-def step(config: Config, data: Splits, state: train.State) -> train.Step:
-    """On the first batch."""
+def take(config: Config, begun: loop.Begun) -> step.Step:
+    """A step on the first batch."""
     rows = slice(config.train.batch_size)
-    batch = Split(data.train.digits[rows], data.train.labels[rows])
-    after: train.Step = train.train_step(config, state, batch)
-    return after
+    train = begun.data.train
+    return step.train_step(config, begun.state, Split(train.digits[rows], train.labels[rows]))
 
 
 def compiled(function: Any, config: Config, *arguments: Any) -> Any:
@@ -247,7 +256,7 @@ def compiled(function: Any, config: Config, *arguments: Any) -> Any:
 def compiled_start(task: TaskConfig, model: ModelConfig) -> Any:
     """Data and initial state depend on these, and many cases share them."""
     config = Config(task, model, TrainConfig(batch_size=1))
-    return compiled(start, config, train.keys(config, 0))
+    return compiled(loop.begin, config, loop.purposes(config, 0))
 
 
 def is_small(config: Config) -> bool:
@@ -264,15 +273,16 @@ def is_small(config: Config) -> bool:
 
 @functools.lru_cache(maxsize=128)
 def compiled_step(config: Config) -> Any:
-    shapes = jax.eval_shape(functools.partial(start, config), train.keys(config, 0))
-    return compiled(step, config, *shapes)
+    shapes = jax.eval_shape(functools.partial(loop.begin, config), loop.purposes(config, 0))
+    return compiled(take, config, shapes)
 
 
 def check_step(config: Config) -> str:
     """Trains one step and checks all that comes out; of a large config, the shapes."""
-    keys = train.keys(config, 3)
-    data, before = jax.eval_shape(functools.partial(start, config), keys)
-    after, (loss, hits) = jax.eval_shape(functools.partial(step, config), data, before)
+    seeds = loop.purposes(config, 3)
+    begun = jax.eval_shape(functools.partial(loop.begin, config), seeds)
+    data, before = begun.data, begun.state
+    after, (loss, hits) = jax.eval_shape(functools.partial(take, config), begun)
     task, cells = config.task, config.model.cells
     chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
     sizes = (task.train_size, task.validation_size, task.test_size)
@@ -285,12 +295,11 @@ def check_step(config: Config) -> str:
     if not is_small(config):
         return "accepted, shapes only"
 
-    data, before = compiled_start(task, config.model)(keys)
+    begun = compiled_start(task, config.model)(seeds)
     # A step has nothing to do with seeds and epochs.
     once = dataclasses.replace(config.train, epochs=1)
-    program = compiled_step(dataclasses.replace(placement.unpinned(config), train=once))
-    found = program(data, before)
-    data, (after, (loss, hits)) = jax.device_get((data, found))
+    found = compiled_step(dataclasses.replace(config.unpinned, train=once))(begun)
+    data, (after, (loss, hits)) = jax.device_get((begun.data, found))
     for part in data:
         assert part.digits.min() >= task.low
         assert part.digits.max() <= task.high
@@ -307,18 +316,11 @@ def check_step(config: Config) -> str:
 def outcome(case: Case) -> str:
     """What becomes of a config; anything but what is allowed raises."""
     try:
-        config = config_lib.from_dict(Config, case.values)
-    except ConfigError as error:
+        config = fields.from_dict(Config, case.values)
+    except UserError as error:
         check_message(error, may_be_named(case))
         return "refused"
-    assert (
-        config_lib.from_dict(Config, json.loads(json.dumps(config_lib.to_dict(config)))) == config
-    )
-    try:
-        placement.check_memory(config)
-    except ConfigError as error:
-        check_message(error, MEMORY)
-        return "refused for its memory"
+    assert fields.from_dict(Config, json.loads(json.dumps(fields.to_dict(config)))) == config
     return check_step(config)
 
 
@@ -338,7 +340,7 @@ def settings(cases: int) -> hypothesis.settings:
 SLOW = (pytest.mark.slow, pytest.mark.timeout(1_800))
 
 
-@pytest.mark.parametrize("cases", [100, pytest.param(1_000, marks=SLOW)])
+@pytest.mark.parametrize("cases", [40, pytest.param(1_000, marks=SLOW)])
 @pytest.mark.parametrize("kind", [alone, together])
 def test_every_config_trains_or_is_refused(kind: Any, cases: int) -> None:
     counts: Counter[str] = Counter()
@@ -352,21 +354,13 @@ def test_every_config_trains_or_is_refused(kind: Any, cases: int) -> None:
     print(dict(counts))
     assert counts.total() >= cases
     assert counts["refused"] >= cases / 4
-    assert counts["accepted, trained a step"] >= cases / 10
+    assert counts["accepted, trained a step"] >= cases / 15
 
 
-@pytest.mark.parametrize(
-    ("field", "ends"),
-    [
-        ("learning_rate", config_lib.RATE_RANGE),
-        ("epsilon", config_lib.EPSILON_RANGE),
-        ("beta1", (0, config_lib.MAX_BETA)),
-        ("beta2", (0, config_lib.MAX_BETA)),
-    ],
-)
-def test_the_ends_of_a_range_train(field: str, ends: tuple[float, float]) -> None:
-    for end in ends:
-        values = put(config_lib.to_dict(SMALL), field, end)
+@pytest.mark.parametrize("field", ["learning_rate", "epsilon", "beta1", "beta2"])
+def test_the_ends_of_a_range_train(field: str) -> None:
+    for end in range_of(TrainConfig, field)[:2]:
+        values = put(fields.to_dict(SMALL), field, end)
         assert outcome(Case(values, frozenset())) == "accepted, trained a step"
 
 
@@ -414,7 +408,11 @@ OPTIONS = {
     ],
     "analyze": ["--folder"],
 }
-FLAGS = {"train": ["--overwrite"], "experiment": ["--distributed"], "analyze": []}
+FLAGS = {
+    "train": ["--overwrite", "--anyway"],
+    "experiment": ["--distributed", "--anyway"],
+    "analyze": [],
+}
 POSITIONAL = {"train": [""], "experiment": ["tiny", "skew"], "analyze": ["empty", "file"]}
 
 
@@ -465,19 +463,14 @@ def call(script: Any, argv: list[str]) -> tuple[int | None, str, str]:
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither devices, nor other processes, nor training; memory of which half is too little."""
+    """Neither devices, nor other processes, nor what comes after all that may be refused."""
 
     def begin(*arguments: Any, **options: Any) -> None:
         raise Started
 
-    def plan(seeds: int, config: Config, per_device: int | None = None) -> None:
-        placement.check_memory(config)  # Too late: by now the folder is there.
-        raise Started
-
     monkeypatch.setattr(jax.config, "update", lambda *change: None)
     monkeypatch.setattr(jax.distributed, "initialize", begin)
-    monkeypatch.setattr(placement, "plan", plan)
-    monkeypatch.setattr(placement, "machine_memory", lambda: 4 * 2.0**30)
+    monkeypatch.setattr(mesh, "prepare", begin)
 
 
 @pytest.mark.parametrize("cases", [200, pytest.param(2_000, marks=SLOW)])
