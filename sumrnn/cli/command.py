@@ -134,11 +134,17 @@ def _one_line() -> Iterator[None]:
         if not stop.code:
             raise
         lines = [line.strip("│| ") for line in box.getvalue().splitlines()[1:]]
-        body = itertools.takewhile(lambda line: not line or line.strip("─-╰╯+'"), lines)
+        # Where stdout has no UTF-8, a rule stands below the title too.
+        body = itertools.takewhile(_is_text, itertools.dropwhile(lambda x: not _is_text(x), lines))
         message = " ".join(word for line in body for word in line.split())
         # The message of a `UserError` says itself which field it means.
         message = re.sub(r"^Error parsing [\w.]+: (?=\w+ = )", "", message)
         raise _misuse(message) from None
+
+
+def _is_text(line: str) -> bool:
+    """Whether a line of tyro's box is no rule."""
+    return line == "" or line.strip("─-╰╯+'") != ""
 
 
 def _program() -> str:

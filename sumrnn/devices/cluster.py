@@ -61,7 +61,7 @@ def join(
         reason = str(error).splitlines()[0]
         raise invalid("coordinator", coordinator, f"usable ({reason})") from None
     except ValueError:
-        given = {"processes": processes, "process_id": process_id}
+        given = {"processes": processes, "process_id": process_id, "coordinator": coordinator}
         asked = next((name for name in given if given[name] is not None), "distributed")
         raise invalid(asked, given.get(asked, True), HOW) from None
 

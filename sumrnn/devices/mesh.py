@@ -149,7 +149,7 @@ class Program:
         ).lower(*shapes)
         return lowered.compile(), lowered.out_info
 
-    @property
+    @functools.cached_property
     def needed(self) -> int:
         """Bytes that it takes of a memory: a device's, or the machine's on CPU."""
         sharing = 1 if self.plan.at_once else len(self.plan.mesh.local_devices)

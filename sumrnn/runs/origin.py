@@ -64,9 +64,12 @@ def program(config: Config) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that the bits of a run depend on."""
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in PACKAGES
-    }
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+@functools.cache
+def _version(name: str) -> str:
+    return importlib.metadata.version(name)  # Reads a file.
 
 
 def device() -> dict[str, str]:

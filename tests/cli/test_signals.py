@@ -1,0 +1,94 @@
+"""Signals in real processes, in which only the work is made up."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+from tests.conftest import SECONDS, wait_for
+
+WORK = """
+import signal, sys, time
+from sumrnn.cli import signals
+
+def work(stop):
+    print("at work", flush=True)
+    try:
+        while stop.number is None or how == "endless":
+            time.sleep(0.01)
+        if how == "fails":
+            raise ValueError(stop.number)
+        return stop.number
+    finally:
+        print("cleaned up", flush=True)
+
+def say(line):
+    print(line, file=sys.stderr, flush=True)
+
+for how in sys.argv[1:]:
+    signal.signal(signal.SIGINT, signal.SIG_IGN if how == "ignores" else signal.SIG_DFL)
+    try:
+        found = signals.attend(work, say)
+    except ValueError as error:
+        found = f"raised {error}"
+    print(found, *(signal.getsignal(n).name for n in signals.NAMES if how != "fails"), flush=True)
+"""
+"""Works once for each argument."""
+FIRST = "ends after this epoch; once more ends it now\n"
+INT, TERM = signal.SIGINT, signal.SIGTERM
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def test_the_first_one_lets_the_work_end_and_a_second_one_ends_it_at_once(
+    start: Start, tmp_path: pathlib.Path
+) -> None:
+    ways = {
+        "returns": ([INT], "2 SIG_DFL SIG_DFL"),
+        "returns again": ([TERM], "15 SIG_DFL SIG_DFL"),
+        "fails": ([INT], "raised 2"),
+        "ignores": ([INT, TERM], "15 SIG_IGN SIG_DFL"),
+    }
+    process = start(sys.executable, "-c", WORK, *ways, "endless", cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    for numbers, told in ways.values():
+        wait_for(process, "at work")
+        for number in numbers:
+            process.send_signal(number)
+        assert process.stdout.readline() == "cleaned up\n"
+        assert process.stdout.readline() == f"{told}\n"
+        assert process.stderr.readline() == FIRST
+    wait_for(process, "at work")
+    process.send_signal(INT)
+    assert process.stderr.readline() == FIRST
+    process.send_signal(INT)
+    shown, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, shown, errors) == (130, "", "error: interrupted\n")
+
+
+def test_the_second_one_says_how_it_ends(start: Start, tmp_path: pathlib.Path) -> None:
+    process = start(sys.executable, "-c", WORK, "endless", cwd=tmp_path)
+    wait_for(process, "at work")
+    assert process.stderr is not None
+    process.send_signal(INT)
+    assert process.stderr.readline() == FIRST
+    process.send_signal(TERM)
+    shown, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, shown, errors) == (143, "", "error: terminated\n")
+
+
+def test_it_does_not_matter_whether_anybody_hears_of_it(
+    start: Start, tmp_path: pathlib.Path
+) -> None:
+    reader, writer = os.pipe()
+    process = start(sys.executable, "-c", WORK, "endless", cwd=tmp_path, stderr=writer)
+    os.close(reader)
+    os.close(writer)
+    wait_for(process, "at work")
+    process.send_signal(INT)
+    process.send_signal(TERM)
+    shown, _ = process.communicate(timeout=SECONDS)
+    assert shown == ""
+    assert process.returncode in (130, 143)  # Whichever came second.

@@ -1,0 +1,185 @@
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Callable
+
+import chex
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+
+from sumrnn.runs import checkpoint, files
+from sumrnn.runs.checkpoint import Checkpoints, Snapshot
+from sumrnn.train.step import State
+from tests.conftest import SMALL, flip
+
+CONFIG = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=9))
+OTHER = dataclasses.replace(CONFIG, data_seed=1)
+
+
+def snapshot(epoch: int, seed: int = 7) -> Snapshot:
+    """As after some epochs, with numbers that tell epochs and seeds apart."""
+    leaves, structure = jax.tree.flatten(checkpoint.like(CONFIG, epoch))
+    numbers = [
+        (np.arange(leaf.size).reshape(leaf.shape) + epoch + i / 7 + seed / 10).astype(leaf.dtype)
+        for i, leaf in enumerate(leaves)
+    ]
+    made: Snapshot = jax.tree.unflatten(structure, numbers)
+    return made._replace(epoch=np.array(epoch, np.int32))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Checkpoints after 3, 4 and 5 epochs, of which two are kept."""
+    path = tmp_path_factory.mktemp("run") / "checkpoints"
+    for epoch in (3, 4, 5):
+        Checkpoints(path).save(snapshot(epoch), CONFIG, 7)
+    return path
+
+
+@pytest.fixture
+def copy(saved: pathlib.Path, tmp_path: pathlib.Path) -> Checkpoints:
+    return Checkpoints(pathlib.Path(shutil.copytree(saved, tmp_path / "run" / "checkpoints")))
+
+
+def newest(found: Checkpoints) -> tuple[int, list[str]]:
+    return found.newest(CONFIG, 7)
+
+
+def test_the_last_two_are_kept_and_come_back_as_they_were(saved: pathlib.Path) -> None:
+    found = Checkpoints(saved)
+    assert found.epochs() == [5, 4]
+    assert sorted(entry.name for entry in saved.iterdir()) == ["4.npz", "5.npz"]
+    assert newest(found) == (5, [])
+    for epoch in (4, 5):
+        loaded, expected = found.load(CONFIG, 7, epoch), snapshot(epoch)
+        chex.assert_trees_all_equal(loaded, expected)
+        chex.assert_trees_all_equal_dtypes(loaded, expected)
+        assert type(loaded.state) is State
+
+
+def test_numpy_alone_reads_one_and_it_has_no_pickle(saved: pathlib.Path) -> None:
+    with np.load(saved / "5.npz", allow_pickle=False) as arrays:
+        assert {"run", "epoch", "sha256", "history/loss", "history/seconds"} <= set(arrays)
+        assert arrays["epoch"] == 5
+        assert any(name.startswith("state/params/") for name in arrays)
+        assert any(name.startswith("state/opt_state/") for name in arrays)
+
+
+def test_a_run_without_checkpoints_begins(tmp_path: pathlib.Path) -> None:
+    assert newest(Checkpoints(tmp_path / "none")) == (0, [])
+    (tmp_path / "file").write_text("7")
+    assert newest(Checkpoints(tmp_path / "file")) == (0, [])
+
+
+@hypothesis.given(position=st.integers(0, 10**6), bit=st.integers(0, 7))
+@hypothesis.settings(
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+    deadline=None,
+    max_examples=100,
+)
+def test_no_flipped_bit_changes_where_a_run_goes_on(
+    position: int, bit: int, saved: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    found = Checkpoints(tmp_path)
+    for epoch in (4, 5):
+        shutil.copy(saved / f"{epoch}.npz", tmp_path)
+    flip(found.file(5), position, bit)
+    epoch, wrong = newest(found)
+    assert (epoch, len(wrong)) in ((5, 0), (4, 1))
+    assert all(line.startswith(f"{found.file(5)}: ") and "\n" not in line for line in wrong)
+    chex.assert_trees_all_equal(found.load(CONFIG, 7, epoch), snapshot(epoch))
+
+
+def test_one_of_another_run_is_not_taken(copy: Checkpoints, tmp_path: pathlib.Path) -> None:
+    for config, seed in ((CONFIG, 8), (OTHER, 7)):
+        other = Checkpoints(tmp_path / f"other{seed}")
+        other.save(snapshot(6, seed), config, seed)
+        shutil.copy(other.file(6), copy.file(6))
+        assert newest(copy) == (5, [f"{copy.file(6)}: damaged (it is of another run)"])
+
+
+def test_one_of_another_epoch_is_not_taken(copy: Checkpoints) -> None:
+    copy.file(5).rename(copy.file(9))
+    assert newest(copy) == (4, [f"{copy.file(9)}: damaged (it is of epoch 5)"])
+
+
+@pytest.mark.parametrize("name", ["10000000000000.npz", "05.npz", "-1.npz", "٣.npz", "five", "5"])
+def test_a_name_that_is_no_epoch_of_the_run_is_passed_over(name: str, copy: Checkpoints) -> None:
+    shutil.copy(copy.file(5), copy.path / name)
+    assert newest(copy) == (5, [])
+    assert copy.epochs() == [5, 4]
+
+
+def forge(file: pathlib.Path, **changes: np.ndarray | None) -> None:
+    """Changes arrays of a checkpoint and makes its seal right; None: leaves one out."""
+    arrays = files.read_arrays(file, sealed=True) | changes
+    kept = {name: array for name, array in arrays.items() if array is not None}
+    files.write_arrays(file, kept, sealed=True)
+
+
+def test_an_epoch_that_the_run_does_not_have_is_named(copy: Checkpoints) -> None:
+    for epoch in (10, 999_999_999):
+        copy.file(5).rename(copy.file(epoch))
+        forge(copy.file(epoch), epoch=np.array(epoch, np.int32))
+        assert newest(copy) == (4, [f"{copy.file(epoch)}: damaged (it is of epoch {epoch})"])
+        copy.file(epoch).rename(copy.file(5))
+
+
+BIAS = "state/params/output/bias"
+FORGED: dict[str, tuple[dict[str, np.ndarray | None], str]] = {
+    "no run": ({"run": None}, "it is of another run"),
+    "no epoch": ({"epoch": None}, "it is of epoch None"),
+    "an array missing": ({BIAS: None}, f"{BIAS} must be float32 [1]"),
+    "a wrong type": ({BIAS: np.zeros(1)}, f"{BIAS} must be float32 [1]"),
+    "a wrong shape": ({BIAS: np.zeros(2, np.float32)}, f"{BIAS} must be float32 [1]"),
+    "a wide epoch": ({"epoch": np.array(5, np.int64)}, "epoch must be int32 []"),
+    "a short history": (
+        {"history/loss": np.zeros(4, np.float32)},
+        "history/loss must be float32 [5]",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_forged_ones_are_refused(kind: str, copy: Checkpoints) -> None:
+    changes, told = FORGED[kind]
+    forge(copy.file(5), **changes)
+    assert newest(copy) == (4, [f"{copy.file(5)}: damaged ({told})"])
+
+
+def test_what_was_being_written_when_a_process_ended_is_cleared_away(copy: Checkpoints) -> None:
+    (copy.path / ".6.npz.4711.sumrnn-tmp").write_text("half")
+    (copy.path / ".notes.7.tmp").write_text("mine")
+    assert newest(copy) == (5, [])
+    copy.save(snapshot(6), CONFIG, 7)
+    names = {entry.name for entry in copy.path.iterdir()}
+    assert names == {".notes.7.tmp", "5.npz", "6.npz"}
+
+
+def test_those_of_later_epochs_are_forgotten(copy: Checkpoints) -> None:
+    for later in (8, 9):
+        copy.file(later).mkdir()
+    copy.forget(5)
+    assert copy.epochs() == [5, 4]
+    copy.forget(4)
+    assert copy.epochs() == [4]
+
+
+def of_bytes(path: pathlib.Path) -> object:
+    return path.write_bytes(b"\x80\x04.")
+
+
+@pytest.mark.parametrize("put", [pathlib.Path.mkdir, of_bytes, pathlib.Path.touch])
+def test_something_else_in_its_place_is_passed_over_and_replaced(
+    put: Callable[[pathlib.Path], object], copy: Checkpoints
+) -> None:
+    copy.file(5).unlink()
+    put(copy.file(5))
+    epoch, (wrong,) = newest(copy)
+    assert epoch == 4
+    assert str(copy.file(5)) in wrong
+    copy.save(snapshot(5), CONFIG, 7)
+    assert newest(copy) == (5, [])

@@ -1,0 +1,589 @@
+"""Every file of a run folder damaged in every way: made good, or named in one line.
+
+The oracle is the run that nobody damaged: whatever comes out must be its numbers.  What a look at
+the folder says is asked of every damage; of each kind of answer, one is then trained to its end.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sumrnn.errors import UserError
+from sumrnn.report import run as report
+from sumrnn.runs import checkpoint, files
+from sumrnn.runs.folder import (
+    CHECKPOINTS,
+    CONFIG,
+    FIGURES,
+    HISTORY,
+    PREDICTIONS,
+    REPORT_JSON,
+    REPORT_MD,
+    RunFolder,
+)
+from sumrnn.study import table
+from sumrnn.study.batch import EXPERIMENT, BatchFolder
+from sumrnn.study.experiment import Experiment
+from tests.conftest import THREE, Done, files_of, finish, flip, results_of, run_script, train
+
+SEED = 7
+OTHER = dataclasses.replace(THREE, data_seed=1)  # Compiles to the same program.
+
+OWN = (CONFIG, HISTORY, PREDICTIONS)
+"""What a finished run is read from."""
+REBUILT = (REPORT_JSON, REPORT_MD, *(f"{FIGURES}/{name}.png" for name in report.FIGURES))
+FINISHED = ("3.npz", "2.npz")
+INTERRUPTED = ("2.npz", "1.npz")
+NAMES = {
+    "finished": (*OWN, *REBUILT, *(f"{CHECKPOINTS}/{name}" for name in FINISHED)),
+    "interrupted": (CONFIG, HISTORY, *(f"{CHECKPOINTS}/{name}" for name in INTERRUPTED)),
+}
+
+Damage = Callable[[pathlib.Path, list[pathlib.Path]], object]
+
+
+def cut(keep: Callable[[int], int]) -> Damage:
+    def damage(file: pathlib.Path, others: list[pathlib.Path]) -> None:
+        data = file.read_bytes()
+        file.write_bytes(data[: keep(len(data))])
+
+    return damage
+
+
+KINDS: dict[str, Damage] = {
+    "half": cut(lambda size: size // 2),
+    "all but the last byte": cut(lambda size: size - 1),
+    "empty": cut(lambda size: 0),
+    "first byte flipped": lambda file, others: flip(file, 0),
+    "middle byte flipped": lambda file, others: flip(file, file.stat().st_size // 2),
+    "last byte flipped": lambda file, others: flip(file, -1),
+    "deleted": lambda file, others: file.unlink(),
+    "of another seed": lambda file, others: file.write_bytes(others[0].read_bytes()),
+    "of another config": lambda file, others: file.write_bytes(others[1].read_bytes()),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """The runs that are copied and damaged; do not change them."""
+
+    path: pathlib.Path
+    results: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Of the finished run, without its report."""
+
+    def run(self, how: str) -> pathlib.Path:
+        """The run itself: finished; interrupted after epoch 2; killed just before its end."""
+        return self.path / how / "run"
+
+    def others(self, how: str) -> list[pathlib.Path]:
+        """The same of another seed and of another config."""
+        return [self.path / how / name for name in ("seed", "config")]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    found = Made(tmp_path_factory.mktemp("made"))
+    for name, config, seed in (
+        ("run", THREE, SEED),
+        ("seed", THREE, SEED + 1),
+        ("config", OTHER, SEED),
+    ):
+        path = found.path / "finished" / name
+        train(path, config, seed)
+        shutil.copytree(path, found.path / "unproven" / name)
+        if name == "run":
+            found.results.update(results_of(path))
+        (path / FIGURES).mkdir()
+        for file in REBUILT:  # As good as a report, and quicker.
+            (path / file).write_text(f"{file} of {name}")
+        interrupted = train(found.path / "interrupted" / name, config, seed, until=2).path
+        shutil.copy(interrupted / CONFIG, found.path / "unproven" / name)
+    return found
+
+
+@pytest.fixture
+def copy(made: Made, tmp_path: pathlib.Path) -> Iterator[Callable[[str], pathlib.Path]]:
+    """A run that may be damaged."""
+    path = tmp_path / "run"
+
+    def make(how: str) -> pathlib.Path:
+        shutil.rmtree(path, ignore_errors=True)
+        return pathlib.Path(shutil.copytree(made.run(how), path))
+
+    yield make
+    shutil.rmtree(path, ignore_errors=True)  # Hundreds of them fill a disk.
+
+
+@contextlib.contextmanager
+def nothing_changes(path: pathlib.Path) -> Iterator[None]:
+    before = files_of(path)
+    yield
+    assert files_of(path) == before
+
+
+def refusal(action: Callable[[], object], path: pathlib.Path) -> str | None:
+    """The line with which something is refused, if it is; it names a file of the folder."""
+    with nothing_changes(path):
+        try:
+            action()
+        except UserError as error:
+            message = str(error)
+        else:
+            return None
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+Look = tuple[str, int, list[str]]
+
+
+def look(path: pathlib.Path) -> Look | str:
+    """What there is to continue, or why it is refused."""
+    found: list[Look] = []
+    refused = refusal(lambda: found.append(RunFolder(path).survey(THREE, SEED)), path)
+    if refused:
+        return refused
+    assert not any("\n" in line for line in found[0][2])
+    return found[0]
+
+
+def is_same(path: pathlib.Path, made: Made, but: tuple[str, ...] = ()) -> bool:
+    """Whether a finished run is read as the undamaged one."""
+    found, expected = RunFolder(path).load(), RunFolder(made.run("finished")).load()
+    assert dataclasses.replace(found.record, files={}) == dataclasses.replace(
+        expected.record, files={}
+    )
+    for name, values in expected.history.items():
+        if name not in but:
+            np.testing.assert_array_equal(found.history[name], values)
+    for name, part in expected.parts.items():
+        for field, array in vars(part).items():
+            np.testing.assert_array_equal(getattr(found.parts[name], field), array)
+    return True
+
+
+def resume(path: pathlib.Path, made: Made) -> str | None:
+    """Continues a run, and compares it; returns why it is refused."""
+    found = look(path)
+    if isinstance(found, str):
+        return found
+    finish(path, THREE)
+    (path / REPORT_JSON).unlink(missing_ok=True)
+    if found[0] == "unfinished":
+        assert RunFolder(path).checkpoints.epochs()[0] == THREE.train.epochs
+        assert results_of(path) == made.results
+    assert is_same(path, made, but=("seconds",))
+    assert (path / PREDICTIONS).read_bytes() == made.results[PREDICTIONS]
+    return None
+
+
+def test_the_names_here_are_all_files_of_a_run(made: Made) -> None:
+    for how, names in NAMES.items():
+        assert {*names, files.LOCK} == set(files_of(made.run(how)))
+    assert look(made.run("finished")) == ("finished", 3, [])
+    assert look(made.run("unproven")) == ("unfinished", 3, [])
+    assert look(made.run("interrupted")) == ("unfinished", 2, [])
+
+
+CASES = [(how, name, kind) for how, names in NAMES.items() for name in names for kind in KINDS]
+
+
+def damage(how: str, name: str, kind: str, path: pathlib.Path, made: Made) -> None:
+    KINDS[kind](path / name, [other / name for other in made.others(how)])
+
+
+DEEP = pytest.mark.parametrize(
+    "deep",
+    [pytest.param(False, id="look"), pytest.param(True, id="resume", marks=pytest.mark.slow)],
+)
+"""Whether what a look promises is tried."""
+
+
+@DEEP
+@pytest.mark.parametrize(("how", "name", "kind"), CASES, ids=map("-".join, CASES))
+def test_a_look_at_a_damaged_file_passes_it_over_or_names_it(
+    how: str, name: str, kind: str, deep: bool, made: Made, copy: Callable[[str], pathlib.Path]
+) -> None:
+    path = copy(how)
+    damage(how, name, kind, path, made)
+    file = str(path / name)
+    found, read = look(path), refusal(RunFolder(path).load, path)
+    whole = ("finished", 3) if how == "finished" else ("unfinished", 2)
+    if name == CONFIG:
+        if kind == "all but the last byte":  # Which is the end of a line.
+            assert found == (*whole, [])
+        else:
+            assert isinstance(found, str)
+            assert CONFIG in found
+    elif how == "finished" and name in OWN:
+        (wrong,) = found[2]
+        assert found[:2] == ("unfinished", 3)
+        assert wrong.startswith(f"{file}: ")
+    elif how == "interrupted" and name.endswith("2.npz") and found != (*whole, []):
+        assert found[:2] == ("unfinished", 1)
+        told = [line.startswith(f"{file}: ") for line in found[2]]
+        assert told == ([] if kind == "deleted" else [True])
+    else:  # Of what is not read, or made again anyway, nothing is said.
+        assert found == (*whole, [])
+        # The last byte of an archive is the length of a comment.
+        assert how == "finished" or not name.endswith("2.npz") or kind == "last byte flipped"
+    if how == "interrupted":
+        assert read
+    elif name in OWN and (name, kind) != (CONFIG, "all but the last byte"):
+        assert read
+        foreign = name == CONFIG and kind.startswith("of another")
+        assert (CONFIG if foreign else file) in read
+    else:
+        assert read is None
+        assert is_same(path, made)
+    if deep:  # Only without its record it cannot be made good.
+        assert (resume(path, made) is None) == (name != CONFIG or not isinstance(found, str))
+
+
+def remove(*names: str) -> Callable[[pathlib.Path], object]:
+    return lambda path: [files.remove(path / name) for name in names]
+
+
+def empty(*names: str) -> Callable[[pathlib.Path], object]:
+    return lambda path: [(path / name).write_bytes(b"") for name in names]
+
+
+NEW, OLD = f"{CHECKPOINTS}/3.npz", f"{CHECKPOINTS}/2.npz"
+OUTCOMES: dict[str, tuple[str, Callable[[pathlib.Path], object], int | None]] = {
+    "nothing to do": ("finished", empty(REPORT_MD, NEW, OLD), 3),
+    "the end again, of predictions": ("finished", empty(PREDICTIONS), 3),
+    "the end again, of a history": ("finished", remove(HISTORY), 3),
+    "the end and an epoch": ("finished", empty(PREDICTIONS, HISTORY, NEW), 2),
+    "all again": ("finished", remove(PREDICTIONS, CHECKPOINTS), 0),
+    "from the newest": ("interrupted", empty(HISTORY, f"{CHECKPOINTS}/1.npz"), 2),
+    "from an older one": ("interrupted", empty(OLD), 1),
+    "from the beginning": ("interrupted", remove(CHECKPOINTS, HISTORY), 0),
+    "nothing good": ("interrupted", empty(OLD, f"{CHECKPOINTS}/1.npz"), None),
+    "no end and nothing good": ("finished", empty(PREDICTIONS, NEW, OLD), None),
+    "no record": ("interrupted", empty(CONFIG), None),
+    "end unproven, as by a kill": ("unproven", lambda path: None, 3),
+    "end unproven, a stale history": (
+        "unproven",
+        lambda path: (path / HISTORY).write_text(
+            "\n".join((path / HISTORY).read_text().splitlines()[:-1])
+        ),
+        3,
+    ),
+    "end unproven, a wrong history": (
+        "unproven",
+        lambda path: (path / HISTORY).write_text(
+            re.sub(r"\n1,0\.", "\n1,1.", (path / HISTORY).read_text())
+        ),
+        3,
+    ),
+    "end unproven, no history": ("unproven", remove(HISTORY), 3),
+    "end unproven, wrong predictions": ("unproven", empty(PREDICTIONS), 3),
+}
+
+
+@pytest.mark.parametrize("kind", OUTCOMES)
+def test_what_a_look_promises_comes_true(
+    kind: str, made: Made, copy: Callable[[str], pathlib.Path]
+) -> None:
+    how, harm, epoch = OUTCOMES[kind]
+    path = copy(how)
+    harm(path)
+    found, before = look(path), files_of(path)
+    refused = resume(path, made)
+    if epoch is None:
+        assert refused == found
+        assert "no good checkpoint is left: remove" in refused or f"{CONFIG}: " in refused
+        assert files_of(path) == before
+    else:
+        assert found[1] == epoch
+        assert refused is None
+
+
+LOCKS: dict[str, Callable[[pathlib.Path], object]] = {
+    "deleted": lambda lock: lock.unlink(),
+    "filled": lambda lock: lock.write_bytes(b"\xff" * 100),
+    "a folder": lambda lock: (lock.unlink(), lock.mkdir()),
+}
+
+
+@pytest.mark.parametrize("kind", LOCKS)
+def test_the_lock_file_holds_nothing_that_could_be_damaged(
+    kind: str, made: Made, copy: Callable[[str], pathlib.Path]
+) -> None:
+    path = copy("interrupted")
+    LOCKS[kind](path / files.LOCK)
+    assert look(path) == ("unfinished", 2, [])
+    if kind == "a folder":
+        assert refusal(lambda: finish(path, THREE), path)
+    else:
+        assert resume(path, made) is None
+
+
+Disorder = Callable[[pathlib.Path, Made, str], object]
+"""Of the checkpoints in a folder; epochs count from the newest one's."""
+
+
+def at(path: pathlib.Path, how: str, age: int) -> pathlib.Path:
+    newest = 2 if how == "interrupted" else 3
+    return path / CHECKPOINTS / f"{newest + age}.npz"
+
+
+def move(source: int, target: int) -> Disorder:
+    return lambda path, made, how: at(path, how, source).replace(at(path, how, target))
+
+
+def duplicate(source: int, target: int) -> Disorder:
+    return lambda path, made, how: shutil.copy(at(path, how, source), at(path, how, target))
+
+
+def swap(path: pathlib.Path, made: Made, how: str) -> None:
+    at(path, how, 0).rename(path / "aside")
+    at(path, how, -1).rename(at(path, how, 0))
+    (path / "aside").rename(at(path, how, -1))
+
+
+def take(other: int, *ages: int) -> Disorder:
+    """Replaces checkpoints by another run's."""
+
+    def disorder(path: pathlib.Path, made: Made, how: str) -> None:
+        for age in ages:
+            shutil.copy(at(made.others(how)[other], how, age), at(path, how, age))
+
+    return disorder
+
+
+def delete(*ages: int) -> Disorder:
+    return lambda path, made, how: [at(path, how, age).unlink() for age in ages]
+
+
+def put(what: Callable[[pathlib.Path], object]) -> Disorder:
+    """Puts something else in the newest one's place."""
+
+    def disorder(path: pathlib.Path, made: Made, how: str) -> None:
+        at(path, how, 0).unlink()
+        what(at(path, how, 0))
+
+    return disorder
+
+
+WHOLE: dict[str, tuple[Disorder, int | None]] = {
+    "newest deleted": (delete(0), -1),
+    "oldest deleted": (delete(-1), 0),
+    "both deleted": (delete(0, -1), -9),
+    "checkpoints deleted": (lambda path, made, how: shutil.rmtree(path / CHECKPOINTS), -9),
+    "swapped": (swap, None),
+    "newest renamed to the next": (move(0, 1), -1),
+    "newest renamed to 99": (move(0, 96), -1),
+    "oldest renamed to the newest": (move(-1, 0), None),
+    "newest renamed to the oldest": (move(0, -1), None),
+    "oldest renamed to 99": (move(-1, 96), 0),
+    "newest as the next too": (duplicate(0, 1), 0),
+    "newest as the oldest too": (duplicate(0, -1), 0),
+    "newest as another run's, seed": (take(0, 0), -1),
+    "newest as another run's, config": (take(1, 0), -1),
+    "oldest as another run's, seed": (take(0, -1), 0),
+    "both as another run's, seed": (take(0, 0, -1), None),
+    "both as another run's, config": (take(1, 0, -1), None),
+    "newest an empty folder": (put(lambda path: path.mkdir()), -1),
+    "newest a file of something else": (put(lambda path: path.write_text("7")), -1),
+    "newest a link to nowhere": (put(lambda path: path.symlink_to("nowhere")), -1),
+    "newest a device": (put(lambda path: path.symlink_to("/dev/zero")), -1),
+    "checkpoints a file": (
+        lambda path, made, how: (
+            shutil.rmtree(path / CHECKPOINTS),
+            (path / CHECKPOINTS).write_text("7"),
+        ),
+        -9,
+    ),
+}
+"""What is done, and after which epoch it goes on; -9: from the beginning; None: not at all."""
+
+
+@DEEP
+@pytest.mark.parametrize("how", ["finished", "unproven", "interrupted"])
+@pytest.mark.parametrize("kind", WHOLE)
+def test_checkpoints_in_disorder_are_passed_over_or_named(
+    how: str, kind: str, deep: bool, made: Made, copy: Callable[[str], pathlib.Path]
+) -> None:
+    path = copy(how)
+    WHOLE[kind][0](path, made, how)
+    found, age = look(path), WHOLE[kind][1]
+    newest = 2 if how == "interrupted" else 3
+    if how == "finished":
+        assert found == ("finished", 3, [])
+        assert is_same(path, made)
+    elif age is None:
+        assert isinstance(found, str)
+        assert f"{CHECKPOINTS}/" in found
+        assert "no good checkpoint" in found
+    else:
+        assert found[:2] == ("unfinished", max(newest + age, 0))
+        assert all(f"{path / CHECKPOINTS}/" in line for line in found[2])
+    if deep:
+        assert (resume(path, made) is None) == (not isinstance(found, str))
+
+
+def test_what_is_damaged_does_not_push_out_what_is_good(
+    made: Made, copy: Callable[[str], pathlib.Path]
+) -> None:
+    path = copy("interrupted")
+    for epoch in (50, 99):
+        RunFolder(path).checkpoints.file(epoch).mkdir()
+    assert resume(path, made) is None
+    found = RunFolder(path).checkpoints
+    assert found.newest(THREE, SEED) == (3, [])
+    assert len(found.epochs()) == checkpoint.KEPT
+
+
+def test_a_run_counts_as_diverged_only_if_it_is_whole(
+    made: Made, copy: Callable[[str], pathlib.Path]
+) -> None:
+    for name in (CONFIG, HISTORY):
+        for kind in KINDS:
+            path = copy("interrupted")
+            folder = RunFolder(path)
+            folder.restore(THREE, SEED, 2)
+            folder.give_up()
+            assert look(path) == ("diverged", 3, [])
+            damage("interrupted", name, kind, path, made)
+            found = look(path)
+            if name == HISTORY:
+                assert found[:2] == ("unfinished", 2)
+                assert found[2][0].startswith(f"{path / HISTORY}: ")
+            elif kind == "all but the last byte":
+                assert found == ("diverged", 3, [])
+            else:
+                assert isinstance(found, str)
+                assert CONFIG in found
+
+
+ONE = Experiment("one", "Which?", {"a": THREE})
+ANOTHER = Experiment("one", "Which?", {"a": OTHER})
+
+
+@pytest.fixture
+def batch(made: Made, tmp_path: pathlib.Path) -> BatchFolder:
+    """A batch that may be damaged: a finished run and one that is interrupted."""
+    found = BatchFolder(tmp_path / "batch")
+    found.open(ONE, (SEED, SEED + 1))
+    shutil.copytree(made.run("finished"), found.path / "runs" / "a-seed7")
+    shutil.copytree(made.others("interrupted")[0], found.path / "runs" / "a-seed8")
+    runs = found.path / "runs"
+    for path in runs.iterdir():  # As the batch names its runs.
+        record = RunFolder(path).read()
+        files.write_json(path / CONFIG, dataclasses.replace(record, name="a"), 4)
+    return found
+
+
+def rows(batch: BatchFolder) -> list[dict[str, Any]] | str:
+    """The table of a batch, or why it is refused."""
+    found: list[table.Collected] = []
+    refused = refusal(lambda: found.append(table.collect(batch)), batch.path)
+    return refused or found[0].rows
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_declaration_of_a_batch_is_named(
+    kind: str, batch: BatchFolder, tmp_path: pathlib.Path
+) -> None:
+    others = BatchFolder(tmp_path / "seeds"), BatchFolder(tmp_path / "configs")
+    others[0].open(ONE, (3,))
+    others[1].open(ANOTHER, (SEED, SEED + 1))
+    whole = rows(batch)
+    KINDS[kind](batch.path / EXPERIMENT, [other.path / EXPERIMENT for other in others])
+    there = rows(batch)
+    if kind == "of another seed":  # A batch whose runs are still to come.
+        assert [row["status"] for row in there] == ["unfinished"]
+    elif kind == "all but the last byte":
+        assert there == whole
+    else:
+        assert isinstance(there, str)
+        assert EXPERIMENT in there or CONFIG in there
+    before = files_of(batch.path)
+    if kind in ("of another seed", "all but the last byte"):
+        batch.open(ONE, (SEED, SEED + 1))
+        assert rows(batch)[-2:] == whole
+    else:
+        refused = refusal(lambda: batch.open(ONE, (SEED, SEED + 1)), batch.path)
+        assert refused
+        assert EXPERIMENT in refused
+        assert files_of(batch.path) == before
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_refuses_a_finished_run_that_is_damaged(
+    name: str, kind: str, made: Made, batch: BatchFolder
+) -> None:
+    whole, path = rows(batch), batch.run("a", SEED).path
+    KINDS[kind](path / name, [other / name for other in made.others("finished")])
+    there = rows(batch)
+    if (name, kind) == (CONFIG, "all but the last byte"):
+        assert there == whole
+    else:
+        assert isinstance(there, str)
+        assert str(path) in there
+
+
+@pytest.mark.parametrize("other", [0, 1])
+@pytest.mark.parametrize("end", ["finished", "diverged"])
+def test_a_batch_refuses_another_runs_folder(
+    other: int, end: str, made: Made, batch: BatchFolder
+) -> None:
+    folder = batch.run("a", SEED)
+    shutil.rmtree(folder.path)
+    how = "finished" if end == "finished" else "interrupted"
+    shutil.copytree(made.others(how)[other], folder.path)
+    if end == "diverged":
+        record = folder.read()
+        folder.restore(record.config, record.seed, 2)
+        folder.give_up()
+    there = rows(batch)
+    assert isinstance(there, str)
+    assert f"{folder.path / CONFIG}: is another run" in there
+
+
+AS_PROCESSES = [
+    ("analyze", PREDICTIONS, "middle byte flipped"),
+    ("analyze", HISTORY, "deleted"),
+    ("train", CONFIG, "half"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("program", "name", "kind"), AS_PROCESSES, ids=map("-".join, AS_PROCESSES))
+def test_a_script_says_what_is_damaged_in_one_line(
+    program: str, name: str, kind: str, copy: Callable[[str], pathlib.Path]
+) -> None:
+    path = copy("finished")
+    KINDS[kind](path / name, [])
+    arguments = ("--resume", "--out", path) if program == "train" else (path,)
+    with nothing_changes(path):
+        done: Done = run_script(program, *arguments, cwd=path.parent)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"{program}\.py: error: [^\n]*{re.escape(name)}[^\n]*\n", done.stderr)
+
+
+@pytest.mark.slow
+def test_a_script_makes_good_what_is_damaged_and_says_so(
+    made: Made, copy: Callable[[str], pathlib.Path]
+) -> None:
+    path = copy("finished")
+    empty(HISTORY, NEW)(path)
+    done = run_script("train", "--resume", "--out", path, cwd=path.parent)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert [line.startswith("train.py: warning: ") for line in lines] == [True, True]
+    for line, name in zip(lines, (HISTORY, NEW), strict=True):
+        assert f"{path / name}: damaged (" in line
+        assert line.endswith("; continuing after epoch 2")
+    (path / REPORT_JSON).unlink()
+    assert results_of(path) == made.results

@@ -1,0 +1,258 @@
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import pytest
+
+from sumrnn.config import Config
+from sumrnn.errors import UserError
+from sumrnn.report import run as report
+from sumrnn.runs import recorder
+from sumrnn.runs.checkpoint import COLUMNS
+from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
+from sumrnn.runs.recorder import Ended, Row, Stop
+from tests.conftest import SMALL, files_of, results_of
+
+EPOCHS = 7
+LONG = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=EPOCHS))
+
+
+def record(
+    folders: dict[int, RunFolder],
+    config: Config = LONG,
+    stop_after: int | None = None,
+    every: int | None = 2,
+) -> tuple[list[Ended], list[tuple[tuple[int, ...], int]]]:
+    """Records what is missing, up to a signal in an epoch; how waves ended, and what was seen."""
+    seen = []
+    stop = Stop()
+
+    def watch(seeds: Sequence[int], epoch: int, row: Row) -> None:
+        assert row["epoch"] == epoch
+        seen.append((tuple(seeds), epoch))
+        if stop_after is not None and epoch + 1 >= stop_after:
+            stop.number = 15
+
+    epochs = {}
+    for seed, folder in folders.items():
+        status, epochs[seed], wrong = folder.survey(config, seed)
+        assert (status, wrong) == ("unfinished", [])
+    return list(recorder.record(folders, epochs, config, "small", stop, watch, every)), seen
+
+
+def lines(folder: RunFolder) -> int:
+    """Epochs in history.csv."""
+    return len((folder.path / HISTORY).read_text().splitlines()) - 1
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, RunFolder]:
+    """Three runs that nothing interrupted, the last one alone in its wave.  Do not change them."""
+    path = tmp_path_factory.mktemp("whole")
+    folders = {seed: RunFolder(path / f"seed{seed}") for seed in (3, 4, 5)}
+    ended, seen = record(folders)
+    assert [wave.status for wave in ended] == [{3: "finished", 4: "finished"}, {5: "finished"}]
+    epochs = range(1, EPOCHS + 1)
+    assert seen == [((3, 4), n) for n in epochs] + [((5,), n) for n in epochs]
+    return folders
+
+
+def copy_of(folder: RunFolder, path: pathlib.Path) -> RunFolder:
+    return RunFolder(pathlib.Path(shutil.copytree(folder.path, path)))
+
+
+def test_checkpoints_are_kept_of_the_epochs_asked_for_and_of_the_last(
+    whole: dict[int, RunFolder],
+) -> None:
+    for seed, folder in whole.items():
+        assert folder.checkpoints.epochs() == [7, 6]
+        found = folder.checkpoints.load(LONG, seed, 7)
+        history = folder.load().history
+        for name in COLUMNS:
+            np.testing.assert_allclose(found.history[name], history[name], rtol=1e-8, atol=5e-4)
+
+
+@pytest.mark.parametrize("stop_after", range(2, EPOCHS))
+def test_a_run_stopped_in_any_epoch_goes_on_to_the_same_results(
+    stop_after: int, whole: dict[int, RunFolder], tmp_path: pathlib.Path
+) -> None:
+    folders = {seed: RunFolder(tmp_path / str(seed)) for seed in (3, 4)}
+    (wave,), _ = record(folders, stop_after=stop_after)
+    assert wave == Ended(stop_after, dict.fromkeys(folders, "unfinished"))
+    for folder in folders.values():
+        assert folder.checkpoints.epochs()[0] == stop_after
+        assert lines(folder) == stop_after
+        assert folder.status() == "unfinished"
+    # One of them alone, on all devices, and stopped once more where it can be.
+    _, seen = record({3: folders[3]}, stop_after=stop_after + 2)
+    assert seen[0] == ((3,), stop_after + 1)
+    for seed, folder in folders.items():
+        if folder.status() == "unfinished":
+            record({seed: folder}, every=5)
+        assert results_of(folder.path) == results_of(whole[seed].path)
+
+
+def test_the_report_of_a_resumed_run_is_that_of_one_that_nothing_interrupted(
+    whole: dict[int, RunFolder], tmp_path: pathlib.Path
+) -> None:
+    folders = {4: RunFolder(tmp_path / "4")}
+    record(folders, stop_after=3)
+    record(folders)
+    built = [report.build(folder.load()) for folder in (folders[4], whole[4])]
+    assert all(numbers["run"].pop("seconds") > 0 for numbers in built)
+    assert built[0] == built[1]
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1e-9, [7]), (1e9, [7, 6])])
+def test_checkpoints_take_their_share_of_the_time(
+    share: float, kept: list[int], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "SHARE", share)
+    folder = RunFolder(tmp_path / "run")
+    record({3: folder}, every=None)
+    assert folder.checkpoints.epochs() == kept
+
+
+def test_runs_that_are_furthest_go_first_and_equal_ones_together(
+    whole: dict[int, RunFolder], tmp_path: pathlib.Path
+) -> None:
+    folders = {seed: RunFolder(tmp_path / str(seed)) for seed in (3, 4, 5)}
+    record({5: folders[5]}, stop_after=4)
+    ended, seen = record(folders, every=100)
+    assert [tuple(wave.status) for wave in ended] == [(5,), (3, 4)]
+    assert seen[:4] == [((5,), 5), ((5,), 6), ((5,), 7), ((3, 4), 1)]
+    for seed, folder in folders.items():
+        assert results_of(folder.path)["predictions.npz"] == (
+            (whole[seed].path / PREDICTIONS).read_bytes()
+        )
+
+
+def test_a_run_that_moved_on_before_it_was_locked_is_left_alone(
+    whole: dict[int, RunFolder], tmp_path: pathlib.Path
+) -> None:
+    folder = copy_of(whole[5], tmp_path / "run")
+    before = files_of(folder.path)
+    for epoch in (0, 6):
+        with pytest.raises(UserError, match="another process was at work there"):
+            list(recorder.record({5: folder}, {5: epoch}, LONG, "small", Stop()))
+    assert files_of(folder.path) == before
+
+
+def test_a_signal_before_a_wave_begins_nothing(tmp_path: pathlib.Path) -> None:
+    folders = {1: RunFolder(tmp_path / "1")}
+    assert list(recorder.record(folders, {1: 0}, LONG, "small", Stop(2))) == []
+    assert not folders[1].path.exists()
+
+
+def break_second_moment(folder: RunFolder, seed: int, epoch: int) -> None:
+    """As after a gradient too large to be squared: every loss is still a number."""
+    found = folder.checkpoints.load(LONG, seed, epoch)
+    broken = jax.tree.map(lambda x: np.full_like(x, np.inf), found.state.opt_state[0].nu)
+    adam = found.state.opt_state[0]._replace(nu=broken)
+    state = found.state._replace(opt_state=(adam, *found.state.opt_state[1:]))
+    folder.checkpoints.save(found._replace(state=state), LONG, seed)
+
+
+def test_a_run_that_diverges_ends_in_that_epoch_and_leaves_the_others_alone(
+    whole: dict[int, RunFolder], tmp_path: pathlib.Path
+) -> None:
+    folders = {seed: RunFolder(tmp_path / str(seed)) for seed in (3, 4)}
+    record(folders, stop_after=4)
+    break_second_moment(folders[3], 3, 4)
+    (wave,), seen = record(folders, every=1)
+    assert wave == Ended(EPOCHS, {3: "diverged", 4: "finished"})
+    assert [epoch for _, epoch in seen] == [5, 6, 7]
+    assert folders[3].checkpoints.epochs() == [4, 2]  # The last ones before that epoch.
+    assert not (folders[3].path / PREDICTIONS).exists()
+    assert lines(folders[3]) == 5
+    assert "in epoch 5: these, the parameters and Adam's moments must be finite" in (
+        folders[3].divergence()
+    )
+    assert folders[3].survey(LONG, 3)[0] == "diverged"
+    assert results_of(folders[4].path) == results_of(whole[4].path)
+
+
+def test_a_wave_of_which_all_diverge_ends_at_once(tmp_path: pathlib.Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    record({3: folder}, stop_after=4)
+    break_second_moment(folder, 3, 4)
+    (wave,), seen = record({3: folder})
+    assert wave == Ended(5, {3: "diverged"})
+    assert [epoch for _, epoch in seen] == [5]
+    assert folder.status() == "diverged"
+
+
+WILD = dataclasses.replace(LONG, train=dataclasses.replace(LONG.train, learning_rate=1e38))
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_from_its_beginning_keeps_its_history(tmp_path: pathlib.Path) -> None:
+    folder = RunFolder(tmp_path / "wild")
+    (wave,), seen = record({1: folder}, WILD)
+    assert wave.status == {1: "diverged"}
+    assert wave.epoch == len(seen) == lines(folder) < EPOCHS
+    assert f"in epoch {wave.epoch}: " in folder.divergence()
+    assert folder.survey(WILD, 1)[0] == "diverged"
+
+
+def test_the_end_is_taken_back_where_it_was_damaged(
+    whole: dict[int, RunFolder], tmp_path: pathlib.Path
+) -> None:
+    """Nothing but the predictions is computed again from the last checkpoint."""
+    folder = copy_of(whole[5], tmp_path / "run")
+    (folder.path / PREDICTIONS).write_bytes(b"damaged")
+    (folder.checkpoints.path / ".6.npz.4711.sumrnn-tmp").mkdir()
+    status, epoch, wrong = folder.survey(LONG, 5)
+    assert (status, epoch, len(wrong)) == ("unfinished", EPOCHS, 1)
+    list(recorder.record({5: folder}, {5: epoch}, LONG, "small", Stop()))
+    assert folder.read() == whole[5].read()
+    assert {entry.name for entry in folder.checkpoints.path.iterdir()} == {"6.npz", "7.npz"}
+    assert results_of(folder.path) == results_of(whole[5].path)
+
+
+@pytest.mark.parametrize("every", [1, 100])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_folder_that_became_another_run_s_is_not_written_to(
+    every: int, again: bool, tmp_path: pathlib.Path
+) -> None:
+    """As when somebody removes it, and perhaps starts another one there."""
+    folder = RunFolder(tmp_path / "run")
+
+    def watch(seeds: Sequence[int], epoch: int, row: Row) -> None:
+        if epoch == 3:
+            shutil.rmtree(folder.path)
+            if again:
+                RunFolder(folder.path).begin(LONG, 2, "small")
+
+    begun = recorder.record({1: folder}, {1: 0}, LONG, "small", Stop(), watch, every)
+    told = "is no longer that of the run with seed 1" if again else "missing"
+    with pytest.raises(UserError, match=rf"config\.json: {told}"):
+        list(begun)
+    left = [entry.name for entry in folder.path.iterdir()] if folder.path.exists() else []
+    assert left == [CONFIG] * again
+
+
+def test_the_history_is_that_of_the_checkpoint(tmp_path: pathlib.Path) -> None:
+    """Also where the newest one was damaged, and a kill comes before the next one."""
+    folder = RunFolder(tmp_path / "run")
+    record({1: folder}, stop_after=5, every=1)
+    folder.checkpoints.file(5).write_bytes(b"")
+    status, epoch, wrong = folder.survey(LONG, 1)
+    assert (status, epoch, len(wrong)) == ("unfinished", 4, 1)
+    seen = []
+
+    def watch(seeds: Sequence[int], epoch: int, row: Row) -> None:
+        seen.append(lines(folder))
+
+    list(recorder.record({1: folder}, {1: 4}, LONG, "small", Stop(), watch, every=100))
+    assert seen[:2] == [4, 4]
+
+
+def test_the_time_between_checkpoints_must_be_possible(tmp_path: pathlib.Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(UserError, match=r"checkpoint_every = 0: must be at least 1"):
+        list(recorder.record({1: folder}, {1: 0}, LONG, "small", Stop(), every=0))
+    assert not folder.path.exists()

@@ -1,0 +1,360 @@
+"""scripts/experiment.py: alone, interrupted, and several processes together."""
+
+import json
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sumrnn.devices import memory, mesh
+from sumrnn.report import batch as report
+from sumrnn.runs import files
+from sumrnn.runs.folder import CHECKPOINTS, CONFIG, FIGURES, HISTORY, PREDICTIONS
+from sumrnn.study.batch import EXPERIMENT, RUNS, BatchFolder
+from sumrnn.study.experiment import Experiment
+from sumrnn.study.table import TABLE
+from tests import conftest
+from tests.conftest import (
+    ROOT,
+    SECONDS,
+    Done,
+    call,
+    files_of,
+    load_script,
+    refused,
+    results_of,
+    run_script,
+    small_experiment,
+    wait_for,
+)
+
+Start = Callable[..., "subprocess.Popen[str]"]
+SEEDS = ("--seeds", "0:3,7", "--devices", 2)
+"""Two waves of each condition on two devices, the last one whole."""
+
+
+def contents(path: pathlib.Path) -> dict[str, object]:
+    """All that must not depend on how a batch was made: everything but locks and wall clocks."""
+    changing = {HISTORY, CONFIG, files.LOCK, CHECKPOINTS}
+    kept: dict[str, object] = {
+        name: data
+        for name, data in files_of(path).items()
+        if changing.isdisjoint(pathlib.PurePath(name).parts)
+    }
+    return kept | {folder.name: results_of(folder) for folder in (path / RUNS).iterdir()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """Within this process, the name of an experiment that is a number means `small_experiment`."""
+    script = load_script("experiment")
+    find = script.find
+
+    def found(name: str) -> Experiment:
+        return small_experiment(int(name)) if name.isdigit() else find(name)
+
+    script.find = found
+    yield
+    script.find = find
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
+    """A batch without interruptions, and what was shown.  Do not change it."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = call("experiment", 2, *SEEDS, cwd=folder)
+    assert (done.status, done.err) == (0, "")
+    return folder / "runs" / "2", done.out
+
+
+# --- alone --------------------------------------------------------------------------------
+
+
+def test_it_leaves_runs_table_summary_and_figures(whole: tuple[pathlib.Path, str]) -> None:
+    path, shown = whole
+    summary = (TABLE, report.SUMMARY_JSON, report.SUMMARY_MD, FIGURES)
+    assert {entry.name for entry in path.iterdir()} == {files.LOCK, EXPERIMENT, RUNS, *summary}
+    names = {f"{name}-seed{seed}" for name in "ab" for seed in (0, 1, 2, 7)}
+    assert {entry.name for entry in (path / RUNS).iterdir()} == names
+    lines = shown.splitlines()
+    assert lines[0] == "runs 0/8"
+    last = next(line for line in lines if line.startswith("runs 8/8  "))
+    assert "seed-epochs/s  0:00:00 left" in last
+    assert "runs/2/summary.md" in lines[-1]
+
+
+def test_a_run_of_a_batch_is_the_run_of_train(
+    whole: tuple[pathlib.Path, str], trained: tuple[pathlib.Path, Done]
+) -> None:
+    """The same config and seed: the same bytes, from another script, on another mesh."""
+    found = BatchFolder(whole[0]).run("a", 7).path / PREDICTIONS
+    assert found.read_bytes() == (trained[0] / PREDICTIONS).read_bytes()
+
+
+def test_what_is_whole_stays_whatever_is_asked_per_device(
+    whole: tuple[pathlib.Path, str], tmp_path: pathlib.Path
+) -> None:
+    path = pathlib.Path(shutil.copytree(whole[0], tmp_path / "again"))
+    for seed in (0, 1):
+        shutil.rmtree(path / RUNS / f"b-seed{seed}")
+    options = ("--seeds", "0:2", "--per-device", 2, "--out", "again")
+    done = call("experiment", 2, *options, cwd=tmp_path)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("runs 2/4\n")
+    assert contents(path) == contents(whole[0])
+
+
+def test_an_interrupted_batch_continues_and_ends_with_the_same_bytes(
+    whole: tuple[pathlib.Path, str], start: Start, tmp_path: pathlib.Path
+) -> None:
+    arguments = ("-c", conftest.EXPERIMENT, 2, *SEEDS, "--out", tmp_path / "batch")
+    process = start(sys.executable, *arguments, cwd=ROOT)
+    wait_for(process, "runs 2/8")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    notice, line = errors.splitlines()
+    assert notice == "experiment.py: ends after this epoch; once more ends it now"
+    finished = len(list(tmp_path.rglob(PREDICTIONS)))
+    assert 2 <= finished < 8
+    said = f"with {finished} of 8 runs done; the same command continues"
+    assert line == f"experiment.py: error: interrupted {said}"
+    done = call("experiment", 2, *SEEDS, "--out", "batch", cwd=tmp_path)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(f"runs {finished}/8\n")
+    assert contents(tmp_path / "batch") == contents(whole[0])
+
+
+@pytest.mark.slow
+def test_tiny_does_what_the_others_do(tmp_path: pathlib.Path) -> None:
+    done = run_script("experiment", "tiny", "--seeds", "0:3", "--devices", 2, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((tmp_path / "runs" / "tiny" / RUNS).iterdir())) == 9
+    options = ("--size", 500, "--length", 6, "--high", 4, "--threshold", 12, "--cells", 8)
+    more = ("--epochs", 3, "--learning-rate", "1e-2", "--seed", 2, "--out", "alone")
+    alone = call("train", *options, *more, cwd=tmp_path)
+    assert (alone.status, alone.err) == (0, "")
+    found = BatchFolder(tmp_path / "runs" / "tiny").run("cells-8", 2).path / PREDICTIONS
+    assert found.read_bytes() == (tmp_path / "alone" / PREDICTIONS).read_bytes()
+
+
+# --- misuse -------------------------------------------------------------------------------
+
+HOW = "must be under Slurm, Open MPI, Kubernetes or on a TPU pod, or with --coordinator, "
+BAD = {
+    "nothing": (("nothing",), "experiment = 'nothing': must be one of reproduce, scale, skew"),
+    "path": (("../scripts/train",), "experiment = '../scripts/train': must be one of"),
+    "no experiment": ((), "Missing from experiment.py: "),
+    "empty seeds": (("tiny", "--seeds", ""), "seeds = '': must be seeds and ranges"),
+    "empty range": (("tiny", "--seeds", "4:4"), "seeds = '4:4': must be of ranges that hold"),
+    "repeated seeds": (("tiny", "--seeds", "0:3,2"), "seeds = [2]: must be given once each"),
+    "word": (("tiny", "--seeds", "all"), "seeds = 'all': must be seeds and ranges"),
+    "negative": (("tiny", "--seeds=-1"), "seeds = '-1': must be seeds and ranges"),
+    "huge": (("tiny", "--seeds", "0:4294967297"), "must be of seeds up to 4294967295"),
+    "endless number": (("tiny", "--seeds", "9" * 5000), "must be seeds and ranges"),
+    "devices": (("tiny", "--devices", "0"), "devices = 0: must be between 1 and"),
+    "many devices": (("tiny", "--devices", "4097"), "devices = 4097: must be between 1 and 4096"),
+    "per device": (("tiny", "--per-device", "0"), "per_device = 0: must be between 1 and"),
+    "every": (("tiny", "--checkpoint-every", "0"), "checkpoint_every = 0: must be between 1 and"),
+    "other folder": (("tiny", "--out", "mine"), "mine: must be new, empty or a batch"),
+    "a file": (("tiny", "--out", "file"), "file: must be new, empty or a batch"),
+    "file as a parent": (
+        ("2", "--seeds", "0:2", "--out", "file/run"),
+        "file/run: must be a folder that can be",
+    ),
+    "no name": (("tiny", "--out", ""), "out = '': must be the name of a folder"),
+    "patience": (
+        ("tiny", "--distributed", "--patience", "86400"),
+        "patience = 86400: must be between 1 and 86399 (seconds)",
+    ),
+    "no port": (("tiny", "--coordinator", "here"), "coordinator = 'here': must be host:port"),
+    "no process": (("tiny", "--processes", "0"), "processes = 0: must be between 1 and 1048576"),
+    "process": (
+        ("tiny", "--coordinator", "a:1", "--processes", "2", "--process-id", "2"),
+        "process_id = 2: must be between 0 and 1 (they count from 0)",
+    ),
+}
+
+
+@pytest.fixture
+def among_mine(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A folder with a file and a folder of somebody."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis").write_text("years")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_misuse_ends_in_one_line_and_writes_nothing(name: str, among_mine: pathlib.Path) -> None:
+    options, message = BAD[name]
+    assert message in refused("experiment", *options, cwd=among_mine)
+
+
+def test_misuse_of_a_process(among_mine: pathlib.Path) -> None:
+    options, _ = BAD["word"]
+    done, before = run_script("experiment", *options, cwd=among_mine), files_of(among_mine)
+    told = call("experiment", *options, cwd=among_mine)
+    assert (done.returncode, done.stdout, done.stderr) == told
+    assert (done.returncode, files_of(among_mine)) == (2, before)
+
+
+CLUSTERS = {
+    ("--distributed",): "distributed = True",
+    ("--processes", "5"): "processes = 5",
+    ("--process-id", "1"): "process_id = 1",
+    ("--processes", "5", "--process-id", "1"): "processes = 5",
+    ("--coordinator", "a:1"): "coordinator = 'a:1'",
+    ("--coordinator", "a:1", "--processes", "5"): "processes = 5",
+}
+"""What says too little of a cluster, and what is blamed."""
+ONE_BY_ONE = f"""
+import json, pathlib, sys
+from tests.conftest import call
+for given in {list(CLUSTERS)!r}:
+    print(json.dumps(call("experiment", "tiny", *given, cwd=pathlib.Path(sys.argv[1]))))
+"""
+
+
+def test_what_is_said_of_a_cluster_is_blamed_where_it_is_too_little(
+    tmp_path: pathlib.Path,
+) -> None:
+    """In a process of its own: this one has devices, and can join nothing any more."""
+    command = (sys.executable, "-c", ONE_BY_ONE, tmp_path)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=True
+    )
+    lines = done.stdout.splitlines()
+    for line, blamed in zip(lines, CLUSTERS.values(), strict=True):
+        status, out, error = json.loads(line)
+        assert (status, out) == (2, "")
+        assert error.startswith(f"experiment.py: error: {blamed}: {HOW}")
+        assert error.endswith("\n")
+        assert error[:-1].isprintable()
+    assert files_of(tmp_path) == {}
+
+
+def test_what_memory_does_not_hold_is_refused_before_anything_is_made(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = types.SimpleNamespace(rows=1, at_once=False)
+    program = types.SimpleNamespace(plan=plan, needed=100 << 30)
+    monkeypatch.setattr(mesh, "_program", lambda config, plan: program)
+    monkeypatch.setattr(memory, "of_machine", lambda: 4.0 * 2**30)
+    line = refused("experiment", "tiny", cwd=tmp_path)
+    assert "must be small enough for memory: the run needs 100.0 GiB, of which there are" in line
+
+
+def test_another_machine_is_refused_unless_asked_and_then_recorded(
+    whole: tuple[pathlib.Path, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = pathlib.Path(shutil.copytree(whole[0], tmp_path / "batch"))
+    for seed in (0, 1):
+        shutil.rmtree(path / RUNS / f"b-seed{seed}")
+    flag = "--xla_cpu_enable_fast_math=false"
+    monkeypatch.setenv("XLA_FLAGS", flag)
+    arguments = ("experiment", 2, "--seeds", "0:2", "--out", "batch")
+    line = refused(*arguments, cwd=tmp_path)
+    assert line.startswith(f"batch/experiment.json: was made with XLA_FLAGS unset, this is {flag}")
+    assert line.endswith("--anyway continues and records it")
+    done = call(*arguments, "--anyway", cwd=tmp_path)
+    assert (done.status, done.err) == (0, "")
+    made = BatchFolder(path).read().made
+    assert [one["settings"] for one in made] == [{}, {"XLA_FLAGS": flag}]
+    # Nothing is really another.
+    found, expected = (results_of(p / RUNS / "b-seed1") for p in (path, whole[0]))
+    assert found[PREDICTIONS] == expected[PREDICTIONS]
+    assert found["config.json"]["settings"] == {"XLA_FLAGS": flag}
+
+
+def test_a_folder_of_the_format_before_is_told_apart(
+    whole: tuple[pathlib.Path, str], tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "batch").mkdir()
+    content = json.loads((whole[0] / EXPERIMENT).read_text()) | {"format": 2}
+    (tmp_path / "batch" / EXPERIMENT).write_text(json.dumps(content))
+    message = "batch/experiment.json: has format 2, of another version of this program; this one"
+    (tmp_path / "batch" / files.LOCK).touch()
+    assert message in refused("experiment", 2, "--out", "batch", cwd=tmp_path)
+
+
+# --- together -----------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture
+def cluster(start: Start) -> Callable[..., list["subprocess.Popen[str]"]]:
+    """Starts two processes of two CPU devices each, on loopback, with an experiment's epochs."""
+
+    def begin(epochs: int, *arguments: object) -> list["subprocess.Popen[str]"]:
+        coordinator = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2)
+        command = (sys.executable, "-c", conftest.EXPERIMENT, epochs, *arguments, *coordinator)
+        return [start(*command, "--process-id", i, cwd=ROOT) for i in range(2)]
+
+    return begin
+
+
+def test_two_processes_give_the_bytes_of_one(
+    whole: tuple[pathlib.Path, str], cluster: Any, tmp_path: pathlib.Path
+) -> None:
+    processes = cluster(2, *SEEDS, "--out", tmp_path / "batch")
+    outputs = [process.communicate(timeout=SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert contents(tmp_path / "batch") == contents(whole[0])
+    assert "runs 8/8" in outputs[0][0]
+    assert "runs" not in outputs[1][0]
+
+
+@pytest.mark.slow
+def test_a_refusal_of_the_first_process_ends_the_other(
+    cluster: Any, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "mine").write_text("mine")
+    processes = cluster(2, "--devices", 2, "--out", tmp_path / "mine")
+    outputs = [process.communicate(timeout=SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [2, 1], outputs
+    assert "mine: must be new" in outputs[0][1]
+    assert "process 0 could not go on" in outputs[1][1]
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_process_that_dies_ends_the_other_with_an_error(
+    victim: int, cluster: Any, tmp_path: pathlib.Path
+) -> None:
+    processes = cluster(100_000, *SEEDS, "--out", tmp_path / "batch")
+    for line in processes[0].stdout:
+        if "epoch 1/" in line:
+            break
+    processes[victim].kill()
+    other = processes[1 - victim]
+    _, errors = other.communicate(timeout=SECONDS)
+    if victim == 1:
+        assert other.returncode == 1
+        assert errors.splitlines()[-1].startswith("experiment.py: error: process 0 of 2 ends")
+    else:
+        # The runtime itself aborts when its coordinator is gone.
+        assert other.returncode not in (0, None)
+        assert "another task died" in errors or "lost another one" in errors
+
+
+def test_a_coordinator_out_of_reach_is_told_after_a_while(tmp_path: pathlib.Path) -> None:
+    given = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2, "--process-id", 1)
+    done = run_script("experiment", "tiny", *given, "--patience", 1, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"experiment.py: error: coordinator = {given[1]!r}: must be reached by")
+    assert "by every process within 1 s (--patience)" in line
+    assert files_of(tmp_path) == {}
