@@ -160,6 +160,12 @@ class Config:
         """This config with every purpose on the run's own seed."""
         return dataclasses.replace(self, data_seed=None, init_seed=None, shuffle_seed=None)
 
+    @property
+    def program(self) -> "Config":
+        """This config without what no program depends on: pinned seeds, and how many epochs."""
+        once = dataclasses.replace(self.train, epochs=1)
+        return dataclasses.replace(self.unpinned, train=once)
+
 
 PRESETS: dict[str, TaskConfig] = {
     "sheet": TaskConfig(),

@@ -1,17 +1,15 @@
 """Arbitrary configs and command lines: accepted and trainable, or refused in one line.
 
-The short runs draw the same cases every time; the slow ones draw others, many more of them.
+The short runs draw the same cases every time, and look into few that are accepted; the slow ones
+draw others, many more of them, and look into each.
 """
 
-import contextlib
 import dataclasses
 import functools
-import importlib.util
-import io
 import json
+import math
 import pathlib
 import re
-import sys
 import tempfile
 import typing
 from collections import Counter
@@ -25,7 +23,6 @@ import numpy as np
 import pytest
 
 from sumrnn import fields
-from sumrnn.cli import command
 from sumrnn.config import (
     MAX_ELEMENTS,
     MAX_SEED,
@@ -35,12 +32,12 @@ from sumrnn.config import (
     TaskConfig,
     TrainConfig,
 )
-from sumrnn.devices import mesh
+from sumrnn.devices import memory, mesh
 from sumrnn.errors import UserError
 from sumrnn.fields import Range
 from sumrnn.task import Split
 from sumrnn.train import loop, step
-from tests.conftest import ROOT, SMALL
+from tests.conftest import SMALL, call
 
 Values = dict[str, Any]
 SECTIONS = ("task", "model", "train")
@@ -59,6 +56,9 @@ CONFLICTS = {
     "validation_fraction": {"size", "batch_size"},
 }
 """Which fields may be named when one is changed; and itself."""
+MEMORY = {"size", "length", "cells", "batch_size", "batch_shards"}
+TOO_LARGE = (2.0**40, 2.0**33)
+"""Bytes that are needed, and those that there are."""
 
 
 def range_of(cls: type, field: str) -> Range:
@@ -277,8 +277,8 @@ def compiled_step(config: Config) -> Any:
     return compiled(take, config, shapes)
 
 
-def check_step(config: Config) -> str:
-    """Trains one step and checks all that comes out; of a large config, the shapes."""
+def check_step(config: Config, trains: bool) -> str:
+    """Checks the shapes of a step; of a small config that `trains`, all that comes out of one."""
     seeds = loop.purposes(config, 3)
     begun = jax.eval_shape(functools.partial(loop.begin, config), seeds)
     data, before = begun.data, begun.state
@@ -292,7 +292,7 @@ def check_step(config: Config) -> str:
         chex.assert_type(list(part), np.uint8)
     chex.assert_shape(after.params["lstm"]["hi"]["kernel"], (cells, cells))
     chex.assert_shape([loss, hits], ())
-    if not is_small(config):
+    if not (trains and is_small(config)):
         return "accepted, shapes only"
 
     begun = compiled_start(task, config.model)(seeds)
@@ -313,7 +313,7 @@ def check_step(config: Config) -> str:
     return "accepted, trained a step"
 
 
-def outcome(case: Case) -> str:
+def outcome(case: Case, shapes: bool = True, trains: bool = True) -> str:
     """What becomes of a config; anything but what is allowed raises."""
     try:
         config = fields.from_dict(Config, case.values)
@@ -321,7 +321,8 @@ def outcome(case: Case) -> str:
         check_message(error, may_be_named(case))
         return "refused"
     assert fields.from_dict(Config, json.loads(json.dumps(fields.to_dict(config)))) == config
-    return check_step(config)
+    check_message(memory.too_large(config, *TOO_LARGE), MEMORY)
+    return check_step(config, trains) if shapes else "accepted"
 
 
 def settings(cases: int) -> hypothesis.settings:
@@ -340,28 +341,44 @@ def settings(cases: int) -> hypothesis.settings:
 SLOW = (pytest.mark.slow, pytest.mark.timeout(1_800))
 
 
-@pytest.mark.parametrize("cases", [40, pytest.param(1_000, marks=SLOW)])
+@pytest.mark.parametrize(
+    ("cases", "shapes", "steps"),
+    [(100, 8, 3), pytest.param(1_000, math.inf, math.inf, marks=SLOW)],
+)
 @pytest.mark.parametrize("kind", [alone, together])
-def test_every_config_trains_or_is_refused(kind: Any, cases: int) -> None:
+def test_every_config_trains_or_is_refused(
+    kind: Any, cases: int, shapes: float, steps: float
+) -> None:
+    """The first accepted ones have their shapes checked, and the first of these train a step."""
     counts: Counter[str] = Counter()
 
     @settings(cases)
     @hypothesis.given(kind())
     def check(case: Case) -> None:
-        counts[outcome(case)] += 1
+        trained = counts["accepted, trained a step"]
+        looked = trained + counts["accepted, shapes only"] < shapes
+        counts[outcome(case, looked, trained < steps)] += 1
 
     check()
     print(dict(counts))
     assert counts.total() >= cases
     assert counts["refused"] >= cases / 4
-    assert counts["accepted, trained a step"] >= cases / 15
+    assert counts.total() - counts["refused"] >= cases / 4
+    assert counts["accepted, trained a step"] >= min(steps, cases / 15)
 
 
-@pytest.mark.parametrize("field", ["learning_rate", "epsilon", "beta1", "beta2"])
-def test_the_ends_of_a_range_train(field: str) -> None:
-    for end in range_of(TrainConfig, field)[:2]:
-        values = put(fields.to_dict(SMALL), field, end)
-        assert outcome(Case(values, frozenset())) == "accepted, trained a step"
+ENDS = ("learning_rate", "epsilon", "beta1", "beta2")
+
+
+@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize(
+    "names", [ENDS, *(pytest.param((name,), marks=pytest.mark.slow) for name in ENDS)]
+)
+def test_the_ends_of_ranges_train(names: tuple[str, ...], end: int) -> None:
+    values = fields.to_dict(SMALL)
+    for name in names:
+        values = put(values, name, range_of(TrainConfig, name)[end])
+    assert outcome(Case(values, frozenset())) == "accepted, trained a step"
 
 
 # --- command lines ------------------------------------------------------------------------
@@ -434,80 +451,61 @@ def command_lines(draw: st.DrawFn, script: str) -> list[str]:
     return [re.sub(r"(^|=)/+", r"\1", word.replace("..", "__")) for word in found]
 
 
-def load(name: str) -> Any:
-    """The module of scripts/NAME.py."""
-    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / f"scripts/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Where dataclasses look for the meaning of their annotations.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def call(script: Any, argv: list[str]) -> tuple[int | None, str, str]:
-    """Status, None where the work would begin, and what is printed on both streams."""
-    out, errors = io.StringIO(), io.StringIO()
-    status: int | None = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-        try:
-            sys.argv[1:] = argv
-            command.run(script.main)
-        except Started:
-            status = None
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-    return status, out.getvalue(), errors.getvalue()
-
-
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither devices, nor other processes, nor what comes after all that may be refused."""
+    """Neither other processes nor training, and some memory."""
 
     def begin(*arguments: Any, **options: Any) -> None:
         raise Started
 
-    monkeypatch.setattr(jax.config, "update", lambda *change: None)
+    def prepare(config: Config, seeds: int, per_device: int | None = None) -> None:
+        task, cells = config.task, config.model.cells
+        if task.size * task.length > 10**7 or cells > 10**4:
+            raise memory.too_large(config, *TOO_LARGE)
+        raise Started
+
     monkeypatch.setattr(jax.distributed, "initialize", begin)
-    monkeypatch.setattr(mesh, "prepare", begin)
+    monkeypatch.setattr(mesh, "prepare", prepare)
 
 
-@pytest.mark.parametrize("cases", [200, pytest.param(2_000, marks=SLOW)])
+@pytest.mark.parametrize("cases", [120, pytest.param(2_000, marks=SLOW)])
 @pytest.mark.parametrize("name", ["train", "experiment", "analyze"])
 @pytest.mark.usefixtures("no_work")
 def test_every_command_line_starts_work_or_is_refused(
-    name: str, cases: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    name: str, cases: int, tmp_path: pathlib.Path
 ) -> None:
     counts: Counter[str] = Counter()
-    script = load(name)
-    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
 
     @settings(cases)
     @hypothesis.given(command_lines(name))
     def check(argv: list[str]) -> None:
-        with tempfile.TemporaryDirectory(dir=tmp_path) as folder, contextlib.chdir(folder):
-            pathlib.Path("file").write_text("mine")
-            pathlib.Path("empty").mkdir()
-            status, out, errors = call(script, argv)
-            if status is None:
+        with tempfile.TemporaryDirectory(dir=tmp_path) as there:
+            folder = pathlib.Path(there)
+            (folder / "file").write_text("mine")
+            (folder / "empty").mkdir()
+            try:
+                status, out, errors = call(name, *argv, cwd=folder)
+            except Started:
                 counts["started"] += 1
-            elif status == 0:
+                return
+            if status == 0:
                 assert out.startswith("usage: ")
                 counts["helped"] += 1
-            else:
-                assert (status, out) == (2, ""), errors
-                assert errors.startswith(f"{name}.py: error: ")
-                assert errors.endswith("\n")
-                assert errors[:-1].isprintable()
-                assert len(errors) < 3_000
-                left = {str(path) for path in pathlib.Path().rglob("*")}
-                assert left == {"empty", "file"}
-                assert pathlib.Path("file").read_text() == "mine"
-                counts["refused"] += 1
+                return
+            assert (status, out) == (2, ""), errors
+            start = f"{name}.py: error: "
+            assert errors.startswith(start)
+            assert errors.endswith("\n")
+            assert errors[:-1].isprintable()
+            assert len(start) + 1 < len(errors) < 3_000
+            assert {path.name for path in folder.rglob("*")} == {"empty", "file"}
+            assert (folder / "file").read_text() == "mine"
+            counts["refused"] += 1
+            counts["refused for its memory"] += "small enough for memory" in errors
 
     check()
     print(name, dict(counts))
-    assert counts.total() >= cases
+    works = name != "analyze"
     assert counts["refused"] >= cases / 4
-    assert counts["started"] >= cases / 10 or name == "analyze"
+    assert counts["started"] >= cases / 10 * works
+    assert counts["refused for its memory"] >= (name == "train")

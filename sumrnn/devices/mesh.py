@@ -115,7 +115,7 @@ class Program:
         self.config, self.plan = config, plan
         self.sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
         spread = Spread(int(plan.mesh.shape[SHARD]), plan.at_once)
-        self._parts = loop.parts(config.unpinned, spread)
+        self._parts = loop.parts(config.program, spread)
         seeds = jax.ShapeDtypeStruct((plan.wave, 3), np.uint32)
         self.begin, (data, state, shuffle) = self._compile(self._parts.begin, seeds)
         number = jax.ShapeDtypeStruct((plan.wave,), np.uint32)
@@ -169,7 +169,7 @@ def prepare(config: Config, seeds: int, per_device: int | None = None) -> Progra
     """
     if per_device is not None and per_device < 1:
         raise invalid("per_device", per_device, "at least 1")
-    config, shards = config.unpinned, config.train.batch_shards
+    config, shards = config.program, config.train.batch_shards
     program = _program(config, plan(seeds, shards, per_device or 1))
     there = memory.there(jax.local_devices()[0])
     if program.plan.at_once and per_device is None:

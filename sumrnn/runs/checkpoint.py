@@ -145,7 +145,7 @@ def _name(path: Any) -> str:
 def like(config: Config, epoch: int) -> Snapshot:
     """A snapshot after an epoch, otherwise of zeros in the shapes and dtypes of a run."""
     seeds = jax.ShapeDtypeStruct((3,), np.uint32)
-    shapes = jax.eval_shape(loop.parts(config.unpinned).begin, seeds).state
+    shapes = jax.eval_shape(loop.parts(config.program).begin, seeds).state
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     columns = {name: np.zeros(epoch, dtype) for name, dtype in COLUMNS.items()}
     return Snapshot(np.array(epoch, np.int32), state, columns)

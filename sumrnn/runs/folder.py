@@ -206,7 +206,7 @@ class RunFolder:
         with files.writing(self.path):
             files.clear(self.path)
             # Killed in between, this is still the old run, which lacks something.
-            for entry in REST:
+            for entry in (*REST, "SHA256SUMS"):  # Which runs of format 3 had.
                 files.remove(self.path / entry)
             self._write_record(Record(name, seed, config, **origin.here(config)))
 

@@ -50,7 +50,7 @@ def program(config: Config) -> str:
     processor is chosen, and of the compiler's options.  Comments, names and the number of devices
     leave it alone; constants, orders of summation and shapes do not.
     """
-    parts = loop.parts(config.unpinned)
+    parts = loop.parts(config.program)
     begin = jax.jit(parts.begin).trace(jax.ShapeDtypeStruct((3,), np.uint32))
     data, state, shuffle = begin.out_info
     number = jax.ShapeDtypeStruct((), np.uint32)
@@ -91,7 +91,7 @@ def settings() -> dict[str, str]:
 
 def here(config: Config) -> Origin:
     """The origin of a run of a config that begins now."""
-    code = {"code": program(config)}
+    code = {"code": program(config.program)}
     return {"versions": code | versions(), "device": device(), "settings": settings()}
 
 

@@ -56,7 +56,9 @@ class Batch:
 
 def origin_of(experiment: Experiment) -> BatchOrigin:
     """What computes the runs of an experiment here."""
-    programs = {name: origin.program(config) for name, config in experiment.conditions.items()}
+    programs = {
+        name: origin.program(config.program) for name, config in experiment.conditions.items()
+    }
     codes = sorted(set(programs.values()))
     code = codes[0] if len(codes) == 1 else hashlib.sha256(repr(codes).encode()).hexdigest()[:12]
     return BatchOrigin(

@@ -60,7 +60,7 @@ def fit(config: Config, seed: chex.Numeric) -> Result:
     one program: the compiler may fuse across epochs and round differently, and the initial
     matrices then depend on the number of LAPACK's threads.
     """
-    run, history = compiled(config.unpinned), []
+    run, history = compiled(config.program), []
     with one_thread():
         data, state, shuffle = jax.block_until_ready(run.begin(purposes(config, seed)))
     for number in range(config.train.epochs):

@@ -24,7 +24,7 @@ from tests import conftest
 from tests.conftest import (
     ROOT,
     SECONDS,
-    Done,
+    SMALL_OPTIONS,
     call,
     files_of,
     load_script,
@@ -91,11 +91,13 @@ def test_it_leaves_runs_table_summary_and_figures(whole: tuple[pathlib.Path, str
 
 
 def test_a_run_of_a_batch_is_the_run_of_train(
-    whole: tuple[pathlib.Path, str], trained: tuple[pathlib.Path, Done]
+    whole: tuple[pathlib.Path, str], tmp_path: pathlib.Path
 ) -> None:
     """The same config and seed: the same bytes, from another script, on another mesh."""
+    alone = call("train", "--seed", 7, *SMALL_OPTIONS, "--out", "alone", cwd=tmp_path)
+    assert (alone.status, alone.err) == (0, "")
     found = BatchFolder(whole[0]).run("a", 7).path / PREDICTIONS
-    assert found.read_bytes() == (trained[0] / PREDICTIONS).read_bytes()
+    assert found.read_bytes() == (tmp_path / "alone" / PREDICTIONS).read_bytes()
 
 
 def test_what_is_whole_stays_whatever_is_asked_per_device(
@@ -317,7 +319,6 @@ def test_two_processes_give_the_bytes_of_one(
     assert "runs" not in outputs[1][0]
 
 
-@pytest.mark.slow
 def test_a_refusal_of_the_first_process_ends_the_other(
     cluster: Any, tmp_path: pathlib.Path
 ) -> None:
