@@ -96,7 +96,8 @@ ANYTHING = JSON | NUMBER | FOREIGN
 def reals(field: str, *usual: float) -> st.SearchStrategy[float]:
     """Of the training's numbers: the ends of the range, usual ones, and any."""
     low, high, _ = range_of(TrainConfig, field)
-    return st.sampled_from([low, high, *usual]) | st.floats(low, 1) | st.floats(low, high)
+    small = st.floats(low, min(1, high))
+    return st.sampled_from([low, high, *usual]) | small | st.floats(low, high)
 
 
 SEEDS = st.none() | st.integers(0, MAX_SEED)
@@ -363,7 +364,7 @@ def test_every_config_trains_or_is_refused(
     print(dict(counts))
     assert counts.total() >= cases
     assert counts["refused"] >= cases / 4
-    assert counts.total() - counts["refused"] >= cases / 4
+    assert counts.total() - counts["refused"] >= cases / 6
     assert counts["accepted, trained a step"] >= min(steps, cases / 15)
 
 
