@@ -6,11 +6,13 @@ import atexit
 import contextlib
 import dataclasses
 import functools
+import gc
 import importlib.util
 import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -27,6 +29,7 @@ if "SUMRNN_TEST_CACHE" not in os.environ:
     os.environ["SUMRNN_TEST_CACHE"] = cache
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # Or each thread keeps memory of its own.
 
 import jax
 import numpy as np
@@ -39,6 +42,7 @@ from sumrnn.runs import files
 from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.recorder import Row, Stop, record
 from sumrnn.study.experiment import Experiment
+from sumrnn.train import loop
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
@@ -53,11 +57,28 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+ENOUGH = 650 << 10
+"""KiB of memory beyond which what is compiled is forgotten."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_memory() -> None:
+    """Forgets what was compiled before a module, once it is much; it is still in the cache."""
+    status = pathlib.Path("/proc/self/status")
+    text = status.read_text() if status.exists() else ""
+    if int((re.findall(r"VmRSS:\s*(\d+)", text) or [ENOUGH])[0]) >= ENOUGH:
+        for cache in (mesh._program, loop.parts, loop.compiled):
+            cache.cache_clear()
+        jax.clear_caches()
+        gc.collect()
+
+
 SMALL_TASK = TaskConfig(size=200, length=5, high=3, threshold=8)
-SMALL = Config(SMALL_TASK, ModelConfig(cells=8), TrainConfig(epochs=2, batch_size=50))
+# The batches leave no rest: a step that is compiled once is compiled in half the time.
+SMALL = Config(SMALL_TASK, ModelConfig(cells=8), TrainConfig(epochs=2, batch_size=48))
 SMALL_OPTIONS = (
     *("--size", "200", "--length", "5", "--high", "3", "--threshold", "8"),
-    *("--cells", "8", "--epochs", "2", "--batch-size", "50"),
+    *("--cells", "8", "--epochs", "2", "--batch-size", "48"),
 )
 """The command line of `SMALL`."""
 
@@ -305,6 +326,13 @@ class Called(NamedTuple):
     status: int
     out: str
     err: str
+
+
+class Drawn:
+    """In the place of a figure of Matplotlib, which takes half a second to be written."""
+
+    def savefig(self, file: Any, **options: object) -> None:
+        file.write(b"drawn")
 
 
 def call(name: str, *arguments: object, cwd: pathlib.Path) -> Called:

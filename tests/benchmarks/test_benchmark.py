@@ -30,6 +30,7 @@ def test_what_is_committed_belongs_together(kind: str, tmp_path: pathlib.Path) -
     assert (tmp_path / "it.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_speed_leaves_consistent_numbers(tmp_path: pathlib.Path) -> None:
     peers, path = ("--peers", "sumrnn,pytorch", "--repetitions", 1), tmp_path / "here" / "results"
     done = run_script("benchmark", *peers, *SMALL, "--out", "here/results", cwd=tmp_path)

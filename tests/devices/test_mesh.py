@@ -41,7 +41,7 @@ def test_fewer_devices_are_used_where_memory_is_short(monkeypatch: pytest.Monkey
     one = mesh.prepare(SMALL, 2)
     assert (one.plan.rows, one.plan.wave) == (1, 1)
     monkeypatch.setattr(memory, "there", lambda device: 10.0)
-    with pytest.raises(UserError, match="small enough for memory: the run needs 0.0"):
+    with pytest.raises(UserError, match=r"small enough for memory: the run needs 0\.0"):
         mesh.prepare(SMALL, 2)
 
 

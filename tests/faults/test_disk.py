@@ -165,12 +165,11 @@ BATCHES = {
     "runs/b-seed7/checkpoints/1.npz": "80k",
     "figures/scores.png": "160k",
 }
-USUAL = "runs/b-seed7/checkpoints/1.npz"
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=() if n == USUAL else pytest.mark.slow, id=n) for n in BATCHES],
+    [pytest.param(n, marks=pytest.mark.slow, id=n) for n in BATCHES],
 )
 def test_a_batch_on_a_full_disk_continues_elsewhere(
     name: str, disk: Run, whole: pathlib.Path, tmp_path: pathlib.Path

@@ -33,6 +33,7 @@ from tests.conftest import (
     SMALL,
     SMALL_OPTIONS,
     THREE,
+    Drawn,
     files_of,
     finish,
     history_of,
@@ -45,13 +46,6 @@ from tests.conftest import (
 
 SEED = 7
 Act = Callable[[pathlib.Path], object]
-
-
-class Drawn:
-    """In the place of a figure of Matplotlib."""
-
-    def savefig(self, file: Any, **options: object) -> None:
-        file.write(b"drawn")
 
 
 def write_report(path: pathlib.Path) -> None:

@@ -39,7 +39,7 @@ def assert_equal_gradients(cells: int, batch: int, length: int, seed: int) -> No
 
 @pytest.mark.parametrize(
     ("cells", "batch", "length"),
-    [(1, 1, 1), (7, 64, 5), (24, 3, 40), (142, 5, 3), (201, 2, 2), (50, 50, 30)],
+    [(1, 1, 1), (7, 64, 5), (201, 2, 2), (50, 50, 30)],
 )
 def test_it_is_the_scanned_cell_in_value_and_gradient(cells: int, batch: int, length: int) -> None:
     assert_equal_gradients(cells, batch, length, seed=3)
@@ -48,7 +48,7 @@ def test_it_is_the_scanned_cell_in_value_and_gradient(cells: int, batch: int, le
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
-    cells=st.sampled_from([1, 7, 50, 200]),
+    cells=st.sampled_from([1, 7, 50, 142, 200]),
     batch=st.integers(1, 64),
     length=st.integers(1, 200),
     seed=st.integers(0, 2**31),

@@ -111,7 +111,7 @@ from sumrnn.runs import origin
 mesh.use_cores(int(sys.argv[1]))
 assert jax.device_count() == int(sys.argv[1])
 task = TaskConfig(size=200, length=5, high=3, threshold=8)
-print(origin.program(Config(task, ModelConfig(cells=8), TrainConfig(epochs=2, batch_size=50))))
+print(origin.program(Config(task, ModelConfig(cells=8), TrainConfig(epochs=2, batch_size=48))))
 """
 
 

@@ -319,6 +319,7 @@ def test_two_processes_give_the_bytes_of_one(
     assert "runs" not in outputs[1][0]
 
 
+@pytest.mark.slow
 def test_a_refusal_of_the_first_process_ends_the_other(
     cluster: Any, tmp_path: pathlib.Path
 ) -> None:

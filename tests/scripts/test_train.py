@@ -443,6 +443,7 @@ def test_a_closed_pipe_ends_in_one_line(endless: Any) -> None:
     assert process.stderr.read() == said
 
 
+@pytest.mark.slow
 def test_closed_streams_do_not_disturb(trained: Trained, tmp_path: pathlib.Path) -> None:
     options = map(str, (*TRAIN, "--seed", 7, *SMALL_OPTIONS, "--out", tmp_path / "run"))
     closed = ("sh", "-c", 'exec "$@" >&- 2>&-', "sh", *options)

@@ -72,7 +72,7 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
     assert orders[0] == orders[2] != orders[1]
 
 
-@pytest.mark.parametrize("batch_size", [48, 50])
+@pytest.mark.parametrize("batch_size", [pytest.param(48, marks=pytest.mark.slow), 50])
 def test_an_epoch_is_its_steps_one_after_the_other(batch_size: int) -> None:
     config = with_batch(SMALL, batch_size)
     parts = loop.compiled(config)
@@ -135,7 +135,7 @@ def test_a_run_can_be_compiled_as_a_whole_and_mapped() -> None:
         chex.assert_trees_all_close(one.logits, alone.logits, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_network_learns_to_count(seed: int) -> None:
     config = Config(
         TaskConfig(size=1_500, length=6, high=4, threshold=12),
