@@ -117,7 +117,7 @@ def work(
     from sumrnn.study import batch as batch_lib
 
     batch = batch_lib.BatchFolder(out)
-    cluster.first_does(batch.check_free)
+    cluster.first_does(lambda: batch.check(experiment, arguments.anyway))
     # Before anything is made; the other conditions when it is their turn.
     mesh.prepare(next(iter(experiment.conditions.values())), len(seeds), arguments.per_device)
     cluster.first_does(lambda: batch.open(experiment, seeds, arguments.anyway))

@@ -99,7 +99,7 @@ def from_first(tree: Any) -> Any:
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
-def first_does(action: Callable[[], None]) -> None:
+def first_does(action: Callable[[], object]) -> None:
     """Lets the first process do something while the others wait; a failure there ends all.
 
     Raises `UserError` on the other processes, if the first one failed.

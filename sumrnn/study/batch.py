@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,37 +88,40 @@ class BatchFolder:
         """Where a run is."""
         return RunFolder(self.path / RUNS / f"{condition}-seed{seed}")
 
-    def check_free(self) -> None:
-        """Makes sure that a batch may be written here; touches nothing.
-
-        Raises `UserError` if the folder holds something else.
-        """
-        with files.writing(self.path):
-            if (self.path / EXPERIMENT).exists() or files.is_empty(self.path):
-                return
-        raise UserError(
-            f"{self.path}: must be new, empty or a batch of this experiment; "
-            f"it has other content and no {EXPERIMENT}, so it is left alone"
-        )
-
-    def open(self, experiment: Experiment, seeds: Sequence[int], anyway: bool = False) -> None:
-        """Starts the batch, or makes sure that it may be continued; earlier seeds stay.
+    def check(self, experiment: Experiment, anyway: bool = False) -> Batch | None:
+        """The batch that is there and may be continued; None where one may begin.
 
         Raises `UserError` if the folder holds something else: another experiment, other configs, or
-        runs that were made by something else (see `origin.check_same`).
+        runs that were made by something else (see `origin.check_same`).  Touches nothing.
         """
-        self.check_free()
-        file, now = self.path / EXPERIMENT, origin_of(experiment)
+        file = self.path / EXPERIMENT
+        with files.writing(self.path):
+            if files.is_empty(self.path):
+                return None
+            if not file.exists():
+                raise UserError(
+                    f"{self.path}: must be new, empty or a batch of this experiment; "
+                    f"it has other content and no {EXPERIMENT}, so it is left alone"
+                )
+        found = self.read()
+        _check_same(file, found.experiment, experiment)
+        origin.check_same(file, found.made[-1], origin_of(experiment), anyway)
+        return found
+
+    def open(self, experiment: Experiment, seeds: Collection[int], anyway: bool = False) -> None:
+        """Starts the batch, or makes sure that it may be continued; earlier seeds stay.
+
+        Raises `UserError` as `check` does, or if the folder cannot be written.
+        """
+        self.check(experiment, anyway)  # Before anything is made, were it a lock.
         with files.lock(self.path), files.writing(self.path):
-            batch = Batch(experiment, tuple(seeds), (now,))
-            if file.exists():
-                found = self.read()
-                _check_same(file, found.experiment, experiment)
-                origin.check_same(file, found.made[-1], now, anyway)
+            found, now = self.check(experiment, anyway), origin_of(experiment)
+            made: tuple[BatchOrigin, ...] = (now,)
+            if found:
+                seeds = {*seeds, *found.seeds}
                 made = found.made if found.made[-1] == now else (*found.made, now)
-                batch = Batch(experiment, tuple({*found.seeds, *seeds}), made)
-            batch = dataclasses.replace(batch, seeds=tuple(sorted(batch.seeds)))
-            files.write_json(file, batch, FORMAT)
+            batch = Batch(experiment, tuple(sorted(seeds)), made)
+            files.write_json(self.path / EXPERIMENT, batch, FORMAT)
 
     def read(self) -> Batch:
         """The content of experiment.json, checked.
