@@ -133,7 +133,8 @@ def _one_line() -> Iterator[None]:
     except SystemExit as stop:
         if not stop.code:
             raise
-        lines = [line.strip("│| ") for line in box.getvalue().splitlines()[1:]]
+        plain = re.sub(r"\x1b\[[\d;]*m", "", box.getvalue())  # On a terminal it is coloured.
+        lines = [line.strip("│| ") for line in plain.splitlines()[1:]]
         # Where stdout has no UTF-8, a rule stands below the title too.
         body = itertools.takewhile(_is_text, itertools.dropwhile(lambda x: not _is_text(x), lines))
         message = " ".join(word for line in body for word in line.split())

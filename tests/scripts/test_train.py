@@ -520,3 +520,19 @@ def test_a_signal_outside_of_training_ends_in_one_line(
     process.send_signal(number)
     _, errors = process.communicate(timeout=SECONDS)
     assert (process.returncode, errors) == (128 + number, f"-c: error: {said}\n")
+
+
+def test_a_mistake_in_a_terminal_is_told_in_one_clean_line(tmp_path: pathlib.Path) -> None:
+    reader, writer = pty.openpty()
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "train.py", "--celsl", "3"],
+        cwd=tmp_path,
+        stdout=writer,
+        stderr=writer,
+        timeout=SECONDS,
+        check=False,
+    )
+    os.close(writer)
+    said = os.read(reader, 10_000).decode()
+    os.close(reader)
+    assert said == "train.py: error: Unrecognized options: --celsl, 3\r\n"
