@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import gc
@@ -57,20 +58,30 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-ENOUGH = 650 << 10
-"""KiB of memory beyond which what is compiled is forgotten."""
+STATUS = pathlib.Path("/proc/self/status")
+GROWTH = 150 << 10
+"""KiB of memory beyond which what was compiled is forgotten."""
+enough = 600 << 10
 
 
-@pytest.fixture(autouse=True, scope="module")
+def used_memory() -> int:
+    """KiB that this process has, 0 where the system does not tell."""
+    found = re.search(r"VmRSS:\s*(\d+)", STATUS.read_text()) if STATUS.exists() else None
+    return int(found[1]) if found else 0
+
+
+@pytest.fixture(autouse=True)
 def little_memory() -> None:
-    """Forgets what was compiled before a module, once it is much; it is still in the cache."""
-    status = pathlib.Path("/proc/self/status")
-    text = status.read_text() if status.exists() else ""
-    if int((re.findall(r"VmRSS:\s*(\d+)", text) or [ENOUGH])[0]) >= ENOUGH:
+    """Forgets what was compiled once it is much; it is still in the cache on disk."""
+    global enough
+    if used_memory() > enough:
         for cache in (mesh._program, loop.parts, loop.compiled):
             cache.cache_clear()
         jax.clear_caches()
         gc.collect()
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        enough = max(600 << 10, used_memory() + GROWTH)
 
 
 SMALL_TASK = TaskConfig(size=200, length=5, high=3, threshold=8)
