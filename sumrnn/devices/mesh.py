@@ -109,10 +109,10 @@ def plan(seeds: int, shards: int, per_device: int = 1, rows: int | None = None) 
 
 
 class Program:
-    """The parts of runs of a config, pinned seeds aside, as compiled functions of a wave."""
+    """The parts of runs of a `config.program`, as compiled functions of a wave."""
 
     def __init__(self, config: Config, plan: Plan) -> None:
-        self.config, self.plan = config, plan
+        self.plan = plan
         self.sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
         spread = Spread(int(plan.mesh.shape[SHARD]), plan.at_once)
         self._parts = loop.parts(config.program, spread)

@@ -47,7 +47,7 @@ class Moment:
 class Wave:
     """Runs that are trained at the same time, an epoch per `step`.
 
-    The config may differ from the program's in pinned seeds; there are at most `program.plan.wave`
+    The config may differ in what no program depends on; there are at most `program.plan.wave`
     seeds in [0, 2^32).  They go on from `start`, or from their beginning.
     """
 
