@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import io
 import pathlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
 from matplotlib.figure import Figure
 
 from benchmarks.work import cores
+from sumrnn.report import canvas
 from sumrnn.runs import files
 
 SHOWN = ("python", "jax", "keras", "tensorflow", "tensorflow-cpu", "torch")
@@ -94,11 +94,17 @@ def prepare(out: pathlib.Path) -> None:
         files.clear(out)
 
 
-def write(out: pathlib.Path, found: Row, text: str, figure: Figure) -> None:
+def write(
+    out: pathlib.Path,
+    found: Row,
+    text: str,
+    draw: Callable[[], Figure],
+    warn: Callable[[str], None],
+) -> None:
     """Writes KIND.json, KIND.md and KIND.png; raises `UserError` if the folder is not writable."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png", metadata={"Software": None})
-    contents = {"json": files.to_json(found).encode(), "md": text.encode(), "png": png.getvalue()}
+    kind = found["kind"]
     with files.writing(out):
-        for ending, content in contents.items():
-            files.write_atomic(out / f"{found['kind']}.{ending}", content)
+        files.write_atomic(out / f"{kind}.json", files.to_json(found))
+        files.write_atomic(out / f"{kind}.md", text)
+        for name, png in canvas.pngs({kind: draw}, warn):
+            files.write_atomic(out / f"{name}.png", png)

@@ -25,12 +25,12 @@ def main(argv: list[str]) -> None:
     if BatchFolder(path).is_batch():
         from sumrnn.report import batch
 
-        print(batch.overview(batch.write(BatchFolder(path)), path))
+        print(batch.overview(batch.write(BatchFolder(path), command.warn), path))
     else:
         from sumrnn.report import run
         from sumrnn.runs.folder import RunFolder
 
-        print(run.overview(run.write(RunFolder(path)), path))
+        print(run.overview(run.write(RunFolder(path), command.warn), path))
 
 
 if __name__ == "__main__":

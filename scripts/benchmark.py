@@ -135,7 +135,7 @@ def main(argv: list[str]) -> None:
     }
     found["versions"] |= table.libraries(found.get("rows", []))
     text = importlib.import_module(f"benchmarks.{kind}").markdown(found)
-    table.write(out, found, text, getattr(figures, kind)(found))
+    table.write(out, found, text, lambda: getattr(figures, kind)(found), command.warn)
     print(f"\n{text}\n{out / kind}.json, .md and .png")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import pathlib
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,10 +65,11 @@ def find(name: str) -> Experiment:
     """
     known = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
     require(name in known, "experiment", name, f"one of {', '.join(known)}")
-    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"experiments.{name}", EXPERIMENTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # Where dataclasses look their annotations up.
     spec.loader.exec_module(module)
     experiment: Experiment | None = getattr(module, "EXPERIMENT", None)
     if experiment is None or experiment.name != name:
@@ -129,7 +131,7 @@ def work(
             seeds,
             stop,
             show,
-            lambda line: command.say(f"warning: {line}"),
+            command.warn,
             arguments.checkpoint_every,
             arguments.per_device,
             arguments.anyway,
@@ -142,7 +144,7 @@ def work(
         signals.attend(train, command.say)
     from sumrnn.report import batch as report  # Not before: it takes memory and time.
 
-    cluster.first_does(lambda: print(report.overview(report.write(batch), out)))
+    cluster.first_does(lambda: print(report.overview(report.write(batch, command.warn), out)))
 
 
 if __name__ == "__main__":

@@ -77,14 +77,14 @@ def main(argv: list[str]) -> None:
         if arguments.overwrite:
             folder.begin(config, seed, arguments.preset)
         for line in wrong:
-            command.say(f"warning: {line}; continuing after epoch {epoch}")
+            command.warn(f"{line}; continuing after epoch {epoch}")
         if status == "unfinished":
             status = train(arguments, folder, epoch)
         if status == "diverged":
             raise UserError(folder.divergence(), status=3)
         from sumrnn.report import run as report  # Not before: it takes memory and time.
 
-        print(report.overview(report.write(folder), out))
+        print(report.overview(report.write(folder, command.warn), out))
 
 
 def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:

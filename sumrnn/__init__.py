@@ -28,6 +28,7 @@ from sumrnn.config import ModelConfig as ModelConfig
 from sumrnn.config import TaskConfig as TaskConfig
 from sumrnn.config import TrainConfig as TrainConfig
 from sumrnn.errors import UserError as UserError
+from sumrnn.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sumrnn.devices.mesh import use_cores as use_cores

@@ -35,13 +35,12 @@ Epsilon = Annotated[
 
 
 def check_seeds(field: str, seeds: Sequence[int]) -> tuple[int, ...]:
-    """Raises `UserError` unless there are seeds, all possible and all different."""
+    """The seeds; raises `UserError` unless there are some, all possible and all different."""
     require(len(seeds) > 0, field, list(seeds), "at least one seed")
-    for seed in seeds:
-        fields.check_value(field, seed, Seed)
-    repeated = sorted(seed for seed, count in Counter(seeds).items() if count > 1)
+    found = tuple(fields.check_value(field, seed, Seed) for seed in seeds)
+    repeated = sorted(seed for seed, count in Counter(found).items() if count > 1)
     require(not repeated, field, repeated, "given once each")
-    return tuple(seeds)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

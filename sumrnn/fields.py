@@ -39,15 +39,14 @@ class Pattern(NamedTuple):
 def check(instance: Any) -> None:
     """Holds every field of a dataclass to its type and range.
 
-    A whole number where a float belongs becomes one: as an integer it may not fit into int32.
+    NumPy's numbers become Python's.  A whole number where a float belongs becomes one: as an
+    integer it may not fit into int32.
 
     Raises `UserError` for a wrong type, NaN, an infinity, or a number that is out of range.
     """
     for name, hint in typing.get_type_hints(type(instance), include_extras=True).items():
-        value = getattr(instance, name)
-        check_value(name, value, hint)
-        if _base(hint) is float:
-            object.__setattr__(instance, name, float(value))
+        value = check_value(name, getattr(instance, name), hint)
+        object.__setattr__(instance, name, float(value) if _base(hint) is float else value)
 
 
 def _base(hint: Any) -> Any:
@@ -55,14 +54,17 @@ def _base(hint: Any) -> Any:
     return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
-def check_value(name: str, value: Any, hint: Any) -> None:
-    """Holds one value to a type and its range; raises `UserError`."""
+def check_value(name: str, value: Any, hint: Any) -> Any:
+    """Holds one value to a type and its range; raises `UserError`.
+
+    Returns the value, a scalar of NumPy or JAX as a number of Python.
+    """
+    if hasattr(value, "dtype") and getattr(value, "shape", None) == ():
+        value = value.item()
     base = _base(hint)
     choices = typing.get_args(base)
     if type(None) in choices:  # What may be left out.
-        if value is not None:
-            check_value(name, value, choices[0])
-        return
+        return None if value is None else check_value(name, value, choices[0])
     if base is int:
         require(type(value) is int, name, value, "an integer")
     elif base is float:
@@ -77,6 +79,7 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     for part in getattr(hint, "__metadata__", ()):
         if isinstance(part, (Range, Pattern)):
             part.require(name, value)
+    return value
 
 
 def _check_other(name: str, value: Any, hint: Any) -> None:

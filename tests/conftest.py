@@ -64,6 +64,15 @@ GROWTH = 150 << 10
 enough = 600 << 10
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Two processes by default, where pytest-xdist is there: most tests use one core."""
+    alone = hasattr(config, "workerinput") or config.option.usepdb
+    if not alone and getattr(config.option, "numprocesses", 0) is None:
+        config.option.numprocesses, config.option.dist = 2, "loadfile"
+        config.option.loadscopereorder = False
+
+
 def used_memory() -> int:
     """KiB that this process has, 0 where the system does not tell."""
     found = re.search(r"VmRSS:\s*(\d+)", STATUS.read_text()) if STATUS.exists() else None
@@ -337,13 +346,6 @@ class Called(NamedTuple):
     status: int
     out: str
     err: str
-
-
-class Drawn:
-    """In the place of a figure of Matplotlib, which takes half a second to be written."""
-
-    def savefig(self, file: Any, **options: object) -> None:
-        file.write(b"drawn")
 
 
 def call(name: str, *arguments: object, cwd: pathlib.Path) -> Called:

@@ -3,6 +3,7 @@ from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -74,6 +75,15 @@ def test_every_series_is_in_one_split(config: Config) -> None:
     assert min(sizes) >= 1
 
 
+def test_scalars_of_numpy_and_jax_are_numbers() -> None:
+    config = Config(train=TrainConfig(epochs=np.int64(3), learning_rate=np.float64(0.5)))
+    assert config == Config(train=TrainConfig(epochs=3, learning_rate=0.5))
+    assert type(config.train.epochs) is int
+    assert type(config.train.learning_rate) is float
+    assert check_seeds("seeds", np.arange(3, dtype=np.uint32)) == (0, 1, 2)
+    assert all(type(seed) is int for seed in check_seeds("seeds", jnp.arange(3)))
+
+
 @pytest.mark.parametrize(
     ("cls", "field", "value"),
     [
@@ -83,7 +93,7 @@ def test_every_series_is_in_one_split(config: Config) -> None:
         (TaskConfig, "size", 100.0),
         (TaskConfig, "size", True),
         (TaskConfig, "size", 2**31),
-        (TaskConfig, "size", np.int64(100)),
+        (TaskConfig, "size", np.array([100])),
         (TaskConfig, "length", 0),
         (TaskConfig, "length", 500_000_000),
         (TaskConfig, "low", -1),
@@ -106,7 +116,7 @@ def test_every_series_is_in_one_split(config: Config) -> None:
         (TrainConfig, "learning_rate", float("inf")),
         (TrainConfig, "learning_rate", 1e-320),
         (TrainConfig, "learning_rate", 1e300),
-        (TrainConfig, "learning_rate", np.float64(0.1)),
+        (TrainConfig, "learning_rate", np.array([0.1])),
         (TrainConfig, "beta1", 1.0),
         (TrainConfig, "beta1", 1 - 1e-12),
         (TrainConfig, "beta2", -0.1),

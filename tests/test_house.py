@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 
 ROOMS = (
-    *("errors", "fields", "config", "task", "models", "scores"),
+    *("version", "errors", "fields", "config", "task", "models", "scores"),
     *("train", "devices", "runs", "study", "report", "cli"),
 )
 """From the bottom to the top."""

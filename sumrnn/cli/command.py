@@ -4,6 +4,7 @@
 130: interrupted (SIGINT).  143: terminated (SIGTERM).
 """
 
+import codecs
 import contextlib
 import io
 import itertools
@@ -26,6 +27,21 @@ MAX_NAME, MAX_PATH = 255, 3_000
 names of what is written inside."""
 MAX_LINE = 2_000
 """Characters of a message."""
+
+
+LACKING = "sumrnn-lacking"
+"""How text is encoded that an encoding lacks."""
+PLAIN = {"≥": ">=", "≤": "<=", "−": "-"}
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    known = "".join(PLAIN.get(c, c) for c in lacking)
+    return known.encode("ascii", "backslashreplace").decode(), error.end
+
+
+codecs.register_error(LACKING, _plain)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -62,8 +78,10 @@ def folder(field: str, text: str) -> pathlib.Path:
     """The path of a folder to read or write; whether there is one is not looked at.
 
     Raises `UserError` if no folder can have this name: an unset shell variable, NUL, bytes that are
-    no UTF-8, or too many.
+    no UTF-8, or too many; or if it is an address elsewhere, such as gs://bucket/run.
     """
+    local = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) is None  # One letter may be a drive.
+    require(local, field, text, "a folder of this machine, or mounted on it; not an address")
     encoded = text.encode(errors="replace")  # As many bytes or fewer.
     fits = len(encoded) <= MAX_PATH and all(len(x) <= MAX_NAME for x in encoded.split(b"/"))
     is_text = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
@@ -78,8 +96,9 @@ def run(main: Callable[[list[str]], None]) -> None:
         stream = getattr(sys, name)
         if stream is None:  # Closed before the start.
             setattr(sys, name, pathlib.Path(os.devnull).open("w"))  # noqa: SIM115
-        if isinstance(stream, io.TextIOWrapper):  # A terminal may lack a letter of a folder.
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):  # Its encoding may lack a letter.
+            stream.reconfigure(errors=LACKING)
+    os.environ.pop("MPLBACKEND", None)  # A notebook's, perhaps not there; nothing is shown.
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -160,6 +179,11 @@ def say(message: str) -> None:
     line = line if len(line) <= MAX_LINE else f"{line[:half]}...{line[-half:]}"
     with contextlib.suppress(OSError):  # Nobody may be reading any more.
         print(f"{_program()}: {line}", file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """Shows a line on stderr of what is wrong but ends nothing."""
+    say(f"warning: {message}")
 
 
 def _say(message: str) -> None:

@@ -5,45 +5,79 @@ from __future__ import annotations
 import contextlib
 import datetime
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sumrnn.study.batch import Progress
 
-Show = Callable[[str, float, float], None]
-"""Shows a line, and how much of how much is done."""
+BAR = 12
+"""Columns of the bar at least, with its margin."""
+NARROW = 60
+"""Columns of a terminal below which the words need them all."""
+
+Show = Callable[[Sequence[str], float, float], None]
+"""Shows the parts of a line, the most important first, and how much of how much is done."""
 
 
 @contextlib.contextmanager
 def live() -> Iterator[Show]:
     """Yields what shows each line in the place of the last one, or below it where it cannot."""
-    if not sys.stdout.isatty():
-        yield lambda line, done, total: print(line, flush=True)
+    width = _columns()
+    if width is None:
+        yield lambda parts, done, total: print("  ".join(parts), flush=True)
         return
     from rich import progress
 
-    left = progress.TimeRemainingColumn(), progress.TextColumn("left")
-    text = progress.TextColumn("{task.description}")
-    with progress.Progress(text, progress.BarColumn(bar_width=None), *left) as bar:
+    text = progress.TextColumn("{task.description}", markup=False)
+    bars = () if width < NARROW else (progress.BarColumn(bar_width=None),)
+    with progress.Progress(text, *bars) as bar:
         task = bar.add_task("", total=None)
-        yield lambda line, done, total: bar.update(
-            task, description=line, completed=done, total=total
-        )
+
+        def show(parts: Sequence[str], done: float, total: float) -> None:
+            line = _fitting(parts, bar.console.width - (BAR if bars else 0))
+            bar.update(task, description=line, completed=done, total=total)
+
+        yield show
+
+
+def _columns() -> int | None:
+    """The width of the terminal; None if stdout is none, or one that cannot move its cursor."""
+    if not sys.stdout.isatty():
+        return None
+    from rich.console import Console
+
+    console = Console()
+    return None if console.is_dumb_terminal else console.width
+
+
+def _fitting(parts: Sequence[str], columns: int) -> str:
+    """As many of the first parts as have room in a line, and at least one."""
+    line = parts[0]
+    for part in parts[1:]:
+        if len(line) + 2 + len(part) > columns:
+            break
+        line += "  " + part
+    return line
+
+
+def _left(seconds: float) -> str:
+    return f"{datetime.timedelta(seconds=round(seconds))} left"
 
 
 @contextlib.contextmanager
 def of_run(epochs: int) -> Iterator[Callable[[dict[str, float]], None]]:
     """Yields a function that shows an epoch of one run, by the columns of history.csv."""
+    seconds: list[float] = []
     with live() as show:
 
         def view(row: dict[str, float]) -> None:
-            names, seconds = ["loss", "accuracy", "val_loss", "val_accuracy"], "  {seconds:.2f} s"
-            if sys.stdout.isatty():  # With the bar and the time left, in 80 columns.
-                names, seconds = ["loss", "val_accuracy"], ""
-            scores = "  ".join(f"{name} {row[name]:.4f}" for name in names)
-            line = f"epoch {row['epoch']:2}/{epochs}  {scores}{seconds.format(**row)}"
-            show(line, row["epoch"], epochs)
+            seconds.append(row["seconds"])
+            mean, number = sum(seconds) / len(seconds), int(row["epoch"])
+            names = ("loss", "val_accuracy", "accuracy", "val_loss")
+            parts = [f"epoch {number:2}/{epochs}", _left(mean * (epochs - number))]
+            parts += [f"{name} {row[name]:.4f}" for name in names]
+            show([*parts, f"{row['seconds']:.2f} s"], number, epochs)
 
         yield view
 
@@ -66,17 +100,16 @@ def of_batch(shown: bool) -> Iterator[Callable[[Progress], None]]:
         yield view
 
 
-def describe(progress: Progress) -> str:
-    """One line: runs done, where the current wave is, speed and time left."""
+def describe(progress: Progress) -> list[str]:
+    """Runs done, time left, where the current wave is, and speed: the most important first."""
     parts = [f"runs {progress.done}/{progress.total}"]
-    if progress.epoch:
-        seeds = ",".join(map(str, progress.seeds[:4])) + ("..." if len(progress.seeds) > 4 else "")
-        parts.append(f"{progress.condition} seeds {seeds} epoch {progress.epoch}/{progress.epochs}")
+    if progress.worked:
+        parts.append(_left(progress.seconds_left))
     if progress.diverged:
         parts.append(f"{progress.diverged} diverged")
+    if progress.epoch:
+        seeds = ",".join(map(str, progress.seeds[:4])) + ("..." if len(progress.seeds) > 4 else "")
+        parts += [f"epoch {progress.epoch}/{progress.epochs}", progress.condition, f"seeds {seeds}"]
     if progress.worked:
         parts.append(f"{progress.speed:.2f} seed-epochs/s")
-        if not sys.stdout.isatty():
-            left = datetime.timedelta(seconds=round(progress.seconds_left))
-            parts.append(f"{left} left")
-    return "  ".join(parts)
+    return parts

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first lets the work come to a good end, a second one ends it at once."""
+"""Signals that ask for an end: the first lets the work end well, a second one ends it at once."""
 
 import concurrent.futures
 import contextlib
@@ -15,13 +15,20 @@ T = TypeVar("T")
 
 PERIOD = 0.1
 """Seconds between looks at what has come."""
-NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+NAMES = {
+    "SIGINT": "interrupted",
+    "SIGTERM": "terminated",
+    "SIGHUP": "hung up",
+    "SIGUSR1": "stopped by SIGUSR1",
+    "SIGUSR2": "stopped by SIGUSR2",
+}
+"""What is said of the signals of people, systems, terminals and schedulers."""
 
 
 def stopped(stop: Stop, how: str) -> UserError:
     """The error for work that came to its end early; `how` says how to go on."""
     assert stop.number is not None
-    return UserError(f"{NAMES[signal.Signals(stop.number)]} {how}", status=128 + stop.number)
+    return UserError(f"{NAMES[signal.Signals(stop.number).name]} {how}", status=128 + stop.number)
 
 
 def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
@@ -34,6 +41,8 @@ def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
 
     def note(number: int, frame: object) -> None:
         again = stop.number is not None
+        if again and signal.Signals(number).name == "SIGHUP":  # Shell and system both send it.
+            return
         if not again:  # First of all: the next one may come while this one is told of.
             stop.number = number
         # The stream may be closed, broken or just being written.
@@ -41,7 +50,7 @@ def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
             if not again:
                 say("ends after this epoch; once more ends it now")
             else:
-                say(f"error: {NAMES[signal.Signals(number)]}")
+                say(f"error: {NAMES[signal.Signals(number).name]}")
                 if sys.stdout.isatty():  # Shows the cursor that a live bar has hidden.
                     sys.stdout.write("\x1b[?25h")
                 sys.stdout.flush()
@@ -49,7 +58,8 @@ def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
             os._exit(128 + number)
 
     # One that is ignored, as in the background of a script, stays so.
-    heard = [n for n in NAMES if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    known = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    heard = [n for n in known if signal.getsignal(n) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, note) for number in heard}
     try:
         with concurrent.futures.ThreadPoolExecutor(1, "work") as pool:

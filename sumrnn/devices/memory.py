@@ -1,20 +1,16 @@
 """Whether memory holds a run: what its compiled programs need, beside what there is."""
 
-import contextlib
-import math
 import os
-import pathlib
 from typing import Any
 
 import jax
 
 from sumrnn.config import Config
+from sumrnn.devices import cgroup
 from sumrnn.errors import UserError, invalid
 
 PROCESS_BYTES = 500 << 20
 """Of the machine's memory, for Python, JAX and the compiler, whatever is run."""
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Where Linux tells how much memory a container may use, in version 2 and in version 1."""
 
 
 def needed(program: Any) -> int:
@@ -34,12 +30,9 @@ def there(device: jax.Device) -> float:
 
 def of_machine() -> float:
     """Bytes of the machine's or the container's memory, whichever is less; inf if not told."""
-    found = [math.inf]
+    found = [cgroup.memory()]
     if {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(getattr(os, "sysconf_names", ())):
         found.append(float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
-    for path in CGROUP_LIMITS:
-        with contextlib.suppress(OSError, ValueError):  # Absent, or "max".
-            found.append(float(int(pathlib.Path(path).read_text())))
     return min(found)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sumrnn.config import Config
-from sumrnn.devices import cluster, memory
-from sumrnn.errors import UserError, invalid
+from sumrnn.devices import cgroup, cluster, memory
+from sumrnn.errors import UserError, invalid, require
 from sumrnn.fields import Range
 from sumrnn.train import loop
 from sumrnn.train.shards import SHARD, Spread
@@ -23,35 +24,33 @@ MAX_DEVICES = 4_096
 """CPU devices of a process."""
 MEMORY_SHARE = 0.7
 """Share of an accelerator's free memory that a wave may take."""
-NUMBERS = {
-    "jax_enable_x64": False,
-    "jax_default_prng_impl": "threefry2x32",
-    "jax_threefry_partitionable": True,
-    "jax_random_seed_offset": 0,
-}
-"""Settings of JAX on which numbers depend, and which the environment would change unnoticed."""
 
 Function = Callable[..., Any]
 
 
 def use_cores(devices: int | None = None) -> None:
-    """Makes CPU cores into devices, and sets what else numbers depend on.
+    """Makes CPU cores into devices; call it before anything is computed.
 
-    Call it before the first computation.  None: one device for each core that this process may use.
-    Raises `UserError` unless there are at least 1 and at most `MAX_DEVICES`.
+    None: one device for each core that this process may use.  Raises `UserError` unless there are
+    at least 1 and at most `MAX_DEVICES`, or if JAX has other CPU devices already.
     """
     if devices is not None:
         Range(1, MAX_DEVICES).require("devices", devices)
-    jax.config.update("jax_num_cpu_devices", devices or cores())
-    for name, value in NUMBERS.items():
-        jax.config.update(name, value)
+    wanted = devices or cores()
+    try:
+        jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:  # JAX has begun; it may have begun alike.
+        there = jax.local_device_count("cpu")
+        if there != wanted:
+            late = f"asked for before JAX computes anything; it has begun with {there}"
+            raise invalid("devices", wanted, late) from None
 
 
 def cores() -> int:
-    """Cores that this process may use; not every system can restrict them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may use, of a container its share; at least 1."""
+    known = hasattr(os, "sched_getaffinity")  # Not every system can restrict them.
+    here = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return max(1, math.ceil(min(here, cgroup.cores())))
 
 
 def available() -> list[jax.Device]:
@@ -112,6 +111,8 @@ class Program:
     """The parts of runs of a `config.program`, as compiled functions of a wave."""
 
     def __init__(self, config: Config, plan: Plan) -> None:
+        off = bool(jax.config.values["jax_disable_jit"])
+        require(not off, "jax_disable_jit", off, "False; `sumrnn.fit` alone can do without")
         self.plan = plan
         self.sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
         spread = Spread(int(plan.mesh.shape[SHARD]), plan.at_once)
@@ -141,13 +142,14 @@ class Program:
         mapped = jax.shard_map(
             local, mesh=self.plan.mesh, in_specs=spec, out_specs=spec, check_vma=False
         )
-        lowered = jax.jit(
-            mapped,
-            in_shardings=self.sharding,
-            out_shardings=self.sharding,
-            compiler_options=loop.options(self.plan.mesh.devices.flat[0].platform),
-        ).lower(*shapes)
-        return lowered.compile(), lowered.out_info
+        with loop.pinned():
+            lowered = jax.jit(
+                mapped,
+                in_shardings=self.sharding,
+                out_shardings=self.sharding,
+                compiler_options=loop.options(self.plan.mesh.devices.flat[0].platform),
+            ).lower(*shapes)
+            return lowered.compile(), lowered.out_info
 
     @functools.cached_property
     def needed(self) -> int:

@@ -82,7 +82,7 @@ def _step(
     parts = _gates([_dot(h, block) for block in blocks])
     # The digit's part is added gate by gate: XLA's loops over slices of a sum are slow.
     zi, zf, zg, zo = (
-        z + (x[:, None] * w + b)
+        z + (x[:, None] * w[None] + b[None])
         for z, w, b in zip(parts, weights.inputs, weights.bias, strict=True)
     )
     i, f, g, o = jax.nn.sigmoid(zi), jax.nn.sigmoid(zf), jnp.tanh(zg), jax.nn.sigmoid(zo)

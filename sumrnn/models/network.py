@@ -71,7 +71,7 @@ def _fused(params: Params, config: ModelConfig, digits: chex.Array) -> chex.Arra
         bias=tuple(lstm[f"h{gate}"]["bias"] for gate in GATES),
     )
     hidden = recurrence.last_hidden(weights, digits.astype(weights.bias[0].dtype))
-    return (hidden @ output["kernel"] + output["bias"])[..., 0]
+    return (hidden @ output["kernel"])[..., 0] + output["bias"]
 
 
 def init(key: chex.PRNGKey, config: ModelConfig) -> Params:

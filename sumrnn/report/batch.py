@@ -6,14 +6,16 @@ puts them on disk.
 
 import itertools
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from sumrnn.config import Config
 from sumrnn.report import batch_figures as figures
 from sumrnn.report import words
+from sumrnn.report.canvas import pngs
 from sumrnn.runs import files
 from sumrnn.runs.folder import FIGURES as FOLDER
 from sumrnn.scores import metrics, statistics
@@ -137,26 +139,32 @@ def markdown(summary: dict[str, Any], scores: Sequence[str], drawn: Iterable[str
 
 def overview(summary: dict[str, Any], path: pathlib.Path) -> str:
     """What the scripts print at the end: a line per condition."""
-    width = max(len(name) for name in ["condition", *summary["conditions"]])
-    lines = [
-        "",
-        f"{'condition':{width}}  runs  missing  diverged  collapsed  failed  "
-        f"{'accuracy (95 % interval of the mean)':36}  constant",
-    ]
-    for name, found in summary["conditions"].items():
-        accuracy = found["scores"]["accuracy"]
-        lines.append(
-            f"{name:{width}}  {found['finished'] + found['diverged']:4}  "
-            f"{found['unfinished']:7}  {found['diverged']:8}  "
-            f"{found['collapsed']:9}  {found['failed']:6}  "
-            f"{words.with_interval(accuracy['mean'], accuracy['mean_interval']):36}  "
-            f"{found['majority_accuracy']:8.4f}"
+    conditions = summary["conditions"]
+    rows = [("condition", "runs", "failed", "collapsed", "accuracy (95 % interval)", "constant")]
+    for name, found in conditions.items():
+        ended, accuracy = found["finished"] + found["diverged"], found["scores"]["accuracy"]
+        rows.append(
+            (
+                name,
+                f"{ended}/{ended + found['unfinished']}",
+                f"{found['failed']}",
+                f"{found['collapsed']}",
+                words.with_interval(accuracy["mean"], accuracy["mean_interval"]),
+                f"{found['majority_accuracy']:.4f}",
+            )
         )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [""]
+    for name, *cells, constant in rows:
+        middle = (cell.rjust(width) for cell, width in zip(cells, widths[1:-1], strict=True))
+        lines.append("  ".join((name.ljust(widths[0]), *middle, constant.rjust(widths[-1]))))
+    if diverged := sum(found["diverged"] for found in conditions.values()):
+        lines += ["", f"diverged, and so failed: {diverged}"]
     return "\n".join([*lines, "", f"summary  {path / SUMMARY_MD}"])
 
 
-def draw(collected: Collected, summary: dict[str, Any]) -> dict[str, Any]:
-    """The figures that the experiment asks for, by name; none before a run has finished."""
+def draw(collected: Collected, summary: dict[str, Any]) -> dict[str, Callable[[], Figure]]:
+    """What draws the figures that the experiment asks for, by name; none before a run finished."""
     experiment, conditions = collected.experiment, summary["conditions"]
     if not any(condition["finished"] for condition in conditions.values()):
         return {}
@@ -177,23 +185,20 @@ def draw(collected: Collected, summary: dict[str, Any]) -> dict[str, Any]:
     splits = {
         words.score_name(s): split for s, split in (summary["variance"] or {}).items() if split
     }
-    drawn: dict[str, Any] = {}
-    for plot in experiment.plots:
-        if plot == "scores":
-            drawn[plot] = figures.points(values, intervals, references, experiment.name)
-        elif plot == "learning":
-            drawn[plot] = figures.bands(collected.histories, experiment.name)
-        elif plot == "skew":
-            drawn[plot] = figures.skew(rates, values, intervals, experiment.name)
-        elif splits:
-            drawn[plot] = figures.shares(splits, experiment.name)
-    return drawn
+    known: dict[str, Callable[[], Figure]] = {
+        "scores": lambda: figures.points(values, intervals, references, experiment.name),
+        "learning": lambda: figures.bands(collected.histories, experiment.name),
+        "skew": lambda: figures.skew(rates, values, intervals, experiment.name),
+        **({"variance": lambda: figures.shares(splits, experiment.name)} if splits else {}),
+    }
+    return {plot: known[plot] for plot in experiment.plots if plot in known}
 
 
-def write(batch: BatchFolder) -> dict[str, Any]:
+def write(batch: BatchFolder, warn: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Rebuilds runs.csv, summary.json, summary.md and figures of a batch; the numbers of `build`.
 
-    Raises `UserError` if there is no batch, a run in it is damaged, or it cannot be written.
+    `warn` is told of a figure that cannot be drawn.  Raises `UserError` if there is no batch, a run
+    in it is damaged, or it cannot be written.
     """
     collected = collect(batch)
     summary = build(collected)
@@ -203,5 +208,5 @@ def write(batch: BatchFolder) -> dict[str, Any]:
         SUMMARY_JSON: files.to_json(summary),
         SUMMARY_MD: markdown(summary, collected.experiment.scores, drawn),
     }
-    batch.write_report(texts, drawn)
+    batch.write_report(texts, pngs(drawn, warn))
     return summary

@@ -1,9 +1,13 @@
-"""What all figures share: colours, and an empty picture to draw on.
+"""What all figures share: colours, an empty picture to draw on, and how it becomes a file.
 
 Classes differ in brightness and hatching as well as in hue, so that grey prints work.
 No pyplot: it keeps global state and is slow to import.
 """
 
+import io
+from collections.abc import Callable, Iterator, Mapping
+
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -31,3 +35,24 @@ def blank(
 def percentages() -> PercentFormatter:
     """Labels an axis of shares."""
     return PercentFormatter(1, symbol=" %")
+
+
+def pngs(
+    figures: Mapping[str, Callable[[], Figure]], warn: Callable[[str], None]
+) -> Iterator[tuple[str, bytes]]:
+    """Draws figures one by one, under Matplotlib's defaults; yields their names and PNG files.
+
+    The same figure gives the same bytes, whatever the user's settings.  One that cannot be drawn is
+    left out, and `warn` is told why.
+    """
+    for name, draw in figures.items():
+        png = io.BytesIO()
+        try:
+            with mpl.rc_context():
+                mpl.rcdefaults()
+                draw().savefig(png, format="png", metadata={"Software": None})
+        except Exception as error:  # Of many kinds, and the numbers do not need it.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            warn(f"figure {name}: not drawn ({reason})")
+        else:
+            yield name, png.getvalue()

@@ -6,12 +6,15 @@ puts them on disk.
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from sumrnn.report import run_figures as figures
 from sumrnn.report import words
+from sumrnn.report.canvas import pngs
 from sumrnn.runs import files
 from sumrnn.runs.folder import FIGURES as FOLDER
 from sumrnn.runs.folder import REPORT_JSON, REPORT_MD, RunFolder
@@ -102,8 +105,8 @@ def overview(report: dict[str, Any], path: pathlib.Path) -> str:
     return words.render("overview.txt.j2", **values)
 
 
-def draw(run: Run, report: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a run, by the names in `FIGURES`."""
+def draw(run: Run, report: dict[str, Any]) -> dict[str, Callable[[], Figure]]:
+    """What draws the figures of a run, by the names in `FIGURES`."""
     task, test = run.record.config.task, run.parts["test"]
     law = sum_law(task)
     title = f"{run.record.name}, seed {run.record.seed}"
@@ -114,22 +117,25 @@ def draw(run: Run, report: dict[str, Any]) -> dict[str, Any]:
     observed = np.concatenate(
         [part.digits.sum(axis=1, dtype=np.int64) for part in run.parts.values()]
     )
+    all_series = f"{title}: all {observed.size:,} series"
+    minority = 1 - law.majority_class
     return {
-        "confusion": figures.confusion(report["test"]["confusion"], task, on_test),
-        "learning": figures.learning_curves(run.history, constants, title),
-        "ranking": figures.ranking(test, report["test"], 1 - law.majority_class, task, on_test),
-        "sums": figures.sums(observed, law, task, f"{title}: all {observed.size:,} series"),
-        "errors": figures.errors(test, task, on_test),
+        "confusion": lambda: figures.confusion(report["test"]["confusion"], task, on_test),
+        "learning": lambda: figures.learning_curves(run.history, constants, title),
+        "ranking": lambda: figures.ranking(test, report["test"], minority, task, on_test),
+        "sums": lambda: figures.sums(observed, law, task, all_series),
+        "errors": lambda: figures.errors(test, task, on_test),
     }
 
 
-def write(folder: RunFolder) -> dict[str, Any]:
+def write(folder: RunFolder, warn: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Rebuilds report.json, report.md and the figures of a run; returns the numbers of `build`.
 
-    Raises `UserError` if the folder holds no finished run or cannot be written.
+    `warn` is told of a figure that cannot be drawn.  Raises `UserError` if the folder holds no
+    finished run or cannot be written.
     """
     run = folder.load()
     report = build(run)
     texts = {REPORT_JSON: files.to_json(report), REPORT_MD: markdown(report)}
-    folder.write_report(texts, draw(run, report))
+    folder.write_report(texts, pngs(draw(run, report), warn), FIGURES)
     return report

@@ -112,6 +112,17 @@ def identity(config: Config, seed: int) -> str:
     return json.dumps({"seed": seed, "config": to_dict(config)}, sort_keys=True)
 
 
+def _check_identity(text: str, config: Config, seed: int) -> None:
+    """Raises `ValueError` unless it is of this run, which may have got more epochs since."""
+    try:
+        found = json.loads(text)
+        found["config"]["train"]["epochs"] = config.train.epochs
+    except (ValueError, TypeError, KeyError, RecursionError):
+        found = None
+    if found != json.loads(identity(config, seed)):
+        raise ValueError("it is of another run")
+
+
 def pack(snapshot: Snapshot, config: Config, seed: int) -> dict[str, np.ndarray]:
     """The arrays by their place in the snapshot, such as state/params/output/bias, and `run`."""
     leaves = jax.tree_util.tree_leaves_with_path(snapshot)
@@ -124,8 +135,7 @@ def unpack(arrays: dict[str, np.ndarray], config: Config, seed: int, epoch: int)
 
     Raises `ValueError` if the arrays are not of this run after this epoch.
     """
-    if str(arrays.get("run")) != identity(config, seed):
-        raise ValueError("it is of another run")
+    _check_identity(str(arrays.get("run")), config, seed)
     if not np.array_equal(arrays.get("epoch", 0), epoch) or epoch > config.train.epochs:
         raise ValueError(f"it is of epoch {arrays.get('epoch')}")
     expected, structure = jax.tree_util.tree_flatten_with_path(like(config, epoch))

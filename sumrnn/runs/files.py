@@ -15,7 +15,7 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -30,14 +30,17 @@ LOCK = ".lock"
 SEAL = "sha256"
 """The field of a sealed object: the SHA-256 of the others."""
 FIGURES = "figures"
-SPARE = 512
-"""Files that a process has open beside the locks of its folders."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a file cannot grow: no room on the disk, or a limit."""
 
 
-def write_atomic(path: pathlib.Path, content: bytes | str) -> None:
-    """Writes a whole file or nothing: readers see the old content or the new one."""
+def write_atomic(
+    path: pathlib.Path, content: bytes | str, first: Callable[[], object] = lambda: None
+) -> None:
+    """Writes a whole file or nothing: readers see the old content or the new one.
+
+    `first` is called when the new one is on the disk, and not yet seen.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         remove(temporary)
@@ -45,6 +48,7 @@ def write_atomic(path: pathlib.Path, content: bytes | str) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
+        first()
         temporary.replace(path)
     except OSError as error:
         error.filename = error.filename or str(path)  # A full disk does not say for which file.
@@ -114,47 +118,6 @@ def reading(path: pathlib.Path) -> Iterator[None]:
         raise UserError(f"{path}: damaged ({error})") from None
 
 
-@contextlib.contextmanager
-def lock(path: pathlib.Path) -> Iterator[None]:
-    """Makes the folder this process's own; the system frees it when the process ends.
-
-    What a killed process was writing in it is removed.  A process may take a folder again that
-    it has.
-
-    Raises `UserError` if another process has it, or it cannot be written.
-    """
-    import filelock
-
-    held = filelock.FileLock(
-        path.absolute() / LOCK, blocking=False, thread_local=False, is_singleton=True
-    )
-    with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
-        try:
-            held.acquire()
-        except filelock.Timeout:  # Which is an OSError.
-            raise UserError(f"{path}: another process is at work there") from None
-    try:
-        with writing(path):
-            clear(path)
-        yield
-    finally:
-        held.release()
-
-
-def allow_locks(count: int) -> None:
-    """Makes sure that so many folders may be locked, as far as the system allows it."""
-    try:
-        import resource
-    except ImportError:  # Windows, which has no such limit.
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + SPARE
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-
-
 def to_json(value: Any) -> str:
     """Indented JSON; raises ValueError on NaN or infinity, which JSON does not have."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
@@ -191,10 +154,12 @@ def _unseal(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def write_json(path: pathlib.Path, instance: Any, version: int) -> None:
-    """Writes a dataclass as a sealed JSON object of a `format`."""
+def write_json(
+    path: pathlib.Path, instance: Any, version: int, first: Callable[[], object] = lambda: None
+) -> None:
+    """Writes a dataclass as a sealed JSON object of a `format`; for `first` see `write_atomic`."""
     content = {"format": version, **fields.to_dict(instance)}
-    write_atomic(path, to_json(content | {SEAL: _seal(content)}))
+    write_atomic(path, to_json(content | {SEAL: _seal(content)}), first)
 
 
 def read_json(path: pathlib.Path, cls: type[T], version: int) -> T:
@@ -251,25 +216,23 @@ def read_arrays(path: pathlib.Path, sealed: bool) -> dict[str, np.ndarray]:
 def write_report(
     path: pathlib.Path,
     texts: Mapping[str, bytes | str],
-    figures: Mapping[str, Any],
+    pictures: Iterable[tuple[str, bytes]],
     known: Collection[str],
 ) -> None:
-    """Writes what is rebuilt from a folder: files by name, then Matplotlib figures as PNG.
+    """Writes what is rebuilt from a folder: texts by name, then PNG pictures, as they come.
 
-    Figures of the `known` names that are not drawn any more are removed.  Raises `UserError` if the
-    folder cannot be written, `OSError` if the disk is full.
+    Pictures of the `known` names that do not come are removed.  Raises `UserError` if the folder
+    cannot be written, `OSError` if the disk is full.
     """
-    pictures = path / FIGURES
+    figures, missing = path / FIGURES, set(known)
     with writing(path):
-        if pictures.is_symlink():  # Replaced as a file that is a link is.
-            remove(pictures)
-        clear(pictures)
+        if figures.is_symlink():  # Replaced as a file that is a link is.
+            remove(figures)
+        clear(figures)
         for name, content in texts.items():
             write_atomic(path / name, content)
-        for name, figure in figures.items():
-            png = io.BytesIO()
-            # The same figure gives the same bytes, whatever wrote it.
-            figure.savefig(png, format="png", metadata={"Software": None})
-            write_atomic(pictures / f"{name}.png", png.getvalue())
-        for name in set(known) - set(figures):
-            remove(pictures / f"{name}.png")
+        for name, png in pictures:
+            write_atomic(figures / f"{name}.png", png)
+            missing.discard(name)
+        for name in missing:
+            remove(figures / f"{name}.png")

@@ -14,14 +14,14 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from sumrnn.config import Config
-from sumrnn.errors import UserError
-from sumrnn.runs import files, origin, run
+from sumrnn.errors import UserError, require
+from sumrnn.runs import files, locks, origin, run
 from sumrnn.runs.checkpoint import COLUMNS, Checkpoints, Snapshot
 from sumrnn.runs.origin import Continued
 from sumrnn.runs.record import FORMAT, Record, Status
@@ -112,20 +112,24 @@ class RunFolder:
     def survey(self, config: Config, seed: int, anyway: bool = False) -> Survey:
         """How far the run of this config and seed is, which must be there if any is.
 
-        Raises `UserError` if it is another run, or cannot be continued (see `origin.check_same`).
+        With more epochs than it has, a finished run is one that can be continued.  Raises
+        `UserError` if it is another run, has done more epochs, or cannot be continued (see
+        `origin.check_same`).
         """
         if self._is_new():
             return Survey("unfinished", 0, [])
-        found, wrong = self.read(), []
+        found, wrong, epochs = self.read(), [], config.train.epochs
         found.check_same(self._config, config, seed)
-        if found.status != "unfinished":
+        if found.status == "diverged" or (found.status, found.epochs) == ("finished", epochs):
             try:
                 self.check_files()
-                return Survey(found.status, config.train.epochs, [])
+                return Survey(found.status, found.epochs, [])
             except UserError as error:
                 wrong.append(str(error))
         origin.check_same(self._config, found.made, origin.here(config), anyway)
-        epoch, older = self.checkpoints.newest(config, seed)
+        epoch, older = self.checkpoints.newest(found.config, seed)
+        done = found.epochs if found.status == "finished" else epoch
+        require(epochs >= done, "epochs", epochs, f"at least {done}, which {self.path} has done")
         return Survey("unfinished", epoch, wrong + older)
 
     def check_files(self) -> None:
@@ -195,8 +199,8 @@ class RunFolder:
     # While this process has the folder: begin or restore; append and save; finish or give up.
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Makes the folder this process's own; see `files.lock`."""
-        return files.lock(self.path)
+        """Makes the folder this process's own; see `locks.lock`."""
+        return locks.lock(self.path)
 
     def begin(self, config: Config, seed: int, name: str) -> None:
         """Starts a run: removes the one that may be there, and writes its record.
@@ -205,24 +209,26 @@ class RunFolder:
         """
         with files.writing(self.path):
             files.clear(self.path)
-            # Killed in between, this is still the old run, which lacks something.
-            for entry in (*REST, "SHA256SUMS"):  # Which runs of format 3 had.
-                files.remove(self.path / entry)
-            self._write_record(Record(name, seed, config, **origin.here(config)))
+            new = Record(name, seed, config, **origin.here(config))
+            self._write_record(new, self._remove_rest)
 
     def restore(self, config: Config, seed: int, epoch: int) -> Snapshot:
         """Takes a run up again after an epoch, and removes what lies behind that.
 
         Raises `UserError` if its checkpoint is damaged by now.
         """
-        snapshot, self._record = self.checkpoints.load(config, seed, epoch), self.read()
+        snapshot, found = self.checkpoints.load(config, seed, epoch), self.read()
         self._history = {name: values.tolist() for name, values in snapshot.history.items()}
-        now = origin.here(config)
-        if origin.difference(self._record.made, now):
-            continued = (*self._record.continued, Continued(epoch=epoch, **now))
-            self._write_record(dataclasses.replace(self._record, continued=continued))
-        if self._record.status != "unfinished":  # What ended here before was damaged.
-            self._end("unfinished")
+        now, continued = origin.here(config), found.continued
+        if origin.difference(found.made, now):
+            continued = (*continued, Continued(epoch=epoch, **now))
+        # What had ended was damaged, or gets more epochs.
+        new = dataclasses.replace(
+            found, config=config, continued=continued, status="unfinished", files={}
+        )
+        if new != found:
+            self._write_record(new)
+        self._record = new
         self.checkpoints.forget(epoch)
         self._write_history()
         return snapshot
@@ -255,9 +261,14 @@ class RunFolder:
         files.remove(self.path / PREDICTIONS)
         self._end("diverged")
 
-    def write_report(self, texts: Mapping[str, bytes | str], figures: Mapping[str, Any]) -> None:
+    def write_report(
+        self,
+        texts: Mapping[str, bytes | str],
+        pictures: Iterable[tuple[str, bytes]],
+        known: Collection[str] = (),
+    ) -> None:
         """Writes what is rebuilt from the rest; see `files.write_report`."""
-        files.write_report(self.path, texts, figures, known=figures)
+        files.write_report(self.path, texts, pictures, known)
 
     def _end(self, status: Status) -> None:
         proof = {name: files.digest(self.path / name) for name in PROOF[status]}
@@ -267,9 +278,14 @@ class RunFolder:
         self._check_mine()
         files.write_atomic(self.path / HISTORY, run.to_csv(self._history))
 
-    def _write_record(self, new: Record) -> None:
-        files.write_json(self._config, new, FORMAT)
+    def _write_record(self, new: Record, first: Callable[[], object] = lambda: None) -> None:
+        files.write_json(self._config, new, FORMAT, first)
         self._record = new
+
+    def _remove_rest(self) -> None:
+        # Killed in between, this is still the old run, which lacks something.
+        for entry in (*REST, "SHA256SUMS"):  # Which runs of format 3 had.
+            files.remove(self.path / entry)
 
     def _check_mine(self) -> Record:
         """The record, if the folder still has it: removed meanwhile, it may be another run's."""

@@ -17,13 +17,22 @@ from sumrnn.config import Config
 from sumrnn.devices import mesh
 from sumrnn.errors import UserError, require
 from sumrnn.train import loop
+from sumrnn.version import __version__
 
-PACKAGES = ("sumrnn", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
-SETTINGS = (
-    *("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE"),
-    *("JAX_DISABLE_JIT", "JAX_DISABLE_MOST_OPTIMIZATIONS", "JAX_DEBUG_NANS"),
-)
-"""Variables of the environment that may change numbers or what is compiled."""
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+"""Of the environment, that change numbers or what is compiled."""
+OPTIONS = {
+    "jax_debug_nans": False,
+    "jax_disable_most_optimizations": False,
+    "jax_exec_time_optimization_effort": 0.0,
+    "jax_memory_fitting_effort": 0.0,
+    "jax_memory_fitting_level": "O2",
+    "jax_optimization_level": "UNKNOWN",
+    "jax_use_shardy_partitioner": True,
+}
+"""Settings of JAX that change what is compiled, and their usual values; those that change what is
+traced show in the program's digest, and `loop.pinned` has those that change numbers."""
 
 
 class Origin(TypedDict):
@@ -51,20 +60,22 @@ def program(config: Config) -> str:
     leave it alone; constants, orders of summation and shapes do not.
     """
     parts = loop.parts(config.program)
-    begin = jax.jit(parts.begin).trace(jax.ShapeDtypeStruct((3,), np.uint32))
-    data, state, shuffle = begin.out_info
-    number = jax.ShapeDtypeStruct((), np.uint32)
-    epoch = jax.jit(parts.epoch).trace(state, shuffle, data, number)
-    predict = jax.jit(parts.predict).trace(state.params, data)
     found = hashlib.sha256(repr(loop.options(jax.default_backend())).encode())
-    for traced in (begin, epoch, predict):
-        found.update(traced.lower().as_text().encode())
+    with loop.pinned(), jax.disable_jit(False):
+        begin = jax.jit(parts.begin).trace(jax.ShapeDtypeStruct((3,), np.uint32))
+        data, state, shuffle = begin.out_info
+        number = jax.ShapeDtypeStruct((), np.uint32)
+        epoch = jax.jit(parts.epoch).trace(state, shuffle, data, number)
+        predict = jax.jit(parts.predict).trace(state.params, data)
+        for traced in (begin, epoch, predict):
+            found.update(traced.lower().as_text().encode())
     return found.hexdigest()[:12]
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that the bits of a run depend on."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+    own = {"python": platform.python_version(), "sumrnn": __version__}
+    return own | {name: _version(name) for name in PACKAGES}
 
 
 @functools.cache
@@ -85,8 +96,10 @@ def device() -> dict[str, str]:
 
 
 def settings() -> dict[str, str]:
-    """Those of `SETTINGS` that are set."""
-    return {name: os.environ[name] for name in SETTINGS if os.environ.get(name)}
+    """What is not as usual, by the names of `VARIABLES` and `OPTIONS`."""
+    found = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
+    options = {name: jax.config.values.get(name, usual) for name, usual in OPTIONS.items()}
+    return found | {name: str(x) for name, x in options.items() if x != OPTIONS[name]}
 
 
 def here(config: Config) -> Origin:

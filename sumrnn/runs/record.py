@@ -42,17 +42,22 @@ class Record:
         return self._origins[-1]
 
     @property
+    def epochs(self) -> int:
+        """How many the run has at its end."""
+        return self.config.train.epochs
+
+    @property
     def _origins(self) -> list[Origin]:
         first = Origin(versions=self.versions, device=self.device, settings=self.settings)
         return [first, *self.continued]
 
     def check_same(self, file: pathlib.Path, config: Config, seed: int) -> None:
-        """Raises `UserError` unless this is the run of this config and seed."""
+        """Raises `UserError` unless this is the run of this seed and config but for the epochs."""
         there, here = (
             _flat({"seed": s} | fields.to_dict(c))
             for s, c in ((self.seed, self.config), (seed, config))
         )
-        for name in there:
+        for name in there.keys() - {"epochs"}:
             if there[name] != here[name]:
                 differs = f"its {name} is {there[name]!r}, not {here[name]!r}"
                 raise UserError(f"{file}: is of another run; {differs}")

@@ -18,7 +18,7 @@ from sumrnn.devices import cluster, mesh
 from sumrnn.devices.mesh import Program
 from sumrnn.devices.wave import Moment, Start, Wave, waves
 from sumrnn.errors import UserError, invalid
-from sumrnn.runs import checkpoint, files
+from sumrnn.runs import checkpoint, locks
 from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.record import Status
 from sumrnn.task import Splits
@@ -106,12 +106,12 @@ def _agreed(stop: Stop) -> bool:
 @contextlib.contextmanager
 def _locked(folders: Collection[RunFolder]) -> Iterator[None]:
     """Makes the folders the first process's own."""
-    with contextlib.ExitStack() as locks:
+    with contextlib.ExitStack() as held:
 
         def lock() -> None:
-            files.allow_locks(len(folders))
+            locks.allow(len(folders))
             for folder in folders:
-                locks.enter_context(folder.lock())
+                held.enter_context(folder.lock())
 
         cluster.first_does(lock)
         yield

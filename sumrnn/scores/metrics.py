@@ -4,6 +4,7 @@ A score that the data leave undefined, because a class is absent from the labels
 the answers, is None and has a reason; it is never a number.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -76,12 +77,22 @@ def _absent(what: str, values: np.ndarray) -> list[str]:
     return ["" if (values == c).any() else f"no {what} is {of}" for c, of in enumerate(CLASSES)]
 
 
+def _real(name: str, values: Any) -> np.ndarray:
+    """The values as float64; raises `ValueError` unless they are real and finite."""
+    found = np.asarray(values)
+    with contextlib.suppress(TypeError, ValueError):  # Texts, and lists of unequal length.
+        found = found if np.iscomplexobj(found) else found.astype(np.float64)
+    if found.dtype != np.float64 or not np.isfinite(found).all():
+        raise ValueError(f"{name} must be finite real numbers")
+    return found
+
+
 def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[str, Any]:
     """Every score of the report for one split.
 
     Args:
-      labels: {0, 1} [n], n >= 1.
-      logits: float [n], finite.
+      labels: {0, 1} [n], n >= 1; of any real dtype.
+      logits: [n], finite; of any real dtype.
       majority_class: the constant answer, 0 or 1; the other class is the minority.
 
     Returns:
@@ -94,11 +105,15 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
       the reason for every None, by name.
 
     Raises:
-      ValueError: if a logit is not finite.
+      ValueError: if the arrays are not such.
     """
-    if not np.isfinite(logits).all():
-        raise ValueError("logits must be finite")
-    labels, exact = labels.astype(np.int64), logits.astype(np.float64)
+    labels, logits = _real("labels", labels), _real("logits", logits)
+    if not labels.shape == logits.shape == (labels.size,) or not labels.size:
+        shapes = f"labels {list(labels.shape)} and logits {list(logits.shape)}"
+        raise ValueError(f"{shapes} must be two series of the same length, at least 1")
+    if not np.isin(labels, (0, 1)).all():
+        raise ValueError("labels must be 0 or 1")
+    labels = labels.astype(np.int64)
     answered, p = answers(logits), probabilities(logits)
     cells = confusion(labels, answered)
     accuracy = float((labels == answered).mean())
@@ -164,6 +179,6 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
             -logits if majority_class else logits,
         ),
         "brier_score": float(np.mean((p - labels) ** 2)),
-        "log_loss": float(np.logaddexp(0.0, np.where(labels == 1, -exact, exact)).mean()),
+        "log_loss": float(np.logaddexp(0.0, np.where(labels == 1, -logits, logits)).mean()),
         "undefined": undefined,
     }

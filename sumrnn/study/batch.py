@@ -9,8 +9,7 @@ import dataclasses
 import hashlib
 import pathlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from sumrnn import fields
 from sumrnn.config import Config, Seed, check_seeds
 from sumrnn.devices import cluster
 from sumrnn.errors import UserError, require
-from sumrnn.runs import files, origin, recorder
+from sumrnn.runs import files, locks, origin, recorder
 from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.origin import Origin
 from sumrnn.runs.recorder import Stop
@@ -114,7 +113,7 @@ class BatchFolder:
         Raises `UserError` as `check` does, or if the folder cannot be written.
         """
         self.check(experiment, anyway)  # Before anything is made, were it a lock.
-        with files.lock(self.path), files.writing(self.path):
+        with locks.lock(self.path), files.writing(self.path):
             found, now = self.check(experiment, anyway), origin_of(experiment)
             made: tuple[BatchOrigin, ...] = (now,)
             if found:
@@ -130,9 +129,11 @@ class BatchFolder:
         """
         return files.read_json(self.path / EXPERIMENT, Batch, FORMAT)
 
-    def write_report(self, texts: Mapping[str, bytes | str], figures: Mapping[str, Any]) -> None:
+    def write_report(
+        self, texts: Mapping[str, bytes | str], pictures: Iterable[tuple[str, bytes]]
+    ) -> None:
         """Writes what is rebuilt from the runs; see `files.write_report`."""
-        files.write_report(self.path, texts, figures, known=PLOTS)
+        files.write_report(self.path, texts, pictures, known=PLOTS)
 
 
 def _check_same(file: pathlib.Path, found: Experiment, asked: Experiment) -> None:

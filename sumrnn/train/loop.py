@@ -1,8 +1,9 @@
 """One run, pure: a function of (config, seed), from the digits to the final answers."""
 
+import contextlib
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import chex
 import jax
@@ -11,13 +12,15 @@ import numpy as np
 import scipy.linalg  # noqa: F401  JAX's LAPACK: threadpoolctl limits only what is loaded.
 import threadpoolctl
 
-from sumrnn import task
-from sumrnn.config import Config
+from sumrnn import fields, task
+from sumrnn.config import Config, Seed
 from sumrnn.models import network
 from sumrnn.task import Split, Splits
 from sumrnn.train import optimizer, shards
 from sumrnn.train.shards import HERE, Spread
 from sumrnn.train.step import State, Step, correct, losses, predict, train_step
+
+T = TypeVar("T")
 
 CPU_OPTIONS = {
     "xla_cpu_prefer_vector_width": 512,
@@ -25,6 +28,8 @@ CPU_OPTIONS = {
 }
 """The compiler's: as wide as the processor's vectors are (the default stops at 256 bits), and
 no order of work that is meant for idle cores."""
+GENERATOR = "threefry2x32"
+"""Of random numbers."""
 
 
 class Metrics(NamedTuple):
@@ -64,16 +69,22 @@ def fit(config: Config, seed: chex.Numeric) -> Result:
     with one_thread():
         data, state, shuffle = jax.block_until_ready(run.begin(purposes(config, seed)))
     for number in range(config.train.epochs):
-        state, metrics, _ = run.epoch(state, shuffle, data, np.uint32(number))
+        state, metrics, _ = run.epoch(state, shuffle, data, jax.device_put(np.uint32(number)))
         history.append(metrics)
     stacked = jax.tree.map(lambda *epochs: jnp.stack(epochs), *history)
     return Result(state, stacked, data, run.predict(state.params, data))
 
 
 def purposes(config: Config, seed: chex.Numeric) -> chex.Array:
-    """uint32 [3]: the seeds of data, initial parameters and order; a pinned one replaces `seed`."""
+    """uint32 [3]: the seeds of data, initial parameters and order; a pinned one replaces `seed`.
+
+    Raises `UserError` unless it lies in [0, 2^32); what is traced is believed.
+    """
     pinned = (config.data_seed, config.init_seed, config.shuffle_seed)
-    return jnp.asarray([seed if pin is None else pin for pin in pinned], jnp.uint32)
+    traced = isinstance(seed, jax.core.Tracer)
+    seed = seed if traced else fields.check_value("seed", seed, Seed)
+    own = [seed if pin is None else pin for pin in pinned]
+    return jnp.asarray(own, jnp.uint32) if traced else jax.device_put(np.array(own, np.uint32))
 
 
 class Keys(NamedTuple):
@@ -86,7 +97,10 @@ class Keys(NamedTuple):
 
 def keys(seeds: chex.Array) -> Keys:
     """The keys of the seeds of a run, uint32 [3]."""
-    return Keys(*(jax.random.fold_in(jax.random.key(seeds[i]), i) for i in range(3)))
+    # What `jax.random.key` makes of them, unless the environment adds an offset.
+    words = jnp.stack((jnp.zeros_like(seeds), seeds), axis=1)
+    own = jax.random.wrap_key_data(words, impl=GENERATOR)
+    return Keys(*(jax.random.fold_in(own[i], i) for i in range(3)))
 
 
 class Begun(NamedTuple):
@@ -163,12 +177,31 @@ class Parts(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def parts(config: Config, spread: Spread = HERE) -> Parts:
-    """The parts of runs of a config, each a pure function of arrays."""
+    """The parts of runs of a config, each a pure function of arrays, whatever JAX's settings."""
     return Parts(
-        functools.partial(begin, config),
-        functools.partial(epoch, config, spread=spread),
-        functools.partial(predictions, config, spread=spread),
+        _pinned(functools.partial(begin, config)),
+        _pinned(functools.partial(epoch, config, spread=spread)),
+        _pinned(functools.partial(predictions, config, spread=spread)),
     )
+
+
+def _pinned(function: Callable[..., T]) -> Callable[..., T]:
+    def call(*arguments: Any) -> T:
+        with pinned():
+            return function(*arguments)
+
+    return call
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[None]:
+    """A context with the settings of JAX on which numbers depend, whatever the environment says."""
+    with (
+        jax.enable_x64(False),
+        jax.default_prng_impl(GENERATOR),
+        jax.threefry_partitionable(True),
+    ):
+        yield
 
 
 @functools.lru_cache(maxsize=64)

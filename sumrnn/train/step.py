@@ -54,7 +54,8 @@ def train_step(config: Config, state: State, batch: Split, spread: Spread = HERE
         (digits, labels), weights = shard
         logits = network.logits(params, config.model, digits)
         loss = (losses(logits, labels) * weights).sum()
-        return loss / size, (loss, (correct(logits, labels) * weights).sum())
+        hits = (correct(logits, labels).astype(weights.dtype) * weights).sum()
+        return loss / size, (loss, hits)
 
     gradient = jax.grad(part_of_mean, has_aux=True)
     # One array of all gradients and counts: one exchange between devices, and nothing that the
@@ -72,7 +73,8 @@ def train_step(config: Config, state: State, batch: Split, spread: Spread = HERE
         grads, (loss, hits) = restore(functools.reduce(jnp.add, parts))
         state, _ = before
         adam = optimizer.make(config.train)
-        updates, opt_state = adam.update(grads, state.opt_state, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # Optax mixes floats and integers.
+            updates, opt_state = adam.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return State(params, opt_state), (loss, hits.astype(jnp.int32))
 

@@ -59,7 +59,7 @@ Run = Callable[..., Done]
 def write_report(folder: RunFolder) -> None:
     """Without figures, which take a second."""
     texts = {REPORT_JSON: files.to_json(report.build(folder.load())), REPORT_MD: "report"}
-    folder.write_report(texts, {})
+    folder.write_report(texts, ())
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +254,7 @@ ACTIONS = {
     "load": lambda path: RunFolder(path).load(),
     "lock": lock,
     "begin": lambda path: RunFolder(path).begin(SMALL, 7, "sheet"),
-    "report": lambda path: RunFolder(path).write_report({"report.md": "new"}, {}),
+    "report": lambda path: RunFolder(path).write_report({"report.md": "new"}, ()),
     "batch": lambda path: BatchFolder(path).open(small_experiment(2), (7,)),
     "is batch": lambda path: BatchFolder(path).is_batch(),
 }
@@ -425,7 +425,7 @@ def test_resuming_does_not_write_through_links(
         assert "\n" not in str(caught.value)
     else:
         folder = finish(path)
-        folder.write_report({REPORT_JSON: "{}", REPORT_MD: "report"}, {})
+        folder.write_report({REPORT_JSON: "{}", REPORT_MD: "report"}, ())
         assert folder.load().record.status == "finished"
     assert files_of(outside) == before
 

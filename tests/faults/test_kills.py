@@ -33,7 +33,6 @@ from tests.conftest import (
     SMALL,
     SMALL_OPTIONS,
     THREE,
-    Drawn,
     files_of,
     finish,
     history_of,
@@ -51,7 +50,7 @@ Act = Callable[[pathlib.Path], object]
 def write_report(path: pathlib.Path) -> None:
     """As good as a report, and quicker."""
     texts = {REPORT_JSON: '{"run": {"seconds": 1}}', REPORT_MD: "report"}
-    RunFolder(path).write_report(texts, {"a": Drawn(), "b": Drawn()})
+    RunFolder(path).write_report(texts, [("a", b"drawn"), ("b", b"drawn")])
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +236,7 @@ def test_a_killed_script_leaves_a_run_that_continues_through_a_link(
     pause(process)
     before = files_of(tmp_path)
     for taken in (path, link):
-        with pytest.raises(UserError, match=r"another process is at work there$") as caught:
+        with pytest.raises(UserError, match=r"process \d+ on \S+ is at work there$") as caught:
             finish(taken, LONG)
         assert "\n" not in str(caught.value)
     assert files_of(tmp_path) == before
@@ -262,10 +261,10 @@ def test_a_killed_script_leaves_a_batch_that_continues(
     found, long = BatchFolder(tmp_path / "batch"), small_experiment(MANY)
     options = ("--seeds", "7:8", "--devices", 2, "--checkpoint-every", 1, "--out", found.path)
     process = start(sys.executable, "-c", EXPERIMENT, MANY, *options, cwd=ROOT)
-    wait_for(process, "runs 0/2  a seeds 7 epoch 1/")
+    wait_for(process, "runs 0/2  0:")  # An epoch is done, and time left.
     pause(process)
     before = files_of(tmp_path)
-    with pytest.raises(UserError, match=r"a-seed7.*: another process is at work there$"):
+    with pytest.raises(UserError, match=r"a-seed7.*: process \d+ on \S+ is at work there$"):
         batch.run(found, long, (7,), Stop())
     assert files_of(tmp_path) == before
     process.kill()

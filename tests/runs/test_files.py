@@ -1,7 +1,6 @@
 import json
 import os
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from sumrnn.config import TaskConfig
 from sumrnn.errors import UserError
 from sumrnn.runs import files
-from tests.conftest import SECONDS, flip, wait_for
+from tests.conftest import SECONDS, flip
 
 IN_A_FOLDER = hypothesis.settings(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], deadline=None
@@ -156,30 +155,6 @@ def test_a_seal_is_that_of_names_types_shapes_and_bits(
         files.read_arrays(path, sealed=True)
 
 
-HOLD = """
-import pathlib, sys, time
-from sumrnn.runs import files
-with files.lock(pathlib.Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(1000)
-"""
-
-
-def test_a_folder_is_one_process_s_until_it_ends_or_is_killed(
-    start: Callable[..., Any], tmp_path: pathlib.Path
-) -> None:
-    path = tmp_path / "run"
-    holder = start(sys.executable, "-c", HOLD, path, cwd=tmp_path)
-    wait_for(holder, "held")
-    with pytest.raises(UserError, match="another process is at work there"), files.lock(path):
-        raise AssertionError
-    holder.kill()
-    holder.wait(timeout=SECONDS)
-    assert (path / files.LOCK).exists()
-    with files.lock(path), files.lock(path):  # This process may take it again.
-        assert files.is_empty(path)
-
-
 def test_only_what_this_program_was_writing_is_cleared_away(tmp_path: pathlib.Path) -> None:
     (tmp_path / ".config.json.4711.sumrnn-tmp").write_text("half")
     (tmp_path / ".figures.4711.sumrnn-tmp").mkdir()
@@ -191,27 +166,6 @@ def test_only_what_this_program_was_writing_is_cleared_away(tmp_path: pathlib.Pa
     assert not files.is_empty(tmp_path)
     files.clear(tmp_path)
     assert {entry.name for entry in tmp_path.iterdir()} == kept
-
-
-def test_a_lock_clears_away_what_a_killed_process_left(tmp_path: pathlib.Path) -> None:
-    (tmp_path / ".history.csv.4711.sumrnn-tmp").write_text("half")
-    (tmp_path / "history.csv").write_text("whole")
-    with files.lock(tmp_path):
-        assert {entry.name for entry in tmp_path.iterdir()} == {files.LOCK, "history.csv"}
-
-
-def test_as_many_folders_can_be_locked_as_the_system_allows() -> None:
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 600), hard))
-        files.allow_locks(10)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(soft, 600)
-        files.allow_locks(200)
-        expected = min(200 + files.SPARE, hard) if hard != resource.RLIM_INFINITY else 712
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == expected
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.timeout(SECONDS)
@@ -263,18 +217,11 @@ def test_a_link_is_removed_not_what_it_leads_to(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-class Drawn:
-    """In the place of a figure of Matplotlib."""
-
-    def savefig(self, file: Any, **options: object) -> None:
-        file.write(b"drawn")
-
-
 def test_pictures_that_are_not_drawn_any_more_are_removed(tmp_path: pathlib.Path) -> None:
     known = ("a", "b")
-    files.write_report(tmp_path, {"r.md": "1"}, dict.fromkeys(known, Drawn()), known)
+    files.write_report(tmp_path, {"r.md": "1"}, [(name, b"drawn") for name in known], known)
     (tmp_path / files.FIGURES / "mine.png").write_text("mine")
-    files.write_report(tmp_path, {"r.md": "2"}, {"b": Drawn()}, known)
+    files.write_report(tmp_path, {"r.md": "2"}, [("b", b"drawn")], known)
     assert {path.name for path in (tmp_path / files.FIGURES).iterdir()} == {"b.png", "mine.png"}
     assert (tmp_path / "r.md").read_text() == "2"
 

@@ -229,7 +229,7 @@ def test_a_person_s_hidden_files_stay(tmp_path: pathlib.Path, made: pathlib.Path
     train(path, THREE, until=2)
     for place in (path, path / CHECKPOINTS):
         (place / ".notes.7.tmp").write_text("mine")
-    finish(path, THREE).write_report({REPORT_MD: "report"}, {})
+    finish(path, THREE).write_report({REPORT_MD: "report"}, ())
     for place in (path, path / CHECKPOINTS):
         assert (place / ".notes.7.tmp").read_text() == "mine"
 
