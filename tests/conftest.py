@@ -150,6 +150,7 @@ def results_of(folder: pathlib.Path) -> dict[str, Any]:
         return kept | {name: arrays[name].tobytes() for name in sorted(names)}
 
 
+TRAIN = (sys.executable, ROOT / "scripts" / "train.py")
 Done = subprocess.CompletedProcess[str]
 Script = Callable[..., Done]
 

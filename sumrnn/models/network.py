@@ -33,9 +33,8 @@ class SumLSTM(nn.Module):
             out_axes=1,
         )
         cell = scan(features=self.cells, name="lstm")
-        # The initial carry is zero; the key is never used.
-        carry = cell.initialize_carry(jax.random.key(0), inputs[:, 0].shape)
-        (_, hidden), _ = cell(carry, inputs)
+        zero = jnp.zeros((inputs.shape[0], self.cells))
+        (_, hidden), _ = cell((zero, zero), inputs)
         return nn.Dense(1, kernel_init=nn.initializers.glorot_uniform(), name="output")(hidden)[
             ..., 0
         ]

@@ -57,8 +57,8 @@ class Record:
             _flat({"seed": s} | fields.to_dict(c))
             for s, c in ((self.seed, self.config), (seed, config))
         )
-        for name in there.keys() - {"epochs"}:
-            if there[name] != here[name]:
+        for name in there:
+            if name != "epochs" and there[name] != here[name]:
                 differs = f"its {name} is {there[name]!r}, not {here[name]!r}"
                 raise UserError(f"{file}: is of another run; {differs}")
 

@@ -200,6 +200,7 @@ def pinned() -> Iterator[None]:
         jax.enable_x64(False),
         jax.default_prng_impl(GENERATOR),
         jax.threefry_partitionable(True),
+        jax.default_matmul_precision("float32"),
     ):
         yield
 

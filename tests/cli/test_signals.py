@@ -38,7 +38,7 @@ for how in sys.argv[1:]:
 """
 """Works once for each argument."""
 FIRST = "ends after this epoch; once more ends it now\n"
-INT, TERM = signal.SIGINT, signal.SIGTERM
+INT, TERM, HUP, USR1 = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -48,6 +48,8 @@ def test_the_first_one_lets_the_work_end_and_a_second_one_ends_it_at_once(
     ways = {
         "returns": ([INT], "2 SIG_DFL SIG_DFL"),
         "returns again": ([TERM], "15 SIG_DFL SIG_DFL"),
+        "of a scheduler": ([USR1], "10 SIG_DFL SIG_DFL"),
+        "of a terminal": ([HUP, HUP], "1 SIG_DFL SIG_DFL"),
         "fails": ([INT], "raised 2"),
         "ignores": ([INT, TERM], "15 SIG_IGN SIG_DFL"),
     }

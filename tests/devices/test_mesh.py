@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import pytest
 
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
@@ -32,6 +33,17 @@ def test_seeds_per_device_must_be_positive(per_device: int) -> None:
 def test_devices_must_be_positive_and_not_too_many(devices: int) -> None:
     with pytest.raises(UserError, match=f"devices = {devices}: must be between 1 and 4096"):
         mesh.use_cores(devices)
+
+
+def test_devices_cannot_be_made_when_jax_has_begun() -> None:
+    mesh.use_cores(jax.local_device_count())  # It has begun alike.
+    with pytest.raises(UserError, match=r"^devices = 7: must be asked for before JAX computes"):
+        mesh.use_cores(7)
+
+
+def test_without_compiling_nothing_can_be_placed() -> None:
+    with jax.disable_jit(), pytest.raises(UserError, match=r"^jax_disable_jit = True: must be Fa"):
+        mesh.Program(SMALL, mesh.plan(1, 2))
 
 
 def test_fewer_devices_are_used_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:

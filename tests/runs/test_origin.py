@@ -6,8 +6,10 @@ import inspect
 import subprocess
 import sys
 
+import jax
 import pytest
 
+import sumrnn
 from sumrnn.config import Config, ModelConfig
 from sumrnn.errors import UserError
 from sumrnn.models import lstm, network
@@ -56,8 +58,8 @@ CHANGES = {
     "a constant of the data": (
         loop,
         "keys",
-        "fold_in(jax.random.key(seeds[i]), i)",
-        "fold_in(jax.random.key(seeds[i]), i + 1)",
+        "fold_in(own[i], i)",
+        "fold_in(own[i], i + 1)",
     ),
     "an order of summation": (
         step,
@@ -139,6 +141,28 @@ def test_the_processor_s_vectors_are_recorded() -> None:
     found = origin.device()
     assert found["platform"] == "cpu"
     assert found["vectors"]
+
+
+def test_a_checkout_that_is_not_installed_knows_its_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(name: str) -> str:
+        assert name != "sumrnn"
+        return "1"
+
+    monkeypatch.setattr("importlib.metadata.version", missing)
+    origin._version.cache_clear()
+    assert origin.versions()["sumrnn"] == sumrnn.__version__
+    origin._version.cache_clear()
+
+
+def test_settings_that_are_not_usual_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert origin.settings() == {}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_max_isa=AVX2")
+    with jax.debug_nans(True):
+        found = origin.settings()
+    assert found == {"XLA_FLAGS": "--xla_cpu_max_isa=AVX2", "jax_debug_nans": "True"}
+    assert set(origin.OPTIONS) <= set(jax.config.values)
 
 
 def test_the_first_difference_is_named() -> None:

@@ -14,7 +14,7 @@ from sumrnn.runs import recorder
 from sumrnn.runs.checkpoint import COLUMNS
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
 from sumrnn.runs.recorder import Ended, Row, Stop
-from tests.conftest import SMALL, files_of, results_of
+from tests.conftest import SMALL, files_of, results_of, train
 
 EPOCHS = 7
 LONG = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=EPOCHS))
@@ -93,6 +93,24 @@ def test_a_run_stopped_in_any_epoch_goes_on_to_the_same_results(
         if folder.status() == "unfinished":
             record({seed: folder}, every=5)
         assert results_of(folder.path) == results_of(whole[seed].path)
+
+
+def test_a_run_can_get_more_epochs_but_not_fewer(
+    whole: dict[int, RunFolder], tmp_path: pathlib.Path
+) -> None:
+    """Finished or not, it ends as if it had had them from the beginning."""
+    fewer = dataclasses.replace(LONG, train=dataclasses.replace(LONG.train, epochs=4))
+    for until in (0, 3):
+        folder = train(tmp_path / str(until), fewer, 3, until=until)
+        done = until or 4
+        less = dataclasses.replace(LONG, train=dataclasses.replace(LONG.train, epochs=done - 1))
+        with pytest.raises(UserError, match=rf"^epochs = {done - 1}: must be at least {done}, wh"):
+            folder.survey(less, 3)
+        assert folder.survey(LONG, 3) == ("unfinished", done, [])
+        train(folder.path, LONG, 3)
+        expected = results_of(whole[3].path)
+        expected["config.json"]["name"] = "sheet"
+        assert results_of(folder.path) == expected
 
 
 def test_the_report_of_a_resumed_run_is_that_of_one_that_nothing_interrupted(

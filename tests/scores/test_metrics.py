@@ -1,8 +1,10 @@
 import math
+from typing import Any
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
+import ml_dtypes
 import numpy as np
 import pytest
 import sklearn.metrics as sk
@@ -131,6 +133,24 @@ def test_extreme_logits_do_not_overflow(logit: float) -> None:
     assert found["brier_score"] == pytest.approx(0.3 if logit > 0 else 0.7)
 
 
-def test_logits_must_be_finite() -> None:
-    with pytest.raises(ValueError, match="finite"):
-        metrics.scores(LABELS, np.full(10, np.nan), 1)
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "float16", "float64", ml_dtypes.bfloat16])
+def test_any_real_dtype_gives_the_same_scores(dtype: Any) -> None:
+    logits = np.array([0, 3, 2, 1, 7, 5, 4, 6, 8, 9])
+    expected = metrics.scores(LABELS, logits.astype(np.float32), 1)
+    assert metrics.scores(LABELS.astype(bool), logits.astype(dtype), 1) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "logits", "message"),
+    [
+        (LABELS, np.full(10, np.nan), "logits must be finite real numbers"),
+        (LABELS, np.full(10, 1j), "logits must be finite real numbers"),
+        (LABELS, ["a"] * 10, "logits must be finite real numbers"),
+        (LABELS + 1, np.zeros(10), "labels must be 0 or 1"),
+        (LABELS[:, None], np.zeros(10), r"labels \[10, 1\] and logits \[10\] must be two series"),
+        ([], [], r"labels \[0\] and logits \[0\] must be two series of the same length"),
+    ],
+)
+def test_what_are_no_labels_and_logits_is_refused(labels: Any, logits: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        metrics.scores(labels, logits, 1)

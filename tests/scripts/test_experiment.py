@@ -65,6 +65,20 @@ def small() -> Iterator[None]:
     script.find = find
 
 
+MINE = """
+from __future__ import annotations
+import dataclasses
+from sumrnn.config import Config
+from sumrnn.study.experiment import Experiment
+
+@dataclasses.dataclass
+class Size:
+    cells: int = 3
+
+EXPERIMENT = Experiment("mine", f"{Size().cells} cells?", {"a": Config()})
+"""
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     """A batch without interruptions, and what was shown.  Do not change it."""
@@ -72,6 +86,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     done = call("experiment", 2, *SEEDS, cwd=folder)
     assert (done.status, done.err) == (0, "")
     return folder / "runs" / "2", done.out
+
+
+def test_a_declaration_may_have_dataclasses_of_its_own(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    module = load_script("experiment")
+    monkeypatch.setattr(module, "EXPERIMENTS", tmp_path)
+    assert module.find("mine").question == "3 cells?"
+    monkeypatch.delitem(sys.modules, "experiments.mine")
 
 
 # --- alone --------------------------------------------------------------------------------
@@ -86,7 +110,7 @@ def test_it_leaves_runs_table_summary_and_figures(whole: tuple[pathlib.Path, str
     lines = shown.splitlines()
     assert lines[0] == "runs 0/8"
     last = next(line for line in lines if line.startswith("runs 8/8  "))
-    assert "seed-epochs/s  0:00:00 left" in last
+    assert "0:00:00 left" in last
     assert "runs/2/summary.md" in lines[-1]
 
 

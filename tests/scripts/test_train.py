@@ -3,9 +3,7 @@
 import csv
 import json
 import math
-import os
 import pathlib
-import pty
 import shutil
 import signal
 import subprocess
@@ -29,6 +27,7 @@ from tests.conftest import (
     SMALL,
     SMALL_OPTIONS,
     THREE,
+    TRAIN,
     Done,
     call,
     files_of,
@@ -54,7 +53,7 @@ def test_the_folder_is_complete(trained: Trained) -> None:
     described = json.loads((path / CONFIG).read_text())
     assert described["seed"] == 7
     assert described["config"]["task"]["length"] == 5
-    assert set(described["versions"]) == {"code", "python", *origin.PACKAGES}
+    assert set(described["versions"]) == {"code", "python", "sumrnn", *origin.PACKAGES}
     with (path / HISTORY).open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
@@ -124,23 +123,24 @@ def test_a_run_goes_on_without_its_options_to_the_same_results(tmp_path: pathlib
     whole = call("train", *options, *seventh, "--out", "whole", cwd=tmp_path)
     assert (whole.status, whole.err) == (0, "")
     assert RunFolder(tmp_path / "whole").checkpoints.epochs() == [7, 5]
-    cut = RunFolder(pathlib.Path(shutil.copytree(tmp_path / "whole", tmp_path / "cut")))
+    name = "c\\u t≥"  # Nothing is special in a name.
+    cut = RunFolder(pathlib.Path(shutil.copytree(tmp_path / "whole", tmp_path / name)))
     cut.checkpoints.forget(6)
     (cut.path / PREDICTIONS).unlink()
-    again = call("train", "--resume", "--out", "cut", cwd=tmp_path)
+    again = call("train", "--resume", "--out", name, cwd=tmp_path)
     assert again.status == 0
     warning, _, rest = again.err.partition("predictions.npz: missing; ")
-    assert (warning, rest) == ("train.py: warning: cut/", "continuing after epoch 5\n")
+    assert (warning, rest) == (f"train.py: warning: {name}/", "continuing after epoch 5\n")
     epochs = [line.split()[1] for line in again.out.splitlines() if line.startswith("epoch")]
     assert epochs == ["6/7", "7/7"]
     assert results_of(cut.path) == results_of(tmp_path / "whole")
     before = files_of(cut.path)
     # With its options, and the end of a run is no reason to train again.
-    done = call("train", *options, "--resume", "--out", "cut", cwd=tmp_path)
+    done = call("train", *options, "--resume", "--out", name, cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
     assert "epoch" not in done.out
     assert files_of(cut.path) == before
-    line = refused("train", "--resume", "--out", "cut", "--preset", "sheet", cwd=tmp_path)
+    line = refused("train", "--resume", "--out", name, "--preset", "sheet", cwd=tmp_path)
     assert "is of another run; its size is 200, not 10000" in line
 
 
@@ -216,6 +216,8 @@ BAD = {
     ),
     "name in no encoding": (("--out", "\udcff"), "out = '\\udcff': must be the name of a folder"),
     "long name": (("--out", "new/" + "x" * 300), "must be the name of a folder"),
+    "address": (("--out", "gs://bucket/run"), "out = 'gs://bucket/run': must be a folder of this"),
+    "address of a file system": (("--out", "s3:/run"), "out = 's3:/run': must be a folder of this"),
     "file as a parent": ((*SMALL_OPTIONS, "--out", "file/run"), "file/run: must be a folder that"),
 }
 
@@ -346,8 +348,6 @@ def test_a_folder_of_the_format_before_is_told_apart(
 
 # --- real processes -----------------------------------------------------------------------
 
-TRAIN = (sys.executable, ROOT / "scripts" / "train.py")
-
 
 def test_divergence_is_told_with_its_own_status(tmp_path: pathlib.Path) -> None:
     options = (*SMALL_OPTIONS, "--batch-size", 48, "--learning-rate", "1e38")
@@ -451,43 +451,6 @@ def test_closed_streams_do_not_disturb(trained: Trained, tmp_path: pathlib.Path)
     assert results_of(tmp_path / "run") == results_of(trained[0])
 
 
-UNNOTICED = {
-    "JAX_ENABLE_X64": "1",
-    "JAX_DEFAULT_PRNG_IMPL": "rbg",
-    "JAX_THREEFRY_PARTITIONABLE": "0",
-    "JAX_RANDOM_SEED_OFFSET": "5",
-}
-
-
-def test_a_terminal_gets_a_live_bar_and_the_environment_changes_no_number(
-    start: Start, trained: Trained, tmp_path: pathlib.Path
-) -> None:
-    reader, writer = pty.openpty()
-    arguments = ("--seed", 7, *SMALL_OPTIONS, "--out", "run")
-    environment = os.environ | UNNOTICED | {"TERM": "xterm", "COLUMNS": "80"}
-    process = start(*TRAIN, *arguments, cwd=tmp_path, stdout=writer, env=environment)
-    os.close(writer)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(reader, 4096)
-        except OSError:  # Linux's way to say that the other end is closed.
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(reader)
-    assert process.wait(timeout=SECONDS) == 0
-    assert process.stderr is not None
-    assert process.stderr.read() == ""
-    text = shown.decode()
-    for words in ("2/2", "val_accuracy", "left", "test accuracy"):
-        assert words in text
-    assert "…" not in text  # All of it has room.
-    assert "val_loss" not in text  # As in the plain lines.
-    assert results_of(tmp_path / "run") == results_of(trained[0])
-
-
 def test_an_unknown_platform_is_misuse(tmp_path: pathlib.Path) -> None:
     done = run_script("train", *SMALL_OPTIONS, cwd=tmp_path, JAX_PLATFORMS="abacus")
     assert done.returncode == 2
@@ -520,19 +483,3 @@ def test_a_signal_outside_of_training_ends_in_one_line(
     process.send_signal(number)
     _, errors = process.communicate(timeout=SECONDS)
     assert (process.returncode, errors) == (128 + number, f"-c: error: {said}\n")
-
-
-def test_a_mistake_in_a_terminal_is_told_in_one_clean_line(tmp_path: pathlib.Path) -> None:
-    reader, writer = pty.openpty()
-    subprocess.run(
-        [sys.executable, ROOT / "scripts" / "train.py", "--celsl", "3"],
-        cwd=tmp_path,
-        stdout=writer,
-        stderr=writer,
-        timeout=SECONDS,
-        check=False,
-    )
-    os.close(writer)
-    said = os.read(reader, 10_000).decode()
-    os.close(reader)
-    assert said == "train.py: error: Unrecognized options: --celsl, 3\r\n"

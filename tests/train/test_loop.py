@@ -9,7 +9,9 @@ import pytest
 
 from sumrnn import task
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
+from sumrnn.errors import UserError
 from sumrnn.models import network
+from sumrnn.runs import origin
 from sumrnn.task import Split
 from sumrnn.train import fit, loop, step
 from tests.conftest import SMALL
@@ -121,6 +123,37 @@ def test_a_run_is_a_function_of_config_and_seed() -> None:
     for part, answer in zip(first.data, first.logits, strict=True):
         chex.assert_shape(answer, part.labels.shape)
         chex.assert_type(answer, jnp.float32)
+
+
+@pytest.mark.parametrize("recurrence", ["fused", "scan"])
+def test_a_run_does_not_depend_on_jax_s_settings(recurrence: Any) -> None:
+    config = dataclasses.replace(SMALL, model=ModelConfig(cells=3, recurrence=recurrence))
+    usual, here = fit(config, 1), origin.program(config)
+    origin.program.cache_clear()
+    jax.config.update("jax_random_seed_offset", 5)
+    try:
+        with (
+            jax.enable_x64(True),
+            jax.default_prng_impl("rbg"),
+            jax.threefry_partitionable(False),
+            jax.default_matmul_precision("bfloat16"),
+            jax.numpy_rank_promotion("raise"),
+            jax.numpy_dtype_promotion("strict"),
+            jax.transfer_guard("disallow"),
+            jax.debug_nans(True),
+        ):
+            found = fit(config, 1)
+            assert origin.program(config) == here
+    finally:
+        jax.config.update("jax_random_seed_offset", 0)
+    chex.assert_trees_all_equal(found, usual)
+    chex.assert_trees_all_equal_dtypes(found, usual)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, True])
+def test_a_seed_that_is_none_is_refused(seed: Any) -> None:
+    with pytest.raises(UserError, match=f"^seed = {seed}: must be "):
+        fit(SMALL, seed)
 
 
 def test_a_run_can_be_compiled_as_a_whole_and_mapped() -> None:

@@ -1,0 +1,277 @@
+"""The scripts where other people are: in terminals, encodings, settings and file systems."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sumrnn.cli import command
+from sumrnn.runs.folder import FIGURES, RunFolder
+from tests.conftest import (
+    ROOT,
+    SECONDS,
+    SMALL,
+    SMALL_OPTIONS,
+    TRAIN,
+    Done,
+    files_of,
+    results_of,
+)
+
+Trained = tuple[pathlib.Path, Done]
+
+
+# --- terminals ----------------------------------------------------------------------------
+
+
+def in_terminal(columns: int, *arguments: object, cwd: pathlib.Path, **environment: str) -> str:
+    """All that a process writes in a terminal, which must end well or as misuse."""
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    unset = {"COLUMNS", "LINES", "NO_COLOR"}
+    usual = {name: value for name, value in os.environ.items() if name not in unset}
+    process = subprocess.Popen(
+        [*map(str, arguments)],
+        cwd=cwd,
+        env=usual | {"TERM": "xterm"} | environment,
+        stdin=writer,
+        stdout=writer,
+        stderr=writer,
+    )
+    os.close(writer)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed.
+        while piece := os.read(reader, 4096):
+            shown += piece
+    os.close(reader)
+    assert process.wait(timeout=SECONDS) in (0, 2), shown
+    return shown.decode()
+
+
+def lines_of(shown: str) -> list[str]:
+    """The lines that were to be seen, one after the other in the same place or not."""
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
+    return [line for line in re.split(r"[\r\n]+", plain) if line]
+
+
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}], ids=["coloured", "plain"])
+def test_a_mistake_is_told_in_one_clean_line(
+    environment: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    script = (sys.executable, ROOT / "scripts" / "train.py")
+    said = in_terminal(40, *script, "--celsl", 3, cwd=tmp_path, **environment)
+    assert said == "train.py: error: Unrecognized options: --celsl, 3\r\n"
+
+
+LINES = """
+from sumrnn.cli import progress
+from sumrnn.study.batch import Progress
+row = {"loss": 0.0625, "accuracy": 0.5, "val_loss": 0.125, "val_accuracy": 0.9912}
+with progress.of_run(60) as view:
+    view(row | {"epoch": 30, "seconds": 2.0})
+with progress.of_batch(True) as view:
+    many = tuple(range(64))
+    view(Progress(128, 64, 5000, "a-condition", many, 60, 30, worked=1000, diverged=2))
+"""
+RUN = ["epoch 30/60", "0:01:00 left", "loss 0.0625", "val_accuracy 0.9912"]
+BATCH = ["runs 64/128", "0:00:00 left", "2 diverged", "epoch 30/60", "a-condition"]
+ALL = [*RUN, "accuracy 0.5000", "val_loss 0.1250", "2.00 s"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "run", "batch"), [(40, RUN[:3], BATCH[:3]), (80, RUN, BATCH), (200, ALL, BATCH)]
+)
+def test_a_live_line_has_what_matters_most(
+    columns: int, run: list[str], batch: list[str], tmp_path: pathlib.Path
+) -> None:
+    shown = lines_of(in_terminal(columns, sys.executable, "-c", LINES, cwd=tmp_path))
+    assert max(map(len, shown)) <= columns
+    for parts in (run, batch):
+        (line, *_) = [line for line in shown if line.startswith(parts[0])]
+        assert line.startswith("  ".join(parts))
+        assert ("━" in line) == (columns > 40)
+        assert "…" not in line
+
+
+def test_a_dumb_terminal_gets_a_line_per_epoch(tmp_path: pathlib.Path) -> None:
+    shown = in_terminal(80, sys.executable, "-c", LINES, cwd=tmp_path, TERM="dumb")
+    first, second = shown.splitlines()
+    assert first == "  ".join(ALL)
+    assert second.startswith("  ".join(BATCH))
+
+
+# --- encodings ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "cp1252"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=str,
+)
+def test_a_mistake_is_told_in_any_encoding(
+    environment: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    done = subprocess.run(
+        [*TRAIN, "--seed", "ä"],
+        cwd=tmp_path,
+        env=os.environ | environment,
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+    said = "train.py: error: Error parsing --seed: invalid literal for int() with base 10: "
+    shown = ("ä", "\\xe4", "\\udcc3\\udca4")  # The last one is of a locale without this letter.
+    assert done.stderr.decode("cp1252") in [f"{said}'{letter}'\n" for letter in shown]
+
+
+def test_signs_that_an_encoding_lacks_become_others() -> None:
+    text = "sum ≥ 100, skill −5 %, ä, 数"
+    assert text.encode("latin-1", command.LACKING).decode("latin-1") == (
+        "sum >= 100, skill -5 %, ä, \\u6570"
+    )
+
+
+# --- settings -----------------------------------------------------------------------------
+
+UNNOTICED = {
+    "JAX_ENABLE_X64": "1",
+    "JAX_DEFAULT_PRNG_IMPL": "rbg",
+    "JAX_THREEFRY_PARTITIONABLE": "0",
+    "JAX_RANDOM_SEED_OFFSET": "5",
+    "JAX_NUMPY_RANK_PROMOTION": "raise",
+    "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+    "JAX_TRANSFER_GUARD": "disallow",
+    "MPLBACKEND": "module://nowhere",
+}
+MATPLOTLIBRC = """
+text.usetex: True
+font.family: No Such Font
+savefig.bbox: tight
+"""
+
+
+def test_a_stranger_s_settings_change_neither_numbers_nor_pictures(
+    trained: Trained, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC)  # Matplotlib reads it from here.
+    arguments = ("--seed", 7, *SMALL_OPTIONS, "--out", "run")
+    shown = lines_of(in_terminal(80, *TRAIN, *arguments, cwd=tmp_path, **UNNOTICED))
+    assert max(map(len, shown)) <= 80
+    assert any(line.startswith("epoch  2/2  0:00:00 left  loss ") for line in shown)
+    assert "No Such Font" not in " ".join(shown)
+    assert results_of(tmp_path / "run") == results_of(trained[0])
+    pictures = files_of(tmp_path / "run" / FIGURES)
+    assert pictures == files_of(trained[0] / FIGURES)
+    assert len(pictures) == 5
+
+
+# --- file systems -------------------------------------------------------------------------
+
+IMAGE = """
+mount -t tmpfs none "$1" || exit 99
+mkdir "$1/lower" "$1/upper" "$1/work" "$1/merged"
+cp -a "$2" "$1/lower/run"
+layers="lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work"
+mount -t overlay -o "userxattr,$layers" none "$1/merged" || exit 99
+rm "$1/merged/run/predictions.npz"
+shift 2
+"$@" --resume && "$@" --overwrite
+"""
+
+
+@pytest.mark.slow
+def test_a_run_in_a_container_s_image_can_be_continued_and_replaced(
+    trained: Trained, tmp_path: pathlib.Path
+) -> None:
+    if not shutil.which("unshare"):
+        pytest.skip("needs unshare")
+    inside = ("unshare", "--map-root-user", "--mount", "sh", "-ec", IMAGE, "sh")
+    options = ("--seed", "7", *SMALL_OPTIONS, "--out", str(tmp_path / "merged" / "run"))
+    done = subprocess.run(
+        [*inside, str(tmp_path), str(trained[0]), *map(str, TRAIN), *options],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    if done.returncode == 99 or done.stderr.startswith(("unshare:", "mount:")):
+        pytest.skip("needs the right to mount in a namespace")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == 2
+    assert "continuing after epoch 2" in done.stderr
+
+
+def test_nothing_is_removed_before_the_new_is_possible(
+    trained: Trained, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(pathlib.Path(shutil.copytree(trained[0], tmp_path / "run")))
+    before = files_of(folder.path)
+
+    def full(file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        folder.begin(SMALL, 8, "sheet")
+    assert files_of(folder.path) == before
+
+
+# --- notebooks ----------------------------------------------------------------------------
+
+CELLS = """
+import pathlib, subprocess, sys
+import sumrnn
+from sumrnn.report import run as report
+from sumrnn.runs.folder import RunFolder
+
+sumrnn.use_cores()
+config = sumrnn.Config(sumrnn.TaskConfig(size=200, length=5, high=3, threshold=8),
+                       sumrnn.ModelConfig(cells=8), sumrnn.TrainConfig(epochs=2, batch_size=48))
+many = sumrnn.fit_many(config, [7])
+sumrnn.use_cores()
+subprocess.run([*TRAIN, *OPTIONS], check=True, capture_output=True)
+run = sumrnn.load("run")
+assert (run.parts["test"].logits == many.logits[2][0]).all()
+report.write(RunFolder(pathlib.Path("run")))
+import matplotlib.pyplot as plt
+print(plt.get_backend(), plt.plot([1, 2]) and "drawn")
+"""
+
+
+@pytest.mark.slow
+def test_a_notebook_can_use_package_and_scripts(tmp_path: pathlib.Path) -> None:
+    manager = pytest.importorskip("jupyter_client.manager")
+    pytest.importorskip("ipykernel")
+    start: Callable[..., Any] = manager.start_new_kernel
+    kernel, client = start(kernel_name="python3", cwd=str(tmp_path), startup_timeout=SECONDS)
+    told: list[str] = []
+    options = ["--seed", "7", *SMALL_OPTIONS, "--out", "run"]
+    names = {"TRAIN": [*map(str, TRAIN)], "OPTIONS": options}
+    code = "".join(f"{name} = {value!r}\n" for name, value in names.items()) + CELLS
+    try:
+        reply = client.execute_interactive(
+            code,
+            timeout=SECONDS,
+            output_hook=lambda message: told.append(str(message["content"])),
+        )
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+    assert reply["content"]["status"] == "ok", told
+    assert any("inline" in text and "drawn" in text for text in told)
