@@ -1,7 +1,7 @@
 """What every script shares: a command line made from dataclasses, and its exit statuses.
 
 0: done.  1: something failed.  2: misuse, told in one line.  3: training diverged.
-130: interrupted (SIGINT).  143: terminated (SIGTERM).
+128 + n: stopped by signal n (130: SIGINT, 143: SIGTERM).
 """
 
 import codecs
@@ -29,6 +29,15 @@ MAX_LINE = 2_000
 """Characters of a message."""
 
 
+_WORDS = {
+    "SIGINT": "interrupted",
+    "SIGTERM": "terminated",
+    "SIGHUP": "hung up",
+    "SIGUSR1": "stopped by SIGUSR1",
+    "SIGUSR2": "stopped by SIGUSR2",
+}
+STOPPING = {signal.Signals[s]: word for s, word in _WORDS.items() if hasattr(signal, s)}
+"""Signals of people, systems, terminals and schedulers, and what is said of them."""
 LACKING = "sumrnn-lacking"
 """How text is encoded that an encoding lacks."""
 PLAIN = {"≥": ">=", "≤": "<=", "−": "-"}
@@ -44,12 +53,12 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(LACKING, _plain)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, where nothing has to be brought to a good end."""
+class _Stopped(KeyboardInterrupt):
+    """A signal of `STOPPING`, where nothing has to be brought to a good end."""
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
-    raise _Terminated
+def _stop(number: int, frame: object) -> NoReturn:
+    raise _Stopped(number)
 
 
 def parse(cls: type[T], argv: list[str], description: str, default: T | None = None) -> T:
@@ -99,16 +108,18 @@ def run(main: Callable[[list[str]], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):  # Its encoding may lack a letter.
             stream.reconfigure(errors=LACKING)
     os.environ.pop("MPLBACKEND", None)  # A notebook's, perhaps not there; nothing is shown.
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
+    for number in STOPPING:
+        if signal.getsignal(number) is signal.SIG_DFL:  # One that is ignored stays so.
+            signal.signal(number, _stop)
     try:
         main(sys.argv[1:])
     except UserError as error:
         _say(str(error))
         raise SystemExit(error.status) from None
-    except _Terminated:
-        _say("terminated")
-        raise SystemExit(128 + signal.SIGTERM) from None
+    except _Stopped as stopped:
+        (number,) = stopped.args
+        _say(STOPPING[number])
+        raise SystemExit(128 + number) from None
     except KeyboardInterrupt:
         _say("interrupted")
         raise SystemExit(128 + signal.SIGINT) from None

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+from sumrnn.cli.command import STOPPING
 from sumrnn.errors import UserError
 from sumrnn.runs.recorder import Stop
 
@@ -15,20 +16,12 @@ T = TypeVar("T")
 
 PERIOD = 0.1
 """Seconds between looks at what has come."""
-NAMES = {
-    "SIGINT": "interrupted",
-    "SIGTERM": "terminated",
-    "SIGHUP": "hung up",
-    "SIGUSR1": "stopped by SIGUSR1",
-    "SIGUSR2": "stopped by SIGUSR2",
-}
-"""What is said of the signals of people, systems, terminals and schedulers."""
 
 
 def stopped(stop: Stop, how: str) -> UserError:
     """The error for work that came to its end early; `how` says how to go on."""
     assert stop.number is not None
-    return UserError(f"{NAMES[signal.Signals(stop.number).name]} {how}", status=128 + stop.number)
+    return UserError(f"{STOPPING[signal.Signals(stop.number)]} {how}", status=128 + stop.number)
 
 
 def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
@@ -50,7 +43,7 @@ def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
             if not again:
                 say("ends after this epoch; once more ends it now")
             else:
-                say(f"error: {NAMES[signal.Signals(number).name]}")
+                say(f"error: {STOPPING[signal.Signals(number)]}")
                 if sys.stdout.isatty():  # Shows the cursor that a live bar has hidden.
                     sys.stdout.write("\x1b[?25h")
                 sys.stdout.flush()
@@ -58,8 +51,7 @@ def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
             os._exit(128 + number)
 
     # One that is ignored, as in the background of a script, stays so.
-    known = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-    heard = [n for n in known if signal.getsignal(n) not in (signal.SIG_IGN, None)]
+    heard = [n for n in STOPPING if signal.getsignal(n) not in (signal.SIG_IGN, None)]
     before = {number: signal.signal(number, note) for number in heard}
     try:
         with concurrent.futures.ThreadPoolExecutor(1, "work") as pool:

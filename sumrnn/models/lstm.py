@@ -99,7 +99,8 @@ def _start(weights: Weights, inputs: chex.Array) -> Carry:
 def last_hidden(weights: Weights, inputs: chex.Array) -> chex.Array:
     """The hidden state [batch, cells] after the last step, from a carry of zeros.
 
-    The inputs are [batch, length], of the weights' dtype.
+    The inputs are [batch, length], of the weights' dtype.  For derivatives in forward mode take
+    the scanned cell (`ModelConfig.recurrence`): JAX has none of a hand-written backward pass.
     """
     blocks = _blocks(weights.recurrent, axis=1)
 

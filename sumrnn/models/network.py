@@ -43,9 +43,10 @@ class SumLSTM(nn.Module):
 def logits(params: Params, config: ModelConfig, digits: chex.Array) -> chex.Array:
     """The network's answers float32 [batch] to digits uint8 [batch, length], in full float32.
 
-    The sigmoid of one is the estimate of P(label = 1).
+    The sigmoid of one is the estimate of P(label = 1).  Parameters are float32.
     """
     chex.assert_rank(digits, 2)
+    chex.assert_type(jax.tree.leaves(params), jnp.float32)
     forward = _fused if config.recurrence == "fused" else _scanned
     # GPU and TPU multiply float32 with fewer bits unless told otherwise.
     with jax.default_matmul_precision("float32"):
