@@ -92,11 +92,18 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def _moving() -> contextlib.AbstractContextManager[None]:
+    """A context in which arrays go to devices and back: it is meant."""
+    found: contextlib.AbstractContextManager[None] = jax.transfer_guard("allow")
+    return found
+
+
 def from_first(tree: Any) -> Any:
     """The first process's arrays, on every process; all have some of these shapes and dtypes."""
     if is_alone():
         return tree
-    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+    with _moving():
+        return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
 def first_does(action: Callable[[], object]) -> None:
@@ -121,7 +128,8 @@ def largest(number: int) -> int:
     """The largest of the processes' numbers; they call this together."""
     if is_alone():
         return number
-    return int(multihost_utils.process_allgather(np.array(number)).max())
+    with _moving():
+        return int(multihost_utils.process_allgather(np.array(number)).max())
 
 
 def to_host(tree: Any, rows: slice) -> Any:
@@ -129,5 +137,6 @@ def to_host(tree: Any, rows: slice) -> Any:
     if is_alone():
         whole = jax.device_get(tree)
     else:
-        whole = multihost_utils.process_allgather(tree, tiled=True)
+        with _moving():
+            whole = multihost_utils.process_allgather(tree, tiled=True)
     return jax.tree.map(lambda x: x[rows], whole)

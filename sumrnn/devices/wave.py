@@ -91,7 +91,7 @@ class Wave:
         missing = self._program.plan.wave - len(self.seeds)
         whole = np.concatenate((rows, np.repeat(rows[-1:], missing, axis=0)))
         place = self._program.sharding
-        with jax.transfer_guard("allow"):  # It is meant.
+        with jax.transfer_guard("allow"):  # This one is meant.
             return jax.make_array_from_callback(whole.shape, place, lambda part: whole[part])
 
     def _fetch(self, tree: Any) -> Any:

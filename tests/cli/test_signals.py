@@ -27,6 +27,7 @@ def work(stop):
 def say(line):
     print(line, file=sys.stderr, flush=True)
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Under nohup it is ignored.
 for how in sys.argv[1:]:
     signal.signal(signal.SIGINT, signal.SIG_IGN if how == "ignores" else signal.SIG_DFL)
     try:

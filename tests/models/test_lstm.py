@@ -77,7 +77,7 @@ class LastHiddenTest(chex.TestCase):
 
             def total(weights: lstm.Weights, inputs: chex.Array) -> chex.Array:
                 hidden = lstm.last_hidden(weights, inputs)
-                return (hidden * jnp.arange(1.0, 4.0)).sum()
+                return (hidden * jnp.arange(1.0, 4.0)[None]).sum()
 
             found = self.variant(jax.grad(total, argnums=(0, 1)))(weights, inputs)
             numeric = jax.test_util.check_grads

@@ -44,7 +44,7 @@ class TrainStepTest(chex.TestCase):
 
             def loss(params: network.Params, batch: Split = batch) -> chex.Array:
                 z = network.logits(params, config.model, batch.digits)
-                y = batch.labels
+                y = batch.labels.astype(z.dtype)
                 return -(y * jax.nn.log_sigmoid(z) + (1 - y) * jax.nn.log_sigmoid(-z)).mean()
 
             value, grads = jax.value_and_grad(loss)(params)
