@@ -74,14 +74,18 @@ class Wave:
     def step(self) -> Moment:
         """Trains every run for an epoch."""
         number = self._put(np.full(len(self.seeds), self.epoch, np.uint32))
-        self._state, *rest = self._program.epoch(self._state, self._shuffle, self._data, number)
+        # Numbers that are not finite are looked for, and told.
+        with jax.debug_nans(False), jax.debug_infs(False):
+            arguments = (self._state, self._shuffle, self._data, number)
+            self._state, *rest = self._program.epoch(*arguments)
         metrics, finite = self._fetch(rest)
         self._history.append(metrics)
         return Moment(self.seeds, self.epoch, metrics, finite, self._state)
 
     def result(self) -> Result:
         """The runs as they are now, on the host, with a leading axis of seeds."""
-        logits = self._program.predict(self._state.params, self._data)
+        with jax.debug_nans(False), jax.debug_infs(False):
+            logits = self._program.predict(self._state.params, self._data)
         state, data, logits = self._fetch((self._state, self._data, logits))
         history = jax.tree.map(lambda *epochs: np.stack(epochs, axis=1), *self._history)
         return Result(state, history, data, logits)

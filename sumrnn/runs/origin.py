@@ -23,7 +23,6 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 """Of the environment, that change numbers or what is compiled."""
 OPTIONS = {
-    "jax_debug_nans": False,
     "jax_disable_most_optimizations": False,
     "jax_exec_time_optimization_effort": 0.0,
     "jax_memory_fitting_effort": 0.0,
