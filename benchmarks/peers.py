@@ -129,4 +129,5 @@ def create(name: str, work: Work, given: Given, settings: dict[str, Any]) -> Pee
         return pytorch(work, given)
     from benchmarks import product
 
+    product.mesh.use_cores()
     return product.sumrnn(work, given, **settings)

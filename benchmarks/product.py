@@ -26,8 +26,6 @@ from sumrnn.task import Split
 from sumrnn.train import loop
 from sumrnn.train.step import train_step
 
-mesh.use_cores()
-
 
 def here(work: Work) -> dict[str, Any]:
     """What computes: versions, the program's digest, the device, and settings."""

@@ -40,7 +40,8 @@ class Arguments:
     out: str | None = None
     """Run folder to write; None: runs/PRESET-seedSEED."""
     resume: bool = False
-    """Continue the run that is in the run folder, with its options; start it if there is none."""
+    """Continue the run that is in the run folder, with its options; start it if there is none.
+    With more --epochs, a finished run gives up its report and goes on."""
     overwrite: bool = False
     """Replace the run that is in the run folder."""
     anyway: bool = False

@@ -49,7 +49,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
 """Time limit of a process."""
 
-mesh.use_cores(2)  # Two devices for all tests in this process.
+mesh.use_cores(2)  # Two devices for all tests in this process, however many cores there are.
+jax.devices()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -352,7 +353,8 @@ class Called(NamedTuple):
 def call(name: str, *arguments: object, cwd: pathlib.Path) -> Called:
     """The same as `run_script`, but within this process, on the devices that it has."""
     out, err, status = io.StringIO(), io.StringIO(), 0
-    argv, heard = [f"{name}.py", *map(str, arguments)], signal.getsignal(signal.SIGTERM)
+    argv = [f"{name}.py", *map(str, arguments)]
+    heard = {number: signal.getsignal(number) for number in command.STOPPING}
     with (
         unittest.mock.patch.object(sys, "argv", argv),
         unittest.mock.patch.object(jax.config, "update"),  # Too late for other devices.
@@ -365,7 +367,8 @@ def call(name: str, *arguments: object, cwd: pathlib.Path) -> Called:
         except SystemExit as stop:
             status = int(stop.code or 0)
         finally:
-            signal.signal(signal.SIGTERM, heard)
+            for number, handler in heard.items():
+                signal.signal(number, handler)
     return Called(status, out.getvalue(), err.getvalue())
 
 

@@ -38,6 +38,8 @@ _WORDS = {
 }
 STOPPING = {signal.Signals[s]: word for s, word in _WORDS.items() if hasattr(signal, s)}
 """Signals of people, systems, terminals and schedulers, and what is said of them."""
+GRACE = 5.0
+"""Seconds that may pass from such a signal to the end of the process."""
 LACKING = "sumrnn-lacking"
 """How text is encoded that an encoding lacks."""
 PLAIN = {"≥": ">=", "≤": "<=", "−": "-"}
@@ -58,6 +60,14 @@ class _Stopped(KeyboardInterrupt):
 
 
 def _stop(number: int, frame: object) -> NoReturn:
+    """Ends the process by an exception, or hard: what runs just now may swallow it."""
+    word, status = STOPPING[signal.Signals(number)], 128 + number
+    for other in STOPPING:
+        if signal.getsignal(other) is _stop:  # One that follows is not waited for.
+            signal.signal(other, lambda *_: end(word, status))
+    timer = threading.Timer(GRACE, end, (word, status))
+    timer.daemon = True
+    timer.start()
     raise _Stopped(number)
 
 
@@ -104,12 +114,14 @@ def run(main: Callable[[list[str]], None]) -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # Closed before the start.
-            setattr(sys, name, pathlib.Path(os.devnull).open("w"))  # noqa: SIM115
+            stream = pathlib.Path(os.devnull).open("w")  # noqa: SIM115
+            setattr(sys, name, stream)
         if isinstance(stream, io.TextIOWrapper):  # Its encoding may lack a letter.
             stream.reconfigure(errors=LACKING)
     os.environ.pop("MPLBACKEND", None)  # A notebook's, perhaps not there; nothing is shown.
     for number in STOPPING:
-        if signal.getsignal(number) is signal.SIG_DFL:  # One that is ignored stays so.
+        # One that is ignored stays so.
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _stop)
     try:
         main(sys.argv[1:])
@@ -117,12 +129,8 @@ def run(main: Callable[[list[str]], None]) -> None:
         _say(str(error))
         raise SystemExit(error.status) from None
     except _Stopped as stopped:
-        (number,) = stopped.args
-        _say(STOPPING[number])
-        raise SystemExit(128 + number) from None
-    except KeyboardInterrupt:
-        _say("interrupted")
-        raise SystemExit(128 + signal.SIGINT) from None
+        (number,) = stopped.args  # JAX may be in the midst of something that it does not survive.
+        end(STOPPING[number], 128 + number)
     except BrokenPipeError:
         # Python would try once more to write what is left, and complain about that too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -135,9 +143,11 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 def end(message: str, status: int = 1) -> NoReturn:
     """Says why, and ends the process at once, without any clean-up."""
-    _say(message)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    # The streams may be gone, or in use just now.
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        _say(message)
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(status)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -25,20 +26,41 @@ def live() -> Iterator[Show]:
     """Yields what shows each line in the place of the last one, or below it where it cannot."""
     width = _columns()
     if width is None:
-        yield lambda parts, done, total: print("  ".join(parts), flush=True)
+
+        def line_by_line(parts: Sequence[str], done: float, total: float) -> None:
+            with _unless_hung_up():
+                print("  ".join(parts), flush=True)
+
+        yield line_by_line
         return
     from rich import progress
 
     text = progress.TextColumn("{task.description}", markup=False)
     bars = () if width < NARROW else (progress.BarColumn(bar_width=None),)
-    with progress.Progress(text, *bars) as bar:
-        task = bar.add_task("", total=None)
+    bar = progress.Progress(text, *bars)
+    task = bar.add_task("", total=None)
 
-        def show(parts: Sequence[str], done: float, total: float) -> None:
-            line = _fitting(parts, bar.console.width - (BAR if bars else 0))
+    def show(parts: Sequence[str], done: float, total: float) -> None:
+        line = _fitting(parts, bar.console.width - (BAR if bars else 0))
+        with _unless_hung_up():
             bar.update(task, description=line, completed=done, total=total)
 
+    try:
+        bar.start()
         yield show
+    finally:
+        with _unless_hung_up():
+            bar.stop()
+
+
+@contextlib.contextmanager
+def _unless_hung_up() -> Iterator[None]:
+    """Lets the work go on where the terminal is gone: its signal ends it well."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 def _columns() -> int | None:
@@ -88,11 +110,12 @@ def of_batch(shown: bool) -> Iterator[Callable[[Progress], None]]:
     if not shown:
         yield lambda progress: None
         return
+    in_place = _columns() is not None
     with live() as show:
 
         def view(progress: Progress) -> None:
             # A plain line at the start, after each wave, and after a wave's first epoch.
-            if sys.stdout.isatty() or progress.epoch <= 1:
+            if in_place or progress.epoch <= 1:
                 # What is done is that of this start; the words count earlier runs too.
                 done = progress.worked if progress.todo else 1
                 show(describe(progress), done, max(progress.todo, 1))

@@ -26,7 +26,8 @@ from sumrnn.errors import UserError
 T = TypeVar("T")
 TEMPORARY = ".sumrnn-tmp"
 """Ending of what is being written; a killed process may leave it."""
-LOCK = ".lock"
+LOCK, HELD = ".lock", ".lock.held"
+"""Of a folder in use: the file that is locked, and the one that is there where nothing can be."""
 SEAL = "sha256"
 """The field of a sealed object: the SHA-256 of the others."""
 FIGURES = "figures"
@@ -74,7 +75,7 @@ def is_empty(path: pathlib.Path) -> bool:
     if not path.exists():
         return True
     return path.is_dir() and all(
-        entry.name == LOCK or _is_temporary(entry) for entry in path.iterdir()
+        entry.name in (LOCK, HELD) or _is_temporary(entry) for entry in path.iterdir()
     )
 
 

@@ -130,6 +130,9 @@ class RunFolder:
         epoch, older = self.checkpoints.newest(found.config, seed)
         done = found.epochs if found.status == "finished" else epoch
         require(epochs >= done, "epochs", epochs, f"at least {done}, which {self.path} has done")
+        if epoch < done < epochs:
+            lacks = f"has no checkpoint after epoch {done} to go on from; --overwrite begins again"
+            raise UserError(f"{self.path}: {lacks}")
         return Survey("unfinished", epoch, wrong + older)
 
     def check_files(self) -> None:
@@ -228,6 +231,9 @@ class RunFolder:
         )
         if new != found:
             self._write_record(new)
+        if config != found.config:  # What there is of the end is not that of this run.
+            for name in (REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS):
+                files.remove(self.path / name)
         self._record = new
         self.checkpoints.forget(epoch)
         self._write_history()

@@ -5,19 +5,16 @@ import errno
 import os
 import pathlib
 import socket
-import time
 from collections.abc import Iterator
 
 import filelock
 
 from sumrnn.errors import UserError
 from sumrnn.runs import files
-from sumrnn.runs.files import LOCK
+from sumrnn.runs.files import HELD, LOCK
 
-NONE_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+NONE_HERE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 """What the system says where a file system has no locks."""
-PATIENCE = 2.0
-"""Seconds after which a file without a holder's name is nobody's, where there are no locks."""
 SPARE = 512
 """Files that a process has open beside the locks of its folders."""
 
@@ -26,8 +23,8 @@ SPARE = 512
 def lock(path: pathlib.Path) -> Iterator[None]:
     """Makes the folder this process's own; the system frees it when the process ends.
 
-    Where the file system has no locks, the file `LOCK` alone says who has it; one that is left by
-    a process of this machine that has ended is nobody's.  What a killed process was writing in the
+    Where the file system has no locks, the file `HELD` says who has it; one that is left by a
+    process of this machine that has ended is nobody's.  What a killed process was writing in the
     folder is removed.  A process may take a folder again that it has.
 
     Raises `UserError` if another process has it, or it cannot be written.
@@ -43,16 +40,10 @@ def lock(path: pathlib.Path) -> Iterator[None]:
             own = _acquire(native, file)
             held.callback(own.release)
             if own is native and not again:  # For those who have to wait; it is not the lock.
-                file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
-                held.callback(_forget, file)
+                with contextlib.suppress(OSError):
+                    file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
             files.clear(path)
         yield
-
-
-def _forget(file: pathlib.Path) -> None:
-    """Makes the file of a lock nobody's, before it is released: it may be copied."""
-    with contextlib.suppress(OSError):
-        os.truncate(file, 0)
 
 
 def _acquire(native: filelock.BaseFileLock, file: pathlib.Path) -> filelock.BaseFileLock:
@@ -63,17 +54,12 @@ def _acquire(native: filelock.BaseFileLock, file: pathlib.Path) -> filelock.Base
     except OSError as error:
         if error.errno not in NONE_HERE:
             raise
-        return _acquire_by_name(file)
+        return _acquire_by_name(file.with_name(HELD))
     return native
 
 
 def _acquire_by_name(file: pathlib.Path) -> filelock.BaseFileLock:
     """As `_acquire`, where the file system has no locks."""
-    with contextlib.suppress(FileNotFoundError):
-        if not file.stat().st_size:  # Copied, or just being written.
-            time.sleep(PATIENCE)
-            if not file.stat().st_size:
-                file.unlink()
     soft = filelock.SoftFileLock(file, blocking=False, thread_local=False, is_singleton=True)
     try:
         soft.acquire()

@@ -80,8 +80,9 @@ def _absent(what: str, values: np.ndarray) -> list[str]:
 def _real(name: str, values: Any) -> np.ndarray:
     """The values as float64; raises `ValueError` unless they are real and finite."""
     found = np.asarray(values)
-    with contextlib.suppress(TypeError, ValueError):  # Texts, and lists of unequal length.
-        found = found if np.iscomplexobj(found) else found.astype(np.float64)
+    with contextlib.suppress(TypeError, ValueError):
+        if found.dtype.kind not in "cUSMm":  # Not every real dtype is a subtype of NumPy's.
+            found = found.astype(np.float64)
     if found.dtype != np.float64 or not np.isfinite(found).all():
         raise ValueError(f"{name} must be finite real numbers")
     return found

@@ -107,6 +107,11 @@ def test_a_run_can_get_more_epochs_but_not_fewer(
         with pytest.raises(UserError, match=rf"^epochs = {done - 1}: must be at least {done}, wh"):
             folder.survey(less, 3)
         assert folder.survey(LONG, 3) == ("unfinished", done, [])
+        if not until:
+            copy = copy_of(folder, tmp_path / "copy")
+            copy.checkpoints.forget(0)
+            with pytest.raises(UserError, match="has no checkpoint after epoch 4 to go on from"):
+                copy.survey(LONG, 3)
         train(folder.path, LONG, 3)
         expected = results_of(whole[3].path)
         expected["config.json"]["name"] = "sheet"

@@ -145,7 +145,7 @@ def test_any_real_dtype_gives_the_same_scores(dtype: Any) -> None:
     [
         (LABELS, np.full(10, np.nan), "logits must be finite real numbers"),
         (LABELS, np.full(10, 1j), "logits must be finite real numbers"),
-        (LABELS, ["a"] * 10, "logits must be finite real numbers"),
+        (LABELS, ["1"] * 10, "logits must be finite real numbers"),
         (LABELS + 1, np.zeros(10), "labels must be 0 or 1"),
         (LABELS[:, None], np.zeros(10), r"labels \[10, 1\] and logits \[10\] must be two series"),
         ([], [], r"labels \[0\] and logits \[0\] must be two series of the same length"),
