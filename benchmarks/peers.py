@@ -128,6 +128,7 @@ def create(name: str, work: Work, given: Given, settings: dict[str, Any]) -> Pee
     if name == "pytorch":
         return pytorch(work, given)
     from benchmarks import product
+    from sumrnn.devices import mesh
 
-    product.mesh.use_cores()
+    mesh.use_cores()
     return product.sumrnn(work, given, **settings)

@@ -100,7 +100,7 @@ def main() -> None:
                 found = getattr(worker, do)(**details)
             else:
                 product = importlib.import_module("benchmarks.product")
-                product.mesh.use_cores()
+                importlib.import_module("sumrnn.devices.mesh").use_cores()
                 found = getattr(product, do)(**details) | _memory()
         except Exception as error:
             found = {"error": f"{type(error).__name__}: {error}"}

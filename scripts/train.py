@@ -41,7 +41,7 @@ class Arguments:
     """Run folder to write; None: runs/PRESET-seedSEED."""
     resume: bool = False
     """Continue the run that is in the run folder, with its options; start it if there is none.
-    With more --epochs, a finished run gives up its report and goes on."""
+    Given more epochs, a finished one gives up its report and goes on."""
     overwrite: bool = False
     """Replace the run that is in the run folder."""
     anyway: bool = False

@@ -50,7 +50,6 @@ SECONDS = 120
 """Time limit of a process."""
 
 mesh.use_cores(2)  # Two devices for all tests in this process, however many cores there are.
-jax.devices()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -104,10 +104,8 @@ class RunFolder:
         if not is_run:
             raise self._foreign()
         if not overwrite:
-            raise UserError(
-                f"{self.path}: must be new or empty; --resume continues the run "
-                "there, --overwrite replaces it"
-            )
+            how = "--resume continues the run there, --overwrite replaces it"
+            raise UserError(f"{self.path}: must be new or empty; {how}")
 
     def survey(self, config: Config, seed: int, anyway: bool = False) -> Survey:
         """How far the run of this config and seed is, which must be there if any is.
@@ -213,7 +211,8 @@ class RunFolder:
         with files.writing(self.path):
             files.clear(self.path)
             new = Record(name, seed, config, **origin.here(config))
-            self._write_record(new, self._remove_rest)
+            # Killed in between, this is still the old run, which lacks something.
+            self._write_record(new, lambda: self._remove(*REST, "SHA256SUMS"))  # Of format 3.
 
     def restore(self, config: Config, seed: int, epoch: int) -> Snapshot:
         """Takes a run up again after an epoch, and removes what lies behind that.
@@ -232,8 +231,7 @@ class RunFolder:
         if new != found:
             self._write_record(new)
         if config != found.config:  # What there is of the end is not that of this run.
-            for name in (REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS):
-                files.remove(self.path / name)
+            self._remove(REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS)
         self._record = new
         self.checkpoints.forget(epoch)
         self._write_history()
@@ -288,10 +286,9 @@ class RunFolder:
         files.write_json(self._config, new, FORMAT, first)
         self._record = new
 
-    def _remove_rest(self) -> None:
-        # Killed in between, this is still the old run, which lacks something.
-        for entry in (*REST, "SHA256SUMS"):  # Which runs of format 3 had.
-            files.remove(self.path / entry)
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            files.remove(self.path / name)
 
     def _check_mine(self) -> Record:
         """The record, if the folder still has it: removed meanwhile, it may be another run's."""
