@@ -26,18 +26,17 @@ def loss(params: network.Params, recurrence: str, cells: int, digits: np.ndarray
     return step.losses(network.logits(params, config, digits), labels).mean()
 
 
-def assert_equal_gradients(cells: int, batch: int, length: int, seed: int) -> None:
-    """Loss and gradient to 1e-5 of the gradient's largest entry: sums in another order.
-
-    Rounding adds up along a series that is longer than the exercise's.
-    """
+def assert_equal_gradients(
+    cells: int, batch: int, length: int, seed: int, share: float = 1e-5
+) -> None:
+    """Loss, and gradient to a share of its largest entry: sums in another order."""
     params, digits = case(cells, batch, length, seed)
     both = jax.jit(jax.value_and_grad(loss), static_argnums=(1, 2))
     value, found = both(params, "fused", cells, digits)
     expected_value, expected = both(params, "scan", cells, digits)
     np.testing.assert_allclose(value, expected_value, rtol=1e-5)
     largest = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(expected))
-    chex.assert_trees_all_close(found, expected, rtol=0, atol=1e-5 * largest * max(1, length / 30))
+    chex.assert_trees_all_close(found, expected, rtol=0, atol=share * largest)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +58,7 @@ def test_it_is_the_scanned_cell_in_value_and_gradient(cells: int, batch: int, le
 def test_it_is_the_scanned_cell_at_every_size(
     cells: int, batch: int, length: int, seed: int
 ) -> None:
-    assert_equal_gradients(cells, batch, length, seed)
+    assert_equal_gradients(cells, batch, length, seed, share=1e-4)  # Terms may nearly cancel.
 
 
 @pytest.mark.parametrize("cells", [3, 141, 142, 200, 201])
