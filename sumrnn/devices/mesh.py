@@ -1,5 +1,6 @@
 """Seeds and shards on devices: a plan of a mesh, and the parts of a run compiled for it."""
 
+import concurrent.futures
 import dataclasses
 import functools
 import math
@@ -22,6 +23,8 @@ SEED = "seed"
 """The mesh's axis of runs; the other one is `SHARD`, the parts of each run's batches."""
 MAX_DEVICES = 4_096
 """CPU devices of a process."""
+COMPILERS = 3
+"""Programs that are compiled at the same time."""
 MEMORY_SHARE = 0.7
 """Share of an accelerator's free memory that a wave may take."""
 
@@ -108,7 +111,10 @@ def plan(seeds: int, shards: int, per_device: int = 1, rows: int | None = None) 
 
 
 class Program:
-    """The parts of runs of a `config.program`, as compiled functions of a wave."""
+    """The parts of runs of a `config.program`, as compiled functions of a wave.
+
+    They are compiled at the same time, each on a core of its own where there are enough.
+    """
 
     def __init__(self, config: Config, plan: Plan) -> None:
         off = bool(jax.config.values["jax_disable_jit"])
@@ -116,21 +122,21 @@ class Program:
         self.plan = plan
         self.sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
         spread = Spread(int(plan.mesh.shape[SHARD]), plan.at_once)
-        self._parts = loop.parts(config.program, spread)
+        parts = loop.parts(config.program, spread)
         seeds = jax.ShapeDtypeStruct((plan.wave, 3), np.uint32)
-        self.begin, (data, state, shuffle) = self._compile(self._parts.begin, seeds)
         number = jax.ShapeDtypeStruct((plan.wave,), np.uint32)
-        self.epoch, _ = self._compile(self._parts.epoch, state, shuffle, data, number)
-        self._shapes = (state.params, data)
+        with concurrent.futures.ThreadPoolExecutor(COMPILERS, "compile") as pool:
+            lowered = self._lower(parts.begin, seeds)
+            begin = pool.submit(lowered.compile)
+            data, state, shuffle = lowered.out_info
+            epoch = pool.submit(
+                self._lower(parts.epoch, state, shuffle, data.train, number).compile
+            )
+            answer = pool.submit(self._lower(parts.answer, state.params, data, number).compile)
+        self.begin, self.epoch, self.answer = begin.result(), epoch.result(), answer.result()
 
-    @functools.cached_property
-    def predict(self) -> Function:
-        """`train.loop.predictions` of the wave; compiled when it is needed."""
-        compiled, _ = self._compile(self._parts.predict, *self._shapes)
-        return compiled
-
-    def _compile(self, function: Function, *shapes: Any) -> tuple[Function, Any]:
-        """A compiled function of arrays with an axis of seeds in front; the shapes it returns."""
+    def _lower(self, function: Function, *shapes: Any) -> jax.stages.Lowered:
+        """A function of arrays with an axis of seeds in front, before it is compiled."""
 
         def local(*arguments: Any) -> Any:
             if self.plan.at_once:
@@ -143,19 +149,18 @@ class Program:
             local, mesh=self.plan.mesh, in_specs=spec, out_specs=spec, check_vma=False
         )
         with loop.pinned():
-            lowered = jax.jit(
+            return jax.jit(
                 mapped,
                 in_shardings=self.sharding,
                 out_shardings=self.sharding,
                 compiler_options=loop.options(self.plan.mesh.devices.flat[0].platform),
             ).lower(*shapes)
-            return lowered.compile(), lowered.out_info
 
     @functools.cached_property
     def needed(self) -> int:
         """Bytes that it takes of a memory: a device's, or the machine's on CPU."""
         sharing = 1 if self.plan.at_once else len(self.plan.mesh.local_devices)
-        return sharing * max(memory.needed(self.begin), memory.needed(self.epoch))
+        return sharing * max(*map(memory.needed, (self.begin, self.epoch, self.answer)))
 
 
 @functools.lru_cache(maxsize=16)

@@ -11,7 +11,8 @@ import numpy as np
 from sumrnn.config import Config, check_seeds
 from sumrnn.devices import cluster, mesh
 from sumrnn.devices.mesh import Program
-from sumrnn.train import loop
+from sumrnn.train import answers, loop
+from sumrnn.train.answers import Answers
 from sumrnn.train.loop import Metrics, Result
 from sumrnn.train.step import State
 
@@ -55,7 +56,8 @@ class Wave:
         self, program: Program, config: Config, seeds: Sequence[int], start: Start | None = None
     ) -> None:
         self.seeds = tuple(seeds)
-        self._program = program
+        self._program, self._config = program, config
+        self._blocks = answers.blocks(config.task)
         own = np.stack([np.asarray(loop.purposes(config, seed)) for seed in seeds])
         with loop.one_thread():
             begun = jax.block_until_ready(program.begin(self._put(own)))
@@ -76,19 +78,29 @@ class Wave:
         number = self._put(np.full(len(self.seeds), self.epoch, np.uint32))
         # Numbers that are not finite are looked for, and told.
         with jax.debug_nans(False), jax.debug_infs(False):
-            arguments = (self._state, self._shuffle, self._data, number)
+            arguments = (self._state, self._shuffle, self._data.train, number)
             self._state, *rest = self._program.epoch(*arguments)
-        metrics, finite = self._fetch(rest)
+        found = self._answers(self._blocks.validation)
+        loss, accuracy, finite = self._fetch(rest)
+        metrics = Metrics(loss, accuracy, *answers.total(found))
+        finite = finite & np.isfinite(metrics).all(axis=0)
         self._history.append(metrics)
         return Moment(self.seeds, self.epoch, metrics, finite, self._state)
 
     def result(self) -> Result:
         """The runs as they are now, on the host, with a leading axis of seeds."""
-        with jax.debug_nans(False), jax.debug_infs(False):
-            logits = self._program.predict(self._state.params, self._data)
-        state, data, logits = self._fetch((self._state, self._data, logits))
+        found = [part.logits for part in self._answers(self._blocks.all)]
+        logits = answers.join(self._config.task, found)
+        state, data = self._fetch((self._state, self._data))
         history = jax.tree.map(lambda *epochs: np.stack(epochs, axis=1), *self._history)
         return Result(state, history, data, logits)
+
+    def _answers(self, many: int) -> list[Answers]:
+        """The answers to the first blocks, on the host."""
+        numbers = (self._put(np.full(len(self.seeds), n, np.uint32)) for n in range(many))
+        with jax.debug_nans(False), jax.debug_infs(False):
+            found = [self._program.answer(self._state.params, self._data, n) for n in numbers]
+        return [self._fetch(part) for part in found]
 
     def _put(self, rows: np.ndarray) -> chex.Array:
         """The runs' rows on the devices, the last one once more for what a whole wave lacks."""

@@ -16,9 +16,10 @@ from sumrnn import fields, task
 from sumrnn.config import Config, Seed
 from sumrnn.models import network
 from sumrnn.task import Split, Splits
-from sumrnn.train import optimizer, shards
+from sumrnn.train import answers, optimizer
+from sumrnn.train.answers import Answers
 from sumrnn.train.shards import HERE, Spread
-from sumrnn.train.step import State, Step, correct, losses, predict, train_step
+from sumrnn.train.step import State, Step, train_step
 
 T = TypeVar("T")
 
@@ -65,14 +66,17 @@ def fit(config: Config, seed: chex.Numeric) -> Result:
     one program: the compiler may fuse across epochs and round differently, and the initial
     matrices then depend on the number of LAPACK's threads.
     """
-    run, history = compiled(config.program), []
+    run, cut, history = compiled(config.program), answers.blocks(config.task), []
+    numbers = [jax.device_put(np.uint32(n)) for n in range(max(config.train.epochs, cut.all))]
     with one_thread():
         data, state, shuffle = jax.block_until_ready(run.begin(purposes(config, seed)))
-    for number in range(config.train.epochs):
-        state, metrics, _ = run.epoch(state, shuffle, data, jax.device_put(np.uint32(number)))
-        history.append(metrics)
+    for number in numbers[: config.train.epochs]:
+        state, loss, accuracy, _ = run.epoch(state, shuffle, data.train, number)
+        found = [run.answer(state.params, data, n) for n in numbers[: cut.validation]]
+        history.append(Metrics(loss, accuracy, *answers.total(found)))
     stacked = jax.tree.map(lambda *epochs: jnp.stack(epochs), *history)
-    return Result(state, stacked, data, run.predict(state.params, data))
+    found = [run.answer(state.params, data, n).logits for n in numbers[: cut.all]]
+    return Result(state, stacked, data, answers.join(config.task, found))
 
 
 def purposes(config: Config, seed: chex.Numeric) -> chex.Array:
@@ -124,17 +128,16 @@ def epoch(
     config: Config,
     state: State,
     shuffle: chex.PRNGKey,
-    data: Splits,
+    train: Split,
     number: chex.Numeric,
     spread: Spread = HERE,
-) -> tuple[State, Metrics, chex.Array]:
-    """One pass over the training series in random order, then the validation series.
+) -> tuple[State, chex.Array, chex.Array, chex.Array]:
+    """One pass over the training series in random order.
 
-    Epochs are numbered from 0, and each has its own order.  Returns the state after it, its
-    metrics, and bool [], whether all of both are numbers: a gradient too large to be squared leaves
-    the losses finite for a while, and training at rest.
+    Epochs are numbered from 0, and each has its own order.  Returns the state after it, loss and
+    accuracy of `Metrics`, and bool [], whether the state has numbers only: a gradient too large to
+    be squared leaves the losses finite for a while, and training at rest.
     """
-    train = data.train
     size, batch_size = config.task.train_size, config.train.batch_size
     order = jax.random.permutation(jax.random.fold_in(shuffle, number), size)
     whole = size - size % batch_size
@@ -147,32 +150,18 @@ def epoch(
     if whole < size:
         state, (rest_loss, rest_hits) = step(state, order[whole:])
         loss, hits = loss + rest_loss, hits + rest_hits
-    digits, labels = data.validation
-    logits = predict(config, state.params, digits, spread)
-
-    def score(_: Any) -> tuple[chex.Array, chex.Array]:
-        return losses(logits, labels).mean(), correct(logits, labels).mean()
-
-    nothing = (jnp.float32(0), jnp.float32(0))
-    metrics = Metrics(loss / size, hits / size, *shards.apart(score, nothing, digits, spread))
-    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((state, metrics))]
-    return state, metrics, jnp.stack(finite).all()
-
-
-def predictions(
-    config: Config, params: network.Params, data: Splits, spread: Spread = HERE
-) -> tuple[chex.Array, ...]:
-    """The network's logits, float32 [n], of each split in the order of `Splits`."""
-    return tuple(predict(config, params, part.digits, spread) for part in data)
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
+    return state, loss / size, hits / size, finite
 
 
 class Parts(NamedTuple):
-    """What a run is made of; see `begin`, `epoch` and `predictions`."""
+    """What a run is made of; see `begin`, `epoch` and `answers.answer`."""
 
     begin: Callable[[chex.Array], Begun]
-    epoch: Callable[..., tuple[State, Metrics, chex.Array]]
-    """Of state, key, data and number."""
-    predict: Callable[[network.Params, Splits], tuple[chex.Array, ...]]
+    epoch: Callable[..., tuple[State, chex.Array, chex.Array, chex.Array]]
+    """Of state, key, training series and number."""
+    answer: Callable[..., Answers]
+    """Of parameters, data and number."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -181,7 +170,7 @@ def parts(config: Config, spread: Spread = HERE) -> Parts:
     return Parts(
         _pinned(functools.partial(begin, config)),
         _pinned(functools.partial(epoch, config, spread=spread)),
-        _pinned(functools.partial(predictions, config, spread=spread)),
+        _pinned(functools.partial(answers.answer, config, spread=spread)),
     )
 
 
@@ -209,7 +198,7 @@ def pinned() -> Iterator[None]:
 def compiled(config: Config) -> Parts:
     """The parts, each compiled for one device when it is called with arrays."""
     own = parts(config)
-    return Parts(_compiled(own.begin), _compiled(own.epoch), _compiled(own.predict))
+    return Parts(_compiled(own.begin), _compiled(own.epoch), _compiled(own.answer))
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,9 +15,6 @@ from sumrnn.task import Split
 from sumrnn.train import optimizer, shards
 from sumrnn.train.shards import HERE, Spread
 
-PREDICTION_ROWS = 1_000
-"""Series predicted at a time: bounds the memory, whatever the size of the data."""
-
 
 class State(NamedTuple):
     """What training changes."""
@@ -85,14 +82,9 @@ def train_step(config: Config, state: State, batch: Split, spread: Spread = HERE
 def predict(
     config: Config, params: network.Params, digits: chex.Array, spread: Spread = HERE
 ) -> chex.Array:
-    """Logits float32 [n] of digits uint8 [n, length], a bounded number of rows at a time."""
-
-    def logit(series: chex.Array) -> chex.Array:
-        return network.logits(params, config.model, series[None])[0]
-
-    def part(digits: chex.Array) -> chex.Array:
-        return jax.lax.map(logit, digits, batch_size=PREDICTION_ROWS)
-
+    """Logits float32 [n] of digits uint8 [n, length], by shards as those of a batch."""
     parts, _ = shards.cut(digits, config.train.batch_shards)
-    found: chex.Array = shards.over(part, parts, digits, spread)
+    found: chex.Array = shards.over(
+        lambda part: network.logits(params, config.model, part), parts, digits, spread
+    )
     return found.reshape(-1)[: digits.shape[0]]

@@ -143,9 +143,8 @@ def test_nothing_is_compiled_twice(seeds: list[int], compilations: list[str]) ->
     counts = []
     fit_many(config, seeds, watch=lambda _: counts.append(len(compilations)))
     fit_many(config, seeds)
-    # The start, the epoch, and the predictions after the first wave; all else is trivial.
-    assert counts[0] == counts[1]
-    assert len(compilations) == counts[0] + 1
+    # The start, the epoch, and the answers; all else is trivial.
+    assert set(counts) == {len(compilations)} == {3}
 
 
 @pytest.mark.parametrize("seeds", [[], [1, 1], [-1], [2**32]])

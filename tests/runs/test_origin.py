@@ -14,7 +14,7 @@ from sumrnn.config import Config, ModelConfig
 from sumrnn.errors import UserError
 from sumrnn.models import lstm, network
 from sumrnn.runs import origin
-from sumrnn.train import loop, step
+from sumrnn.train import answers, loop, step
 from tests.conftest import ROOT, SECONDS, SMALL
 
 
@@ -46,8 +46,8 @@ LEFT_ALONE = {
     "a comment": (
         loop,
         "epoch",
-        "    train = data.train\n",
-        "    # Why.\n    train = data.train\n",
+        "    whole = size - size % batch_size\n",
+        "    # Why.\n    whole = size - size % batch_size\n",
     ),
     "another name": (loop, "epoch", "hits", "correct_answers"),
     "a helper's name": (step, "train_step", "part_of_mean", "renamed"),
@@ -98,7 +98,7 @@ def test_settings_and_defaults_change_the_program(monkeypatch: pytest.MonkeyPatc
         programs.add(digest(dataclasses.replace(SMALL, train=train)))
     for model in (ModelConfig(8, "flax"), ModelConfig(8, recurrence="scan"), ModelConfig(9)):
         programs.add(digest(dataclasses.replace(SMALL, model=model)))
-    monkeypatch.setattr(step, "PREDICTION_ROWS", 37)
+    monkeypatch.setattr(answers, "FEWEST_ROWS", 7)
     programs.add(digest())
     monkeypatch.setattr(lstm, "BLOCK", 64)
     programs.add(digest())

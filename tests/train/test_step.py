@@ -96,14 +96,3 @@ def test_shards_change_nothing_but_rounding(size: int, shards: int, begun: loop.
 def test_any_shards_change_nothing_but_rounding(size: int, shards: int) -> None:
     begun = loop.compiled(SMALL).begin(loop.purposes(SMALL, 0))
     test_shards_change_nothing_but_rounding(size, shards, begun)
-
-
-def test_prediction_in_pieces_is_prediction_at_once(
-    begun: loop.Begun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digits, params = begun.data.train.digits, begun.state.params
-    whole = network.logits(params, SMALL.model, digits)
-    monkeypatch.setattr(step, "PREDICTION_ROWS", 37)
-    pieces = step.predict(SMALL, params, digits)
-    chex.assert_shape(pieces, (SMALL.task.train_size,))
-    np.testing.assert_allclose(pieces, whole, rtol=1e-5, atol=1e-6)
