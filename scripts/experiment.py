@@ -121,7 +121,9 @@ def work(
     batch = batch_lib.BatchFolder(out)
     cluster.first_does(lambda: batch.check(experiment, arguments.anyway))
     # Before anything is made; the other conditions when it is their turn.
-    mesh.prepare(next(iter(experiment.conditions.values())), len(seeds), arguments.per_device)
+    first = next(iter(experiment.conditions.values()))
+    with progress.waiting("compiling"):
+        mesh.prepare(first, len(seeds), arguments.per_device)
     cluster.first_does(lambda: batch.open(experiment, seeds, arguments.anyway))
 
     def train(stop: Stop) -> None:

@@ -59,6 +59,7 @@ def main(argv: list[str]) -> None:
     require(not (arguments.resume and arguments.overwrite), "overwrite", True, "without --resume")
 
     # Late, so that --help and errors are quick.
+    from sumrnn.cli import progress
     from sumrnn.devices import mesh
     from sumrnn.runs.folder import RunFolder, Survey
 
@@ -72,7 +73,8 @@ def main(argv: list[str]) -> None:
         return Survey("unfinished", 0, [])
 
     if look().status == "unfinished":  # Whether memory holds it, before anything is made.
-        mesh.prepare(config, 1)
+        with progress.waiting("compiling"):
+            mesh.prepare(config, 1)
     with folder.lock():
         status, epoch, wrong = look()
         if arguments.overwrite:

@@ -54,6 +54,18 @@ def live() -> Iterator[Show]:
 
 
 @contextlib.contextmanager
+def waiting(words: str) -> Iterator[None]:
+    """Shows on a terminal what takes a while; it is gone afterwards."""
+    if _columns() is None:
+        yield
+        return
+    from rich.console import Console
+
+    with Console().status(words):
+        yield
+
+
+@contextlib.contextmanager
 def _unless_hung_up() -> Iterator[None]:
     """Lets the work go on where the terminal is gone: its signal ends it well."""
     try:

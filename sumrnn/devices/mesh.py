@@ -1,6 +1,5 @@
 """Seeds and shards on devices: a plan of a mesh, and the parts of a run compiled for it."""
 
-import concurrent.futures
 import dataclasses
 import functools
 import math
@@ -23,8 +22,6 @@ SEED = "seed"
 """The mesh's axis of runs; the other one is `SHARD`, the parts of each run's batches."""
 MAX_DEVICES = 4_096
 """CPU devices of a process."""
-COMPILERS = 3
-"""Programs that are compiled at the same time."""
 MEMORY_SHARE = 0.7
 """Share of an accelerator's free memory that a wave may take."""
 
@@ -111,10 +108,7 @@ def plan(seeds: int, shards: int, per_device: int = 1, rows: int | None = None) 
 
 
 class Program:
-    """The parts of runs of a `config.program`, as compiled functions of a wave.
-
-    They are compiled at the same time, each on a core of its own where there are enough.
-    """
+    """The parts of runs of a `config.program`, as compiled functions of a wave."""
 
     def __init__(self, config: Config, plan: Plan) -> None:
         off = bool(jax.config.values["jax_disable_jit"])
@@ -125,18 +119,12 @@ class Program:
         parts = loop.parts(config.program, spread)
         seeds = jax.ShapeDtypeStruct((plan.wave, 3), np.uint32)
         number = jax.ShapeDtypeStruct((plan.wave,), np.uint32)
-        with concurrent.futures.ThreadPoolExecutor(COMPILERS, "compile") as pool:
-            lowered = self._lower(parts.begin, seeds)
-            begin = pool.submit(lowered.compile)
-            data, state, shuffle = lowered.out_info
-            epoch = pool.submit(
-                self._lower(parts.epoch, state, shuffle, data.train, number).compile
-            )
-            answer = pool.submit(self._lower(parts.answer, state.params, data, number).compile)
-        self.begin, self.epoch, self.answer = begin.result(), epoch.result(), answer.result()
+        self.begin, (data, state, shuffle) = self._compile(parts.begin, seeds)
+        self.epoch, _ = self._compile(parts.epoch, state, shuffle, data.train, number)
+        self.answer, _ = self._compile(parts.answer, state.params, data, number)
 
-    def _lower(self, function: Function, *shapes: Any) -> jax.stages.Lowered:
-        """A function of arrays with an axis of seeds in front, before it is compiled."""
+    def _compile(self, function: Function, *shapes: Any) -> tuple[Function, Any]:
+        """A compiled function of arrays with an axis of seeds in front; the shapes it returns."""
 
         def local(*arguments: Any) -> Any:
             if self.plan.at_once:
@@ -149,12 +137,13 @@ class Program:
             local, mesh=self.plan.mesh, in_specs=spec, out_specs=spec, check_vma=False
         )
         with loop.pinned():
-            return jax.jit(
+            lowered = jax.jit(
                 mapped,
                 in_shardings=self.sharding,
                 out_shardings=self.sharding,
                 compiler_options=loop.options(self.plan.mesh.devices.flat[0].platform),
             ).lower(*shapes)
+            return lowered.compile(), lowered.out_info
 
     @functools.cached_property
     def needed(self) -> int:

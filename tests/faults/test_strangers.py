@@ -171,6 +171,7 @@ def test_a_stranger_s_settings_change_neither_numbers_nor_pictures(
     arguments = ("--seed", 7, *SMALL_OPTIONS, "--out", "run")
     shown = lines_of(in_terminal(80, *TRAIN, *arguments, cwd=tmp_path, **UNNOTICED))
     assert max(map(len, shown)) <= 80
+    assert shown[0].endswith("compiling")
     assert any(line.startswith("epoch  2/2  0:00:00 left  loss ") for line in shown)
     assert "No Such Font" not in " ".join(shown)
     assert results_of(tmp_path / "run") == results_of(trained[0])
