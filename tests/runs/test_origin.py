@@ -58,8 +58,8 @@ CHANGES = {
     "a constant of the data": (
         loop,
         "keys",
-        "fold_in(own[i], i)",
-        "fold_in(own[i], i + 1)",
+        "(own, jnp.arange(3, ",
+        "(own, 1 + jnp.arange(3, ",
     ),
     "an order of summation": (
         step,
