@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sumrnn import fields
-from sumrnn.cli import command
+from sumrnn.cli import command, progress
 from sumrnn.errors import invalid, require
 from sumrnn.fields import Range
 
@@ -113,7 +113,7 @@ def work(
     arguments: Arguments, experiment: Experiment, seeds: Sequence[int], out: pathlib.Path
 ) -> None:
     """Trains what is missing, and sums up what is there."""
-    from sumrnn.cli import progress, signals
+    from sumrnn.cli import signals
     from sumrnn.devices import cluster, mesh
     from sumrnn.runs.recorder import Stop
     from sumrnn.study import batch as batch_lib

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 from sumrnn import fields
-from sumrnn.cli import command
+from sumrnn.cli import command, progress
 from sumrnn.config import Config, Seed, preset
 from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
@@ -59,7 +59,6 @@ def main(argv: list[str]) -> None:
     require(not (arguments.resume and arguments.overwrite), "overwrite", True, "without --resume")
 
     # Late, so that --help and errors are quick.
-    from sumrnn.cli import progress
     from sumrnn.devices import mesh
     from sumrnn.runs.folder import RunFolder, Survey
 
@@ -116,7 +115,7 @@ def train(arguments: Arguments, folder: RunFolder, epoch: int) -> Status:
       UserError: if the folder cannot be written, or a signal asked for an early end; all that is
         done is in the folder.
     """
-    from sumrnn.cli import progress, signals
+    from sumrnn.cli import signals
     from sumrnn.runs import recorder
 
     epochs, seed = arguments.config.train.epochs, arguments.seed

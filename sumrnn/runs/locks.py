@@ -36,10 +36,9 @@ def lock(path: pathlib.Path) -> Iterator[None]:
     with contextlib.ExitStack() as held:
         with files.writing(path):
             path.mkdir(parents=True, exist_ok=True)
-            again = native.is_locked
             own = _acquire(native, file)
             held.callback(own.release)
-            if own is native and not again:  # For those who have to wait; it is not the lock.
+            if own is native:  # For those who have to wait; it is not the lock.
                 with contextlib.suppress(OSError):
                     file.write_text(f"{os.getpid()}\n{socket.gethostname()}\n", encoding="utf-8")
             files.clear(path)

@@ -29,8 +29,6 @@ CPU_OPTIONS = {
 }
 """The compiler's: as wide as the processor's vectors are (the default stops at 256 bits), and
 no order of work that is meant for idle cores."""
-GENERATOR = "threefry2x32"
-"""Of random numbers."""
 
 
 class Metrics(NamedTuple):
@@ -103,7 +101,7 @@ def keys(seeds: chex.Array) -> Keys:
     """The keys of the seeds of a run, uint32 [3]."""
     # What `jax.random.key` makes of them, unless the environment adds an offset.
     words = jnp.stack((jnp.zeros_like(seeds), seeds), axis=1)
-    own = jax.random.wrap_key_data(words, impl=GENERATOR)
+    own = jax.random.wrap_key_data(words, impl="threefry2x32")
     # At once, which is less to compile than one after the other.
     found = jax.vmap(jax.random.fold_in)(own, jnp.arange(3, dtype=jnp.uint32))
     return Keys(*(found[i] for i in range(3)))
@@ -189,7 +187,6 @@ def pinned() -> Iterator[None]:
     """A context with the settings of JAX on which numbers depend, whatever the environment says."""
     with (
         jax.enable_x64(False),
-        jax.default_prng_impl(GENERATOR),
         jax.threefry_partitionable(True),
         jax.default_matmul_precision("float32"),
     ):
