@@ -38,7 +38,7 @@ def live() -> Iterator[Show]:
     text = progress.TextColumn("{task.description}", markup=False)
     bars = () if width < NARROW else (progress.BarColumn(bar_width=None),)
     bar = progress.Progress(text, *bars)
-    task = bar.add_task("", total=None)
+    task = bar.add_task("starting", total=None)
 
     def show(parts: Sequence[str], done: float, total: float) -> None:
         line = _fitting(parts, bar.console.width - (BAR if bars else 0))
