@@ -24,7 +24,7 @@ from sumrnn.runs.checkpoint import COLUMNS
 from sumrnn.runs.folder import RunFolder
 from sumrnn.task import Split
 from sumrnn.train import loop
-from sumrnn.train.step import train_step
+from sumrnn.train.step import train_step, unpacked
 
 
 def here(work: Work) -> dict[str, Any]:
@@ -69,7 +69,8 @@ def make(work: Work, file: str) -> dict[str, Any]:
     config = work.config()
     begun = begin(config, work.seed)
     order = np.asarray(jax.random.permutation(jax.random.fold_in(begun.shuffle, 0), work.size))
-    lstm, output = begun.state.params["lstm"], begun.state.params["output"]
+    params: Any = unpacked(begun.state).params
+    lstm, output = params["lstm"], params["output"]
     parts = {
         "inputs": [lstm[f"i{gate}"]["kernel"] for gate in GATES],
         "recurrent": [lstm[f"h{gate}"]["kernel"] for gate in GATES],

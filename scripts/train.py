@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 import shlex
 import sys
+from concurrent import futures
 from typing import TYPE_CHECKING, Annotated
 
 from sumrnn import fields
@@ -60,6 +61,7 @@ def main(argv: list[str]) -> None:
 
     # Late, so that --help and errors are quick.
     from sumrnn.devices import mesh
+    from sumrnn.runs import origin
     from sumrnn.runs.folder import RunFolder, Survey
 
     mesh.use_cores()
@@ -72,7 +74,8 @@ def main(argv: list[str]) -> None:
         return Survey("unfinished", 0, [])
 
     if look().status == "unfinished":  # Whether memory holds it, before anything is made.
-        with progress.waiting("compiling"):
+        with progress.waiting("compiling"), futures.ThreadPoolExecutor(1) as aside:
+            aside.submit(origin.program, config)  # Kept for later; the compiler leaves it a core.
             mesh.prepare(config, 1)
     with folder.lock():
         status, epoch, wrong = look()

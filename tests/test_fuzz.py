@@ -291,7 +291,8 @@ def check_step(config: Config, trains: bool) -> str:
         chex.assert_shape(part.digits, (size, task.length))
         chex.assert_shape(part.labels, (size,))
         chex.assert_type(list(part), np.uint8)
-    chex.assert_shape(after.params["lstm"]["hi"]["kernel"], (cells, cells))
+    named = jax.eval_shape(step.unpacked, after)
+    chex.assert_shape(named.params["lstm"]["hi"]["kernel"], (cells, cells))
     chex.assert_shape([loss, hits], ())
     if not (trains and is_small(config)):
         return "accepted, shapes only"

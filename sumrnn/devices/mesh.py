@@ -119,11 +119,14 @@ class Program:
         parts = loop.parts(config.program, spread)
         seeds = jax.ShapeDtypeStruct((plan.wave, 3), np.uint32)
         number = jax.ShapeDtypeStruct((plan.wave,), np.uint32)
-        self.begin, (data, state, shuffle) = self._compile(parts.begin, seeds)
-        self.epoch, _ = self._compile(parts.epoch, state, shuffle, data.train, number)
-        self.answer, _ = self._compile(parts.answer, state.params, data, number)
+        begin, epoch, answer = loop.options(plan.mesh.devices.flat[0].platform)
+        self.begin, (data, state, shuffle) = self._compile(parts.begin, begin, seeds)
+        self.epoch, _ = self._compile(parts.epoch, epoch, state, shuffle, data.train, number)
+        self.answer, _ = self._compile(parts.answer, answer, state.params, data, number)
 
-    def _compile(self, function: Function, *shapes: Any) -> tuple[Function, Any]:
+    def _compile(
+        self, function: Function, options: dict[str, Any] | None, *shapes: Any
+    ) -> tuple[Function, Any]:
         """A compiled function of arrays with an axis of seeds in front; the shapes it returns."""
 
         def local(*arguments: Any) -> Any:
@@ -141,9 +144,11 @@ class Program:
                 mapped,
                 in_shardings=self.sharding,
                 out_shardings=self.sharding,
-                compiler_options=loop.options(self.plan.mesh.devices.flat[0].platform),
+                compiler_options=options,
             ).lower(*shapes)
-            return lowered.compile(), lowered.out_info
+            found = lowered.compile(), lowered.out_info
+        memory.give_back()
+        return found
 
     @functools.cached_property
     def needed(self) -> int:

@@ -14,7 +14,7 @@ from sumrnn.devices.mesh import Program
 from sumrnn.train import answers, loop
 from sumrnn.train.answers import Answers
 from sumrnn.train.loop import Metrics, Result
-from sumrnn.train.step import State
+from sumrnn.train.step import State, packed, unpacked
 
 
 class Start(NamedTuple):
@@ -41,8 +41,7 @@ class Moment:
 
     def fetch(self) -> State:
         """The state on the host, with a leading axis of seeds; processes call this together."""
-        found: State = cluster.to_host(self.state, slice(len(self.seeds)))
-        return found
+        return unpacked(cluster.to_host(self.state, slice(len(self.seeds))))
 
 
 class Wave:
@@ -64,7 +63,7 @@ class Wave:
         self._data, self._state, self._shuffle = begun
         self._history: list[Metrics] = []
         if start is not None:
-            self._state = jax.tree.map(self._put, start.state)
+            self._state = jax.tree.map(self._put, packed(config, start.state))
             epochs = range(start.history.loss.shape[1])
             self._history = [Metrics(*(x[:, n] for x in start.history)) for n in epochs]
 
@@ -93,7 +92,7 @@ class Wave:
         logits = answers.join(self._config.task, found)
         state, data = self._fetch((self._state, self._data))
         history = jax.tree.map(lambda *epochs: np.stack(epochs, axis=1), *self._history)
-        return Result(state, history, data, logits)
+        return Result(unpacked(state), history, data, logits)
 
     def _answers(self, many: int) -> list[Answers]:
         """The answers to the first blocks, on the host."""

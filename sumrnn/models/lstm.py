@@ -1,8 +1,10 @@
 """The LSTM's recurrence with a hand-written backward pass: same function, less work.
 
-Against automatic differentiation of the scanned cell it saves, in the forward pass, the
-activated gates alone, carries only two arrays backwards, and forms the weights' gradient
-once, after the scan, from all steps.
+All weights are one matrix, by which a step multiplies the hidden state, the digit and a 1.
+Against automatic differentiation of the scanned cell it saves the activated gates and the states
+alone, each written once, carries only two arrays backwards, and forms the weights' gradient once,
+after the loop, from all steps.  The first step stands apart: it begins with zeros, which need no
+product.
 
 Every product is written as [m, k] [k, n] in memory order, transposed beforehand where it
 must be: XLA's CPU backend hands such products to a library that sums in the same order on
@@ -13,7 +15,6 @@ forget gate of Gers, Schmidhuber and Cummins, Neural Computation 12 (2000) 2451-
 """
 
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import chex
@@ -22,139 +23,161 @@ import jax.numpy as jnp
 
 GATES = ("i", "f", "g", "o")
 """Input, forget, candidate and output gate, in the order of Keras and of Flax."""
-BLOCK = 80_000
-"""Weights that one product of a step multiplies with, at most, unless one gate has more.
-The CPU backend divides larger products among threads, which costs more than it gains where
-every core already has a device's work."""
 
 _dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 """Full float32 on every device, also where the backward pass is traced on its own."""
 
 
-class Weights(NamedTuple):
-    """Of the four gates, in the order i, f, g, o."""
-
-    inputs: tuple[chex.Array, ...]
-    """[cells] each: from the digit."""
-    recurrent: tuple[chex.Array, ...]
-    """[cells, cells] each: from the last hidden state."""
-    bias: tuple[chex.Array, ...]
-    """[cells] each."""
-
-
-class _Saved(NamedTuple):
-    """Of every step; [length, batch, cells] each."""
+class Gates(NamedTuple):
+    """The activated gates."""
 
     i: chex.Array
     f: chex.Array
     g: chex.Array
     o: chex.Array
-    c: chex.Array
-    """The cell state before the step."""
-    h: chex.Array
-    """The hidden state before the step."""
 
 
-Carry = tuple[chex.Array, chex.Array]
-"""Hidden state and cell state, each [batch, cells]."""
+class _Saved(NamedTuple):
+    """What the backward pass needs of every step."""
+
+    left: chex.Array
+    """[length, batch, cells + 2]: hidden state after it; beside it the next digit and a 1."""
+    cell: chex.Array
+    """[length, batch, cells]: cell state after it."""
+    first: Gates
+    """Of the first one, [batch, cells] each."""
+    others: Gates
+    """Of all others, [length - 1, batch, cells] each, but at least one that is not used."""
 
 
-def _blocks(gates: Sequence[chex.Array], axis: int) -> list[chex.Array]:
-    """The gates' matrices side by side along an axis, as many in a block as it may hold."""
-    most = max(1, BLOCK // gates[0].size)
-    size = next(size for size in (4, 2, 1) if size <= most)
-    blocks = [jnp.concatenate(gates[k : k + size], axis) for k in range(0, len(GATES), size)]
-    # Or they would be put together again at every step.
-    return list(jax.lax.optimization_barrier(blocks))
+def _activate(z: chex.Array) -> Gates:
+    """The gates of [batch, 4 cells]."""
+    i, f, g, o = jnp.split(z, len(GATES), axis=1)
+    return Gates(jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o))
 
 
-def _gates(blocks: Sequence[chex.Array]) -> list[chex.Array]:
-    """The four gates' parts of blocks that hold them side by side in the last axis."""
-    return [
-        part for block in blocks for part in jnp.split(block, len(GATES) // len(blocks), axis=-1)
-    ]
+def _begin(weights: chex.Array, x: chex.Array) -> tuple[chex.Array, chex.Array, Gates]:
+    """Hidden state, cell state and gates of the first step, whose states before are zeros."""
+    gates = _activate(x[:, None] * weights[None, -2] + weights[None, -1])
+    cell = gates.i * gates.g
+    return gates.o * jnp.tanh(cell), cell, gates
 
 
-def _step(
-    weights: Weights, blocks: Sequence[chex.Array], carry: Carry, x: chex.Array
-) -> tuple[Carry, _Saved]:
-    h, c = carry
-    parts = _gates([_dot(h, block) for block in blocks])
-    # The digit's part is added gate by gate: XLA's loops over slices of a sum are slow.
-    zi, zf, zg, zo = (
-        z + (x[:, None] * w[None] + b[None])
-        for z, w, b in zip(parts, weights.inputs, weights.bias, strict=True)
-    )
-    i, f, g, o = jax.nn.sigmoid(zi), jax.nn.sigmoid(zf), jnp.tanh(zg), jax.nn.sigmoid(zo)
-    new_c = f * c + i * g
-    return (o * jnp.tanh(new_c), new_c), _Saved(i, f, g, o, c, h)
+def _beside(x: chex.Array) -> chex.Array:
+    """[..., 2]: digits, and what the bias is multiplied by."""
+    return jnp.stack((x, jnp.ones_like(x)), axis=-1)
 
 
-def _start(weights: Weights, inputs: chex.Array) -> Carry:
-    zero = jnp.zeros((inputs.shape[0], weights.recurrent[0].shape[0]), inputs.dtype)
-    return zero, zero
+def _at(array: chex.Array, step: chex.Numeric) -> chex.Array:
+    return jax.lax.dynamic_index_in_dim(array, step, keepdims=False)
+
+
+def _put(array: chex.Array, row: chex.Array, step: chex.Numeric) -> chex.Array:
+    """The array with a row, or its beginning, replaced: in place, in a loop that reads it after."""
+    return jax.lax.dynamic_update_slice(array, row[None], (step, 0, 0))
 
 
 @jax.custom_vjp
-def last_hidden(weights: Weights, inputs: chex.Array) -> chex.Array:
+def last_hidden(weights: chex.Array, inputs: chex.Array) -> chex.Array:
     """The hidden state [batch, cells] after the last step, from a carry of zeros.
 
-    The inputs are [batch, length], of the weights' dtype.  For derivatives in forward mode take
-    the scanned cell (`ModelConfig.recurrence`): JAX has none of a hand-written backward pass.
+    The weights are [cells + 2, 4 cells], the gates' columns in the order of `GATES`: rows of the
+    hidden state, of the digit and of the bias.  The inputs are [batch, length], of the weights'
+    dtype.  For derivatives in forward mode take the scanned cell (`ModelConfig.recurrence`): JAX
+    has none of a hand-written backward pass.
     """
-    blocks = _blocks(weights.recurrent, axis=1)
+    hidden, cell, _ = _begin(weights, inputs[:, 0])
 
-    def step(carry: Carry, x: chex.Array) -> tuple[Carry, None]:
-        return _step(weights, blocks, carry, x)[0], None
+    def step(
+        carry: tuple[chex.Array, chex.Array], x: chex.Array
+    ) -> tuple[tuple[chex.Array, chex.Array], None]:
+        hidden, cell = carry
+        i, f, g, o = _activate(_dot(jnp.concatenate((hidden, _beside(x)), axis=1), weights))
+        cell = f * cell + i * g
+        return (o * jnp.tanh(cell), cell), None
 
-    (hidden, _), _ = jax.lax.scan(step, _start(weights, inputs), inputs.T)
+    (hidden, _), _ = jax.lax.scan(step, (hidden, cell), inputs.T[1:])
     return hidden
 
 
 def _forward(
-    weights: Weights, inputs: chex.Array
-) -> tuple[chex.Array, tuple[Weights, chex.Array, _Saved]]:
-    step = functools.partial(_step, weights, _blocks(weights.recurrent, axis=1))
-    (hidden, _), saved = jax.lax.scan(step, _start(weights, inputs), inputs.T)
-    return hidden, (weights, inputs, saved)
+    weights: chex.Array, inputs: chex.Array
+) -> tuple[chex.Array, tuple[chex.Array, chex.Array, _Saved]]:
+    hidden, cell, first = _begin(weights, inputs[:, 0])
+    length, cells = inputs.shape[1], hidden.shape[1]
+
+    def empty(value: float, steps: int) -> chex.Array:
+        # Of different values, or XLA would make one array and copy it for each of them.
+        return jnp.full((steps, *hidden.shape), value, hidden.dtype)
+
+    # The last one has no next digit; any will do.
+    left = jnp.concatenate((empty(0, length), _beside(jnp.roll(inputs.T, -1, axis=0))), axis=2)
+
+    def step(
+        t: chex.Numeric, carry: tuple[chex.Array, chex.Array, Gates]
+    ) -> tuple[chex.Array, chex.Array, Gates]:
+        left, cell, gates = carry
+        found = _activate(_dot(_at(left, t), weights))
+        # Read again from where it was written, it is computed once and never copied.
+        gates = Gates(*(_put(all_, one, t) for all_, one in zip(gates, found, strict=True)))
+        i, f, g, o = (_at(gate, t) for gate in gates)
+        cell = _put(cell, f * _at(cell, t) + i * g, t + 1)
+        left = _put(left, o * jnp.tanh(_at(cell, t + 1)), t + 1)
+        return left, cell, gates
+
+    start = (
+        _put(left, hidden, 0),
+        _put(empty(1, length), cell, 0),
+        Gates(*(empty(2 + k, max(1, length - 1)) for k in range(len(GATES)))),
+    )
+    left, cell, gates = jax.lax.fori_loop(0, length - 1, step, start)
+    return left[-1, :, :cells], (weights, inputs, _Saved(left, cell, first, gates))
+
+
+def _back(
+    dh: chex.Array, dc: chex.Array, gates: Gates, before: chex.Array, after: chex.Array
+) -> tuple[chex.Array, chex.Array]:
+    """One step backwards, with the cell states before and after it.
+
+    Returns the gradients of what is activated, [batch, 4 cells], and of the cell state before.
+    """
+    i, f, g, o = gates
+    t = jnp.tanh(after)
+    dc = dc + dh * (o * (1 - t * t))
+    dz = (
+        dc * (g * i * (1 - i)),
+        dc * (before * f * (1 - f)),
+        dc * (i * (1 - g * g)),
+        dh * (t * o * (1 - o)),
+    )
+    return jnp.concatenate(dz, axis=1), dc * f
 
 
 def _backward(
-    residuals: tuple[Weights, chex.Array, _Saved], dh: chex.Array
-) -> tuple[Weights, chex.Array]:
+    residuals: tuple[chex.Array, chex.Array, _Saved], dh: chex.Array
+) -> tuple[chex.Array, chex.Array]:
     weights, inputs, saved = residuals
-    blocks = _blocks([kernel.T for kernel in weights.recurrent], axis=0)
+    batch, length = inputs.shape
+    recurrent = jax.lax.optimization_barrier(weights[:-2].T)
 
-    def step(carry: Carry, saved: _Saved) -> tuple[Carry, list[chex.Array]]:
-        dh, dc = carry
-        i, f, g, o, c, _ = saved
-        t = jnp.tanh(f * c + i * g)
-        dc = dc + dh * (o * (1 - t * t))
-        gates = (
-            dc * (g * i * (1 - i)),
-            dc * (c * f * (1 - f)),
-            dc * (i * (1 - g * g)),
-            dh * (t * o * (1 - o)),
-        )
-        size = len(GATES) // len(blocks)
-        dz = [jnp.concatenate(gates[k : k + size], axis=1) for k in range(0, len(GATES), size)]
-        before = functools.reduce(jnp.add, map(_dot, dz, blocks))
-        return (before, dc * f), dz
+    def step(
+        k: chex.Numeric, carry: tuple[chex.Array, chex.Array, chex.Array]
+    ) -> tuple[chex.Array, chex.Array, chex.Array]:
+        dh, dc, dzs = carry
+        t = length - 2 - k
+        gates = Gates(*(_at(gate, t) for gate in saved.others))
+        dz, dc = _back(dh, dc, gates, _at(saved.cell, t), _at(saved.cell, t + 1))
+        return _dot(dz, recurrent), dc, _put(dzs, dz, t)
 
-    _, dz = jax.lax.scan(step, (dh, jnp.zeros_like(dh)), saved, reverse=True)
-    hidden = jax.lax.optimization_barrier(saved.h.reshape(-1, dh.shape[1]).T)
-    digits = inputs.T.reshape(1, -1)
-    left = jnp.concatenate((hidden, digits, jnp.ones_like(digits)))
-    left = jax.lax.optimization_barrier(left)
-    totals = _gates([_dot(left, part.reshape(-1, part.shape[-1])) for part in dz])
-    d_weights = Weights(
-        inputs=tuple(total[-2] for total in totals),
-        recurrent=tuple(total[:-2] for total in totals),
-        bias=tuple(total[-1] for total in totals),
-    )
-    parts = zip(_gates(dz), weights.inputs, strict=True)
-    d_inputs = functools.reduce(jnp.add, (_dot(part, w) for part, w in parts))
-    return d_weights, d_inputs.T
+    rows = len(saved.others.i)
+    empty = jnp.zeros((rows, batch, weights.shape[1]), weights.dtype)
+    dh, dc, dzs = jax.lax.fori_loop(0, length - 1, step, (dh, jnp.zeros_like(dh), empty))
+    first, _ = _back(dh, dc, saved.first, jnp.zeros_like(dh), saved.cell[0])
+    left = jax.lax.optimization_barrier(saved.left[:rows].reshape(-1, dh.shape[1] + 2).T)
+    d_weights = _dot(left, dzs.reshape(-1, weights.shape[1]))
+    d_weights = d_weights.at[-2:].add(_dot(_beside(inputs[:, 0]).T, first))
+    dzs = jnp.concatenate((first[None], dzs))[:length]
+    return d_weights, _dot(dzs, weights[-2]).T
 
 
 last_hidden.defvjp(_forward, _backward)

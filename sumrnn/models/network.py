@@ -1,15 +1,17 @@
 """The network: an LSTM scanned over the digits, and one linear output on its last state."""
 
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sumrnn.config import ModelConfig
-from sumrnn.models import lstm as recurrence
-from sumrnn.models.lstm import GATES
+from sumrnn.models.lstm import GATES, last_hidden
 
 Params = dict[str, dict[str, dict[str, chex.Array]]]
 """{"lstm": {"ii", "if", "ig", "io", "hi", "hf", "hg", "ho"}, "output"}, each with a
@@ -40,14 +42,53 @@ class SumLSTM(nn.Module):
         ]
 
 
-def logits(params: Params, config: ModelConfig, digits: chex.Array) -> chex.Array:
+class Packed(NamedTuple):
+    """The same parameters as the fused recurrence multiplies with them; float32."""
+
+    lstm: chex.Array
+    """[cells + 2, 4 cells]; see `lstm.last_hidden`."""
+    output: chex.Array
+    """[cells + 1]: kernel, then bias."""
+
+
+def pack(params: Params) -> Packed:
+    """The parameters, or anything of their structure, as two arrays; there may be axes in front."""
+    lstm, output = params["lstm"], cast("dict[str, chex.Array]", params["output"])
+    module: Any = jnp if isinstance(output["bias"], jax.Array) else np
+
+    def column(gate: str) -> chex.Array:
+        bias = lstm[f"h{gate}"]["bias"][..., None, :]
+        kernels = (lstm[f"h{gate}"]["kernel"], lstm[f"i{gate}"]["kernel"], bias)
+        return module.concatenate(kernels, axis=-2)
+
+    return Packed(
+        module.concatenate([column(gate) for gate in GATES], axis=-1),
+        module.concatenate((output["kernel"][..., 0], output["bias"]), axis=-1),
+    )
+
+
+def unpack(packed: Packed) -> Params:
+    """What `pack` was given."""
+    params: Params = {"lstm": {}}
+    width = packed.lstm.shape[-1] // len(GATES)
+    for number, gate in enumerate(GATES):
+        column = packed.lstm[..., number * width : (number + 1) * width]
+        params["lstm"][f"i{gate}"] = {"kernel": column[..., -2:-1, :]}
+        params["lstm"][f"h{gate}"] = {"kernel": column[..., :-2, :], "bias": column[..., -1, :]}
+    output = packed.output
+    params["output"] = {"kernel": output[..., :-1, None], "bias": output[..., -1:]}
+    return params
+
+
+def logits(params: Params | Packed, config: ModelConfig, digits: chex.Array) -> chex.Array:
     """The network's answers float32 [batch] to digits uint8 [batch, length], in full float32.
 
-    The sigmoid of one is the estimate of P(label = 1).  Parameters are float32.
+    The sigmoid of one is the estimate of P(label = 1).  Parameters are float32; only the fused
+    recurrence takes packed ones.
     """
     chex.assert_rank(digits, 2)
     chex.assert_type(jax.tree.leaves(params), jnp.float32)
-    forward = _fused if config.recurrence == "fused" else _scanned
+    forward: Callable[..., chex.Array] = _fused if config.recurrence == "fused" else _scanned
     # GPU and TPU multiply float32 with fewer bits unless told otherwise.
     with jax.default_matmul_precision("float32"):
         out = forward(params, config, digits)
@@ -61,17 +102,11 @@ def _scanned(params: Params, config: ModelConfig, digits: chex.Array) -> chex.Ar
     return out
 
 
-def _fused(params: Params, config: ModelConfig, digits: chex.Array) -> chex.Array:
+def _fused(params: Params | Packed, config: ModelConfig, digits: chex.Array) -> chex.Array:
     """What `SumLSTM` computes, from its parameters, with the hand-written backward pass."""
-    lstm, output = params["lstm"], params["output"]
-
-    weights = recurrence.Weights(
-        inputs=tuple(lstm[f"i{gate}"]["kernel"][0] for gate in GATES),
-        recurrent=tuple(lstm[f"h{gate}"]["kernel"] for gate in GATES),
-        bias=tuple(lstm[f"h{gate}"]["bias"] for gate in GATES),
-    )
-    hidden = recurrence.last_hidden(weights, digits.astype(weights.bias[0].dtype))
-    return (hidden @ output["kernel"])[..., 0] + output["bias"]
+    packed = params if isinstance(params, Packed) else pack(params)
+    hidden = last_hidden(packed.lstm, digits.astype(packed.lstm.dtype))
+    return hidden @ packed.output[:-1] + packed.output[-1]
 
 
 def init(key: chex.PRNGKey, config: ModelConfig) -> Params:
@@ -86,19 +121,22 @@ def init(key: chex.PRNGKey, config: ModelConfig) -> Params:
     * flax: each gate has its own matrix.  Input kernels LeCun-normal, each recurrent
       kernel orthogonal, forget bias 0.
     """
-    flax_key, input_key, recurrent_key = jax.random.split(key, 3)
-    digits = jnp.zeros((1, 1), jnp.uint8)
-    params: Params = SumLSTM(config.cells).init(flax_key, digits)["params"]
+    params = draw(key, config)
+    return unpack(params) if isinstance(params, Packed) else params
+
+
+def draw(key: chex.PRNGKey, config: ModelConfig) -> Params | Packed:
+    """The parameters of `init`, packed for the fused recurrence."""
+    fused = config.recurrence == "fused"
     if config.initializer == "flax":
-        return params
+        params: Params = SumLSTM(config.cells).init(key, jnp.zeros((1, 1), jnp.uint8))["params"]
+        return pack(params) if fused else params
     cells, width = config.cells, len(GATES) * config.cells
+    input_key, recurrent_key, output_key = jax.random.split(key, 3)
     limit = math.sqrt(6 / (1 + width))
-    kernels_x = jax.random.uniform(input_key, (1, width), minval=-limit, maxval=limit)
-    kernels_h = nn.initializers.orthogonal()(recurrent_key, (cells, width), jnp.float32)
-    lstm = params["lstm"]
-    for gate, x, h in zip(
-        GATES, jnp.split(kernels_x, 4, axis=1), jnp.split(kernels_h, 4, axis=1), strict=True
-    ):
-        bias = jnp.full(cells, float(gate == "f"), jnp.float32)
-        lstm = {**lstm, f"i{gate}": {"kernel": x}, f"h{gate}": {"kernel": h, "bias": bias}}
-    return {**params, "lstm": lstm}
+    inputs = jax.random.uniform(input_key, (1, width), minval=-limit, maxval=limit)
+    recurrent = nn.initializers.orthogonal()(recurrent_key, (cells, width), jnp.float32)
+    bias = jnp.repeat(jnp.array([gate == "f" for gate in GATES], jnp.float32), cells)[None]
+    output = nn.initializers.glorot_uniform()(output_key, (cells, 1), jnp.float32)[:, 0]
+    packed = Packed(jnp.concatenate((recurrent, inputs, bias)), jnp.append(output, 0.0))
+    return packed if fused else unpack(packed)

@@ -14,7 +14,7 @@ from sumrnn.fields import to_dict
 from sumrnn.runs import files
 from sumrnn.train import loop
 from sumrnn.train.loop import Metrics
-from sumrnn.train.step import State
+from sumrnn.train.step import State, unpacked
 
 KEPT = 2
 """Of a run, the last ones."""
@@ -155,7 +155,8 @@ def _name(path: Any) -> str:
 def like(config: Config, epoch: int) -> Snapshot:
     """A snapshot after an epoch, otherwise of zeros in the shapes and dtypes of a run."""
     seeds = jax.ShapeDtypeStruct((3,), np.uint32)
-    shapes = jax.eval_shape(loop.parts(config.program).begin, seeds).state
+    begun = jax.eval_shape(loop.parts(config.program).begin, seeds)
+    shapes = jax.eval_shape(unpacked, begun.state)
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     columns = {name: np.zeros(epoch, dtype) for name, dtype in COLUMNS.items()}
     return Snapshot(np.array(epoch, np.int32), state, columns)

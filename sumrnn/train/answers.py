@@ -52,7 +52,7 @@ class Answers(NamedTuple):
 
 def answer(
     config: Config,
-    params: network.Params,
+    params: network.Params | network.Packed,
     data: Splits,
     number: chex.Numeric,
     spread: Spread = HERE,

@@ -19,16 +19,18 @@ from sumrnn.task import Split, Splits
 from sumrnn.train import answers, optimizer
 from sumrnn.train.answers import Answers
 from sumrnn.train.shards import HERE, Spread
-from sumrnn.train.step import State, Step, train_step
+from sumrnn.train.step import State, Step, train_step, unpacked
 
 T = TypeVar("T")
 
 CPU_OPTIONS = {
     "xla_cpu_prefer_vector_width": 512,
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
+    "xla_backend_optimization_level": 1,
 }
-"""The compiler's: as wide as the processor's vectors are (the default stops at 256 bits), and
-no order of work that is meant for idle cores."""
+"""The compiler's: as wide as the processor's vectors are (the default stops at 256 bits), no order
+of work that is meant for idle cores, and the level that is as fast as the highest and sooner done.
+What runs once has level 0, see `options`."""
 
 
 class Metrics(NamedTuple):
@@ -74,7 +76,9 @@ def fit(config: Config, seed: chex.Numeric) -> Result:
         history.append(Metrics(loss, accuracy, *answers.total(found)))
     stacked = jax.tree.map(lambda *epochs: jnp.stack(epochs), *history)
     found = [run.answer(state.params, data, n).logits for n in numbers[: cut.all]]
-    return Result(state, stacked, data, answers.join(config.task, found))
+    if not isinstance(seed, jax.core.Tracer):
+        state = jax.device_get(state)  # To take apart there what needs no program.
+    return Result(unpacked(state), stacked, data, answers.join(config.task, found))
 
 
 def purposes(config: Config, seed: chex.Numeric) -> chex.Array:
@@ -120,7 +124,7 @@ def begin(config: Config, seeds: chex.Array) -> Begun:
     """Draws the data and the initial parameters from the seeds of `purposes`."""
     own = keys(seeds)
     data = task.split(task.generate(own.data, config.task), config.task)
-    params = network.init(own.init, config.model)
+    params = network.draw(own.init, config.model)
     return Begun(data, State(params, optimizer.make(config.train).init(params)), own.shuffle)
 
 
@@ -140,16 +144,17 @@ def epoch(
     """
     size, batch_size = config.task.train_size, config.train.batch_size
     order = jax.random.permutation(jax.random.fold_in(shuffle, number), size)
-    whole = size - size % batch_size
+    # Whole batches, so that there is one step to compile; what fills the last has no weight.
+    batches = jnp.pad(order, (0, -size % batch_size)).reshape(-1, batch_size)
+    weights = (jnp.arange(batches.size) < size).astype(jnp.float32).reshape(batches.shape)
 
-    def step(state: State, rows: chex.Array) -> Step:
-        return train_step(config, state, Split(train.digits[rows], train.labels[rows]), spread)
+    def step(state: State, batch: tuple[chex.Array, chex.Array]) -> Step:
+        rows, weights = batch
+        series = Split(train.digits[rows], train.labels[rows])
+        return train_step(config, state, series, weights, spread)
 
-    state, (loss, hits) = jax.lax.scan(step, state, order[:whole].reshape(-1, batch_size))
+    state, (loss, hits) = jax.lax.scan(step, state, (batches, weights))
     loss, hits = loss.sum(), hits.sum()
-    if whole < size:
-        state, (rest_loss, rest_hits) = step(state, order[whole:])
-        loss, hits = loss + rest_loss, hits + rest_hits
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
     return state, loss / size, hits / size, finite
 
@@ -197,11 +202,14 @@ def pinned() -> Iterator[None]:
 def compiled(config: Config) -> Parts:
     """The parts, each compiled for one device when it is called with arrays."""
     own = parts(config)
-    return Parts(_compiled(own.begin), _compiled(own.epoch), _compiled(own.answer))
+    begin, epoch, answer = options(jax.default_backend())
+    return Parts(
+        _compiled(own.begin, begin), _compiled(own.epoch, epoch), _compiled(own.answer, answer)
+    )
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    alone = jax.jit(function, compiler_options=options(jax.default_backend()))
+def _compiled(function: Callable[..., Any], options: dict[str, Any] | None) -> Callable[..., Any]:
+    alone = jax.jit(function, compiler_options=options)
 
     def call(*arguments: Any) -> Any:
         # Options belong to the outermost program.
@@ -211,9 +219,12 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def options(platform: str) -> dict[str, Any] | None:
-    """The compiler's options on a platform; bits depend on them."""
-    return dict(CPU_OPTIONS) if platform == "cpu" else None
+def options(platform: str) -> list[dict[str, Any] | None]:
+    """The compiler's options for each of `Parts` on a platform; bits depend on them."""
+    if platform != "cpu":
+        return [None, None, None]
+    once = CPU_OPTIONS | {"xla_backend_optimization_level": 0}
+    return [once, dict(CPU_OPTIONS), dict(CPU_OPTIONS)]
 
 
 def one_thread() -> threadpoolctl.threadpool_limits:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 T = TypeVar("T")
 
@@ -39,27 +40,22 @@ HERE = Spread()
 """On this device, one after the other."""
 
 
-def cut(arrays: Any, shards: int) -> tuple[Any, chex.Array]:
-    """Cuts a tree of [n, ...] into equal shards.
-
-    Returns the tree of [shards, rows, ...] with the first row again for what is missing in the end,
-    and float32 [shards, rows], 0 for these rows and 1 for all others.
-    """
+def cut(arrays: Any, shards: int) -> Any:
+    """Cuts a tree of [n, ...] into equal shards, [shards, rows, ...], with zeros in the end."""
     size = jax.tree.leaves(arrays)[0].shape[0]
-    padded = -(-size // shards) * shards
-    rows = jnp.arange(padded)
+    missing = -size % shards
 
     def part(x: chex.Array) -> chex.Array:
-        x = x if padded == size else x[jnp.where(rows < size, rows, 0)]
+        x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) if missing else x
         return x.reshape(shards, -1, *x.shape[1:])
 
-    weights = (rows < size).astype(jnp.float32).reshape(shards, -1)
-    return jax.tree.map(part, arrays), weights
+    return jax.tree.map(part, arrays)
 
 
 def over(function: Callable[[Any], Any], shards: Any, digits: chex.Array, spread: Spread) -> Any:
     """The function of every row of a tree [shards, ...], in their order, on every device.
 
+    What it returns has one dtype, which devices exchange.
     `digits` are any unsigned integers, see `_hidden_one`.
     """
 
@@ -72,7 +68,13 @@ def over(function: Callable[[Any], Any], shards: Any, digits: chex.Array, spread
         return here(shards)
     index = jax.lax.axis_index(SHARD)
     own = jax.tree.map(lambda x: x.reshape(spread.devices, -1, *x.shape[1:])[index], shards)
-    return jax.lax.all_gather(here(own), SHARD, tiled=True)
+    leaves, structure = jax.tree.flatten(here(own))
+    # One array of all leaves: one exchange between devices.
+    flat = jnp.concatenate([x.reshape(len(x), -1) for x in leaves], axis=1)
+    ends = np.cumsum([x[0].size for x in leaves[:-1]])
+    parts = jnp.split(jax.lax.all_gather(flat, SHARD, tiled=True), ends, axis=1)
+    every = [part.reshape(-1, *x.shape[1:]) for part, x in zip(parts, leaves, strict=True)]
+    return jax.tree.unflatten(structure, every)
 
 
 def apart(function: Callable[[T], T], start: T, digits: chex.Array, spread: Spread) -> T:

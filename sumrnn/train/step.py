@@ -1,13 +1,13 @@
 """One step of training and the network's answers: batches cut into shards, summed in order."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 
 from sumrnn.config import Config
 from sumrnn.models import network
@@ -17,14 +17,35 @@ from sumrnn.train.shards import HERE, Spread
 
 
 class State(NamedTuple):
-    """What training changes."""
+    """What training changes; see `packed`."""
 
-    params: network.Params
+    params: network.Params | network.Packed
     opt_state: optax.OptState
 
 
 Step = tuple[State, tuple[chex.Array, chex.Array]]
 """The state after a step; the batch's summed loss and number of correct answers before it."""
+
+
+def packed(config: Config, state: State) -> State:
+    """The state as it is trained: for the fused recurrence, `network.pack` of what is in it."""
+    fused = config.model.recurrence == "fused"
+    return _each(network.pack, dict, state) if fused else state
+
+
+def unpacked(state: State) -> State:
+    """What `packed` was given, with the names of Flax."""
+    return _each(network.unpack, network.Packed, state)
+
+
+def _each(function: Callable[[Any], Any], kind: type, state: State) -> State:
+    """The state with a function of all that is of a kind in it."""
+
+    def is_one(x: Any) -> bool:
+        return isinstance(x, kind)
+
+    found: State = jax.tree.map(lambda x: function(x) if is_one(x) else x, state, is_leaf=is_one)
+    return found
 
 
 def correct(logits: chex.Array, labels: chex.Array) -> chex.Array:
@@ -37,16 +58,24 @@ def losses(logits: chex.Array, labels: chex.Array) -> chex.Array:
     return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
 
 
-def train_step(config: Config, state: State, batch: Split, spread: Spread = HERE) -> Step:
+def train_step(
+    config: Config,
+    state: State,
+    batch: Split,
+    weights: chex.Array | None = None,
+    spread: Spread = HERE,
+) -> Step:
     """One Adam step on the mean binary cross-entropy of a batch.
 
-    `spread` says where its shards are computed.  Returns the next state, and the batch's summed
-    loss (float32) and number of correct answers (int32), both before the step.
+    `weights` are float32 [n], 1 for each of its series that counts and 0 for what only fills it;
+    None: all count.  `spread` says where its shards are computed.  Returns the next state, and the
+    batch's summed loss (float32) and number of correct answers (int32), both before the step.
     """
-    size = batch.labels.shape[0]
+    weights = jnp.ones(batch.labels.shape, jnp.float32) if weights is None else weights
+    size = weights.sum()
 
     def part_of_mean(
-        params: network.Params, shard: tuple[Split, chex.Array]
+        params: network.Params | network.Packed, shard: tuple[Split, chex.Array]
     ) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
         (digits, labels), weights = shard
         logits = network.logits(params, config.model, digits)
@@ -55,35 +84,34 @@ def train_step(config: Config, state: State, batch: Split, spread: Spread = HERE
         return loss / size, (loss, hits)
 
     gradient = jax.grad(part_of_mean, has_aux=True)
-    # One array of all gradients and counts: one exchange between devices, and nothing that the
-    # compiler could move from here into the update.
-    _, restore = ravel_pytree((state.params, (jnp.float32(0), jnp.float32(0))))
     parts = shards.over(
-        lambda shard: ravel_pytree(gradient(state.params, shard))[0],
-        shards.cut(batch, config.train.batch_shards),
+        functools.partial(gradient, state.params),
+        shards.cut((batch, weights), config.train.batch_shards),
         batch.digits,
         spread,
     )
+    # In a fixed order, wherever the shards were.
+    grads, (loss, hits) = jax.tree.map(lambda x: functools.reduce(jnp.add, x), parts)
+    adam = optimizer.make(config.train)
 
-    def update(before: Step) -> Step:
-        # In a fixed order, wherever the shards were.
-        grads, (loss, hits) = restore(functools.reduce(jnp.add, parts))
-        state, _ = before
-        adam = optimizer.make(config.train)
+    def update(carry: tuple[Any, optax.OptState]) -> tuple[Any, optax.OptState]:
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes floats and integers.
-            updates, opt_state = adam.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return State(params, opt_state), (loss, hits.astype(jnp.int32))
+            updates, opt_state = adam.update(*carry)
+        return updates, opt_state
 
-    start: Step = (state, (jnp.float32(0), jnp.int32(0)))
-    return shards.apart(update, start, batch.digits, spread)
+    updates, opt_state = shards.apart(update, (grads, state.opt_state), batch.digits, spread)
+    params = optax.apply_updates(state.params, updates)
+    return State(params, opt_state), (loss, hits.astype(jnp.int32))
 
 
 def predict(
-    config: Config, params: network.Params, digits: chex.Array, spread: Spread = HERE
+    config: Config,
+    params: network.Params | network.Packed,
+    digits: chex.Array,
+    spread: Spread = HERE,
 ) -> chex.Array:
     """Logits float32 [n] of digits uint8 [n, length], by shards as those of a batch."""
-    parts, _ = shards.cut(digits, config.train.batch_shards)
+    parts = shards.cut(digits, config.train.batch_shards)
     found: chex.Array = shards.over(
         lambda part: network.logits(params, config.model, part), parts, digits, spread
     )

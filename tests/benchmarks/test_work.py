@@ -14,6 +14,7 @@ from benchmarks.work import Given, Work
 from sumrnn.config import TrainConfig
 from sumrnn.errors import UserError
 from sumrnn.train import loop
+from sumrnn.train.step import unpacked
 from tests.conftest import SECONDS
 
 SMALL = Work(size=220, length=6, cells=8, batch_size=50, seed=3)
@@ -53,7 +54,8 @@ def test_the_file_holds_what_a_run_starts_from(made: tuple[str, Given, list[floa
     assert len(losses) == len(WEIGHTS)
     for name, drawn in begun.data.train._asdict().items():  # There in the order of an epoch.
         np.testing.assert_array_equal(np.sort(given[name], axis=0), np.sort(drawn, axis=0))
-    lstm, output = begun.state.params["lstm"], begun.state.params["output"]
+    params: Any = unpacked(begun.state).params
+    lstm, output = params["lstm"], params["output"]
     np.testing.assert_array_equal(given["recurrent"][:, 8:16], lstm["hf"]["kernel"])
     np.testing.assert_array_equal(given["bias"][24:], lstm["ho"]["bias"])
     np.testing.assert_array_equal(given["output"], output["kernel"])

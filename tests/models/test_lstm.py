@@ -61,23 +61,14 @@ def test_it_is_the_scanned_cell_at_every_size(
     assert_equal_gradients(cells, batch, length, seed, share=1e-4)  # Terms may nearly cancel.
 
 
-@pytest.mark.parametrize("cells", [3, 141, 142, 200, 201])
-def test_blocks_hold_the_gates_side_by_side_and_no_more_than_they_may(cells: int) -> None:
-    gates = [jnp.full((cells, cells), gate) for gate in range(len(lstm.GATES))]
-    blocks = lstm._blocks(gates, axis=1)
-    assert len(blocks) in (1, 2, 4)
-    assert len(blocks) == 4 or all(block.size <= lstm.BLOCK for block in blocks)
-    chex.assert_trees_all_equal(lstm._gates(blocks), gates)
-
-
 class LastHiddenTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_gradients_are_finite_differences_in_float64(self) -> None:
         with jax.enable_x64(True):
-            weights, keys = random_weights(3, jnp.float64), jax.random.split(jax.random.key(1), 4)
-            inputs = jax.random.normal(keys[3], (5, 7), jnp.float64)
+            weights = random_weights(3, jnp.float64)
+            inputs = jax.random.normal(jax.random.key(1), (5, 7), jnp.float64)
 
-            def total(weights: lstm.Weights, inputs: chex.Array) -> chex.Array:
+            def total(weights: chex.Array, inputs: chex.Array) -> chex.Array:
                 hidden = lstm.last_hidden(weights, inputs)
                 return (hidden * jnp.arange(1.0, 4.0)[None]).sum()
 
@@ -98,7 +89,7 @@ class LastHiddenTest(chex.TestCase):
         weights, inputs = random_weights(2), jnp.linspace(0, 9, 24).reshape(2, 3, 4)
         mesh = Mesh(np.array(jax.devices()[:2]), ("x",))
 
-        def local(inputs: chex.Array) -> tuple[lstm.Weights, chex.Array]:
+        def local(inputs: chex.Array) -> tuple[chex.Array, chex.Array]:
             return jax.tree.map(lambda x: x[None], gradients(weights, inputs[0]))
 
         spec = PartitionSpec("x")
@@ -109,16 +100,12 @@ class LastHiddenTest(chex.TestCase):
         chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def random_weights(cells: int, dtype: Any = jnp.float32) -> lstm.Weights:
-    shapes = [(cells,)] * 4, [(cells, cells)] * 4, [(cells,)] * 4
-    keys = iter(jax.random.split(jax.random.key(0), 12))
-    return lstm.Weights(
-        *(tuple(jax.random.normal(next(keys), shape, dtype) for shape in part) for part in shapes)
-    )
+def random_weights(cells: int, dtype: Any = jnp.float32) -> chex.Array:
+    return jax.random.normal(jax.random.key(0), (cells + 2, 4 * cells), dtype)
 
 
-def gradients(weights: lstm.Weights, inputs: chex.Array) -> tuple[lstm.Weights, chex.Array]:
-    found: tuple[lstm.Weights, chex.Array] = jax.grad(
+def gradients(weights: chex.Array, inputs: chex.Array) -> tuple[chex.Array, chex.Array]:
+    found: tuple[chex.Array, chex.Array] = jax.grad(
         lambda weights, inputs: (lstm.last_hidden(weights, inputs) ** 2).sum(),
         argnums=(0, 1),
     )(weights, inputs)

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import chex
 import jax
@@ -153,3 +154,19 @@ def test_every_product_of_a_training_step_is_full_float32() -> None:
     for product in products:
         precision = product.params["precision"]
         assert set(np.ravel(precision)) == {jax.lax.Precision.HIGHEST}
+
+
+@pytest.mark.parametrize("recurrence", ["fused", "scan"])
+def test_packed_parameters_are_the_same_ones(recurrence: Any) -> None:
+    config = ModelConfig(cells=3, recurrence=recurrence)
+    params = network.init(jax.random.key(1), config)
+    several = jax.tree.map(lambda x: np.stack([x, 2 * x]), params)
+    for given in (params, jax.device_get(params), several):
+        packed = network.pack(given)
+        chex.assert_trees_all_equal(network.unpack(packed), given)
+        chex.assert_shape([packed.lstm, packed.output], [(..., 5, 12), (..., 4)])
+    drawn = network.draw(jax.random.key(1), config)
+    assert isinstance(drawn, network.Packed) == (recurrence == "fused")
+    chex.assert_trees_all_equal(
+        network.logits(drawn, config, DIGITS), network.logits(params, config, DIGITS)
+    )

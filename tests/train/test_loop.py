@@ -50,11 +50,11 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
     config = with_batch(SMALL, batch_size)
     size = config.task.train_size
 
-    def note(config: Config, state: step.State, batch: Split, *_: Any) -> Any:
+    def note(config: Config, state: step.State, batch: Split, weights: Any, *_: Any) -> Any:
         places, used = state.params, state.opt_state
-        rows = batch.digits[:, 0]
-        places = places.at[rows].add(used + jnp.arange(1, rows.size + 1, dtype=jnp.int32))
-        return step.State(places, used + rows.size), (jnp.float32(0), jnp.int32(0))
+        rows, counts = batch.digits[:, 0], weights.astype(jnp.int32)
+        places = places.at[rows].add(counts * (used + jnp.cumsum(counts)))
+        return step.State(places, used + counts.sum()), (jnp.float32(0), jnp.int32(0))
 
     monkeypatch.setattr(loop, "train_step", note)
     begun = loop.compiled(SMALL).begin(loop.purposes(SMALL, 0))
@@ -113,7 +113,10 @@ def test_numbers_that_are_not_finite_are_seen(part: str) -> None:
     parts = loop.compiled(SMALL)
     data, state, shuffle = parts.begin(loop.purposes(SMALL, 3))
     broken = state.params if part == "params" else state.opt_state[0].nu
-    broken["output"]["bias"] = jnp.full(1, jnp.inf)
+    infinite = broken._replace(output=broken.output.at[-1].set(jnp.inf))
+    state = jax.tree.map(
+        lambda x: infinite if x is broken else x, state, is_leaf=lambda x: x is broken
+    )
     state, loss, _, finite = parts.epoch(state, shuffle, data.train, np.uint32(0))
     assert not finite
     assert np.isfinite(loss) == (part != "params")
