@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
 import pathlib
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import process, table, turns
+from benchmarks.machine import Idle
 from benchmarks.peers import MATRIX, PRODUCTS
 from benchmarks.table import Column
 from benchmarks.turns import Program
@@ -64,9 +67,17 @@ def programs(work: Work, names: Sequence[str], shards: Sequence[int], seeds: int
         Program("scan", "sumrnn, one run, nn.scan", one | scan),
         Program("keras-tensorflow", "Keras on TensorFlow", {"backend": "tensorflow"}, tensorflow),
         Program("keras-jax", "Keras on JAX", {"backend": "jax"}, ("keras",)),
-        Program("pytorch", "PyTorch", {}, ("torch",)),
+        Program("pytorch", f"PyTorch, {pytorch_build()} build", {}, ("torch",)),
     ]
     return [program for program in every if program.name in names]
+
+
+def pytorch_build() -> str:
+    """CPU unless what is installed is for CUDA, which is larger and starts later."""
+    needs = ""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        needs = " ".join(importlib.metadata.requires("torch") or ())
+    return "CUDA" if "cuda" in needs or "nvidia" in needs else "CPU"
 
 
 def check_losses(label: str, reference: list[float], found: list[float]) -> None:
@@ -90,25 +101,27 @@ def measure(
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         given = {"work": work, "file": str(pathlib.Path(folder, "work.npz"))}
         reference = process.once("sumrnn", limit, "make", **given)["losses"]
-        workers = {
-            p: stack.enter_context(process.worker(p.label, limit)) for p in [FLOOR, *present]
-        }
-        for program, ask in workers.items():
+        workers, ready, idle = dict[Program, process.Ask](), dict[Program, float](), Idle()
+        for program in [FLOOR, *present]:
+            began = time.perf_counter()
+            ask = stack.enter_context(process.worker(program.label, limit))
             ask("start", name=program.name, settings=program.settings, **given)
+            workers[program], ready[program] = ask, time.perf_counter() - began
         epochs = {p: functools.partial(ask, "epoch") for p, ask in workers.items()}
-        answers = turns.take(epochs, repetitions, warm=True)
+        answers = turns.take(epochs, repetitions, idle, warm=True)
         ends = {p: ask("losses") for p, ask in workers.items()}
     product = [answer["seconds"] / PRODUCTS for answer in answers[FLOOR][1:]]
     speed, measured = 2 * MATRIX**3 / median(product), {}
     for p in present:
         check_losses(p.label, reference, ends[p]["first_losses"])
-        measured[p] = numbers(p, work, answers[p], speed) | ends[p]
+        measured[p] = numbers(p, work, answers[p], speed, ready[p]) | ends[p]
     single = [p for p in present if p.name in ("sumrnn", "shards")]
     fastest = min(single, key=lambda p: median(measured[p]["seconds"]), default=None)
     return {
         "work": vars(work),
         "flops_per_epoch": work.flops,
         "matrix": {"rows": MATRIX, "seconds": product, "flops_per_second": speed},
+        "busy_cores": idle.cores,
         "first_losses": reference,
         "fastest": fastest and fastest.label,
         "rows": turns.rows(chosen, measured, fastest),
@@ -116,14 +129,21 @@ def measure(
 
 
 def numbers(
-    program: Program, work: Work, answers: Sequence[Mapping[str, float]], speed: float
+    program: Program,
+    work: Work,
+    answers: Sequence[Mapping[str, float]],
+    speed: float,
+    ready: float,
 ) -> dict[str, Any]:
-    """Of a program's epochs, the first of which compiles; seconds are of one run."""
+    """Of a program's epochs, the first of which compiles; seconds are of one run.
+
+    `ready` are those from the start of its process to the first epoch.
+    """
     seconds = [answer["seconds"] / program.runs for answer in answers[1:]]
     return {
         "seconds": seconds,
         "share_of_matrix_speed": work.flops / median(seconds) / speed,
-        "first_epoch_seconds": answers[0]["seconds"],
+        "start_seconds": ready + answers[0]["seconds"],
         "mean_losses": [answer["loss"] for answer in answers],
     }
 
@@ -131,7 +151,7 @@ def numbers(
 COLUMNS = (
     *turns.columns("s per epoch", 3),
     Column("share of matrix speed", "share_of_matrix_speed", 0, is_share=True),
-    Column("first epoch, s", "first_epoch_seconds", 1),
+    Column("start to end of first epoch, s", "start_seconds", 1),
     Column("peak memory, MiB", "memory_mib", 0),
 )
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import pathlib
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
 from matplotlib.figure import Figure
 
-from benchmarks.work import cores
 from sumrnn.report import canvas
 from sumrnn.runs import files
 
 SHOWN = ("python", "jax", "keras", "tensorflow", "tensorflow-cpu", "torch")
 """Versions that the text names, where they are known; the JSON has all."""
 NONE = "–"
+BUSY = 0.15
+"""Cores that are busy while every program idles, up to which a machine counts as at rest."""
 
 Row = Mapping[str, Any]
 
@@ -60,22 +60,13 @@ def page(found: Row, columns: Sequence[Column], rows: Sequence[Row], **more: str
     processor, count = found["machine"]["processor"], found["machine"]["cores"]
     where = f"{count} core{'s' if count > 1 else ''} ({processor}), with {shown}"
     origin = f"Measured by `{found['command']}` on {where}."
+    if (found.get("busy_cores") or 0) > BUSY:
+        origin += f" **Others kept {found['busy_cores']:.1f} cores busy meanwhile.**"
     loader = jinja2.FileSystemLoader(pathlib.Path(__file__).parent / "templates")
     template = jinja2.Environment(loader=loader).get_template(f"{found['kind']}.md.j2")
     text = template.render(found, origin=origin, table="{table}", **more)
     paragraphs = (" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
     return "\n\n".join(paragraphs).replace("{table}", markdown(columns, rows))
-
-
-def machine() -> dict[str, Any]:
-    """What computes."""
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return {"processor": name, "cores": cores(), "system": platform.system()}
 
 
 def libraries(rows: Sequence[Row]) -> dict[str, str]:

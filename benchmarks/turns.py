@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from benchmarks.machine import Idle
 from benchmarks.table import Column
 
 PAUSE = 0.1
@@ -37,16 +37,19 @@ class Program:
 
 
 def take(
-    turns: Mapping[Program, Callable[[], Answer]], repetitions: int, warm: bool = False
+    turns: Mapping[Program, Callable[[], Answer]],
+    repetitions: int,
+    idle: Idle,
+    warm: bool = False,
 ) -> dict[Program, list[Answer]]:
     """What each program's turns returned, `seconds` among it; shows a line for each round.
 
-    To warm up, there is one round more before the others.
+    To warm up, there is one round more before the others.  `idle` counts between the turns.
     """
     found: dict[Program, list[Answer]] = {program: [] for program in turns}
     for number in range(0 if warm else 1, repetitions + 1):
         for program, turn in turns.items():
-            time.sleep(PAUSE)
+            idle.wait(PAUSE)
             found[program].append(turn())
         shown = "  ".join(f"{p.name} {answers[-1]['seconds']:.2f}" for p, answers in found.items())
         title = f"round {number}/{repetitions}" if number else "first epochs"

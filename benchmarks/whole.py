@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import process, speed, table, turns
+from benchmarks.machine import Idle
 from benchmarks.table import Column
 from benchmarks.turns import Program
 from benchmarks.work import Work
@@ -57,15 +58,17 @@ def compare(
         for program, command in asked.items()
         if program.installed
     }
+    idle = Idle()
     measured = {
         program: {
             "seconds": [one["seconds"] for one in answers],
             "cpu_seconds": median(one["cpu_seconds"] for one in answers),
             "memory_mib": max(one["memory_mib"] for one in answers),
         }
-        for program, answers in turns.take(present, repetitions).items()
+        for program, answers in turns.take(present, repetitions, idle).items()
     }
-    return {"rows": turns.rows(list(asked), measured, next(iter(present)))}
+    rows = turns.rows(list(asked), measured, next(iter(present)))
+    return {"rows": rows, "busy_cores": idle.cores}
 
 
 COLUMNS = (

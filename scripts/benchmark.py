@@ -83,8 +83,8 @@ class Arguments:
     """Epochs of the whole process (whole) or of the long run (endurance); None: 60, 2000."""
     limit: Count = 600
     """Seconds that a worker may take to answer, or a whole process to end."""
-    out: str = "benchmarks/results"
-    """Folder to write KIND.json, KIND.md and KIND.png to."""
+    out: str | None = None
+    """Folder to write KIND.json, KIND.md and KIND.png to; None: benchmarks/results/MACHINE."""
 
 
 def typed(arguments: Arguments) -> str:
@@ -107,14 +107,17 @@ def check(arguments: Arguments) -> pathlib.Path:
         value = getattr(arguments, field.name)
         used = field.name not in elsewhere or value == field.default
         require(used, field.name, value, f"left out ({kind} does not use it)")
-    return command.folder("out", arguments.out)
+    from benchmarks import machine
+
+    own = f"benchmarks/results/{machine.folder()}"
+    return command.folder("out", own if arguments.out is None else arguments.out)
 
 
 def main(argv: list[str]) -> None:
     """Measures, prints the table, and writes it with every number and a picture."""
     arguments = command.parse(Arguments, argv, __doc__ or "")
     out, kind = check(arguments), arguments.kind
-    from benchmarks import figures, process, table
+    from benchmarks import figures, machine, process, table
     from benchmarks.work import Work
 
     sizes = (arguments.size, arguments.length, arguments.cells, arguments.batch_size)
@@ -127,7 +130,7 @@ def main(argv: list[str]) -> None:
     found = {
         "kind": kind,
         "command": typed(arguments),
-        "machine": table.machine(),
+        "machine": machine.here(),
         **{name: here[name] for name in ("versions", "device", "settings")},
         "options": {k: v for k, v in vars(arguments).items() if k != "out"},
         "repetitions": repetitions,

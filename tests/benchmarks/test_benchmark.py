@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from benchmarks import endurance, figures, growth, process, speed, whole
+from benchmarks import endurance, figures, growth, machine, machines, process, speed, table, whole
 from benchmarks.turns import Program
 from sumrnn.config import TrainConfig
 from sumrnn.errors import UserError
@@ -21,13 +21,38 @@ MODULES = {"speed": speed, "whole": whole, "growth": growth, "endurance": endura
 SMALL = ("--size", 220, "--length", 6, "--cells", 8, "--batch-size", 50, "--seed", 3)
 
 
-@pytest.mark.parametrize("kind", MODULES)
-def test_what_is_committed_belongs_together(kind: str, tmp_path: pathlib.Path) -> None:
-    path = ROOT / "benchmarks" / "results" / kind
-    found = json.loads(path.with_suffix(".json").read_text())
-    assert MODULES[kind].markdown(found) == path.with_suffix(".md").read_text()
-    getattr(figures, kind)(found).savefig(tmp_path / "it.png")
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*/*.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_is_committed_belongs_together(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    found = json.loads(path.read_text())
+    assert MODULES[path.stem].markdown(found) == path.with_suffix(".md").read_text()
+    getattr(figures, path.stem)(found).savefig(tmp_path / "it.png")
     assert (tmp_path / "it.png").stat().st_size > 10_000
+
+
+def test_the_page_shows_every_machine() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert machines.markdown() in page
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+def test_work_of_others_is_told() -> None:
+    idle = machine.Idle()
+    assert idle.cores is None
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        idle.wait(0.5)
+    finally:
+        other.kill()
+        other.wait()
+    assert idle.cores is not None
+    assert idle.cores > table.BUSY
+    found = json.loads(RESULTS[0].read_text())
+    told = MODULES[RESULTS[0].stem].markdown(found | {"busy_cores": 1.23})
+    assert "Others kept 1.2 cores busy meanwhile" in told
+    assert "Others kept" not in MODULES[RESULTS[0].stem].markdown(found | {"busy_cores": 0.1})
 
 
 @pytest.mark.slow
@@ -119,7 +144,9 @@ def test_the_others_end_with_an_interrupt(tmp_path: pathlib.Path) -> None:
     while any(map(is_at_work, children)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert list((tmp_path / "benchmarks" / "results").iterdir()) == []
+    (own,) = (tmp_path / "benchmarks" / "results").iterdir()
+    assert own.name == machine.folder()
+    assert list(own.iterdir()) == []
 
 
 BAD = {

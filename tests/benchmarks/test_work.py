@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import growth, process, product, speed, turns
+from benchmarks.machine import Idle
 from benchmarks.turns import Program
 from benchmarks.work import Given, Work
 from sumrnn.config import TrainConfig
@@ -117,15 +118,17 @@ def test_rows_compare_round_by_round(capsys: pytest.CaptureFixture[str]) -> None
     asked = {
         p: lambda times=times: {"seconds": next(times), "loss": 0.5} for p, times in seconds.items()
     }
-    answers = turns.take(asked, 3, warm=True)
+    idle = Idle()
+    answers = turns.take(asked, 3, idle, warm=True)
     shown = capsys.readouterr().out.splitlines()
     assert shown[:2] == ["first epochs  one 5.00  two 9.00 s", "round 1/3  one 1.00  two 4.00 s"]
     work = Work()
-    measured = {p: speed.numbers(p, work, answers[p], work.flops) for p in (one, two)}
+    measured = {p: speed.numbers(p, work, answers[p], work.flops, ready=1.5) for p in (one, two)}
     first, second, third = turns.rows([one, two, missing], measured, one)
     assert second["seconds"] == [2, 1, 1.5]
     assert (second["min"], second["median"], second["max"]) == (1, 1.5, 2)
-    assert second["first_epoch_seconds"] == 9
+    assert second["start_seconds"] == 9 + 1.5
+    assert idle.waited >= 8 * turns.PAUSE
     assert second["share_of_matrix_speed"] == pytest.approx(1 / 1.5)
     assert (first["times_as_long"], second["times_as_long"]) == (1, 0.75)
     assert (third["installed"], "median" in third) == (False, False)
