@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from sumrnn.config import TaskConfig
 
@@ -50,6 +51,50 @@ def split(data: Split, config: TaskConfig) -> Splits:
     ends = (config.train_size, config.train_size + config.validation_size)
     parts = zip(*(jnp.split(array, ends) for array in data), strict=True)
     return Splits(*(Split(*part) for part in parts))
+
+
+def log_laws(config: TaskConfig) -> np.ndarray:
+    """float32 [length + 1, span + 1]: the logarithm of P(sum of k digits = k low + j), by k and j.
+
+    The span is length x (high - low); what cannot be reached is -inf.  Summed as logarithms, so
+    that no probability is too small.
+    """
+    width, span = config.high - config.low, config.length * (config.high - config.low)
+    found = np.full((config.length + 1, span + 1), -np.inf)
+    found[0, 0] = 0.0
+    for k in range(config.length):
+        padded = np.pad(found[k], (width, 0), constant_values=-np.inf)
+        ways = np.lib.stride_tricks.sliding_window_view(padded, width + 1)
+        with np.errstate(divide="ignore"):
+            found[k + 1] = scipy.special.logsumexp(ways, axis=1) - math.log(width + 1)
+    return found.astype(np.float32)
+
+
+def with_sums(
+    key: chex.PRNGKey, laws: chex.Array, sums: chex.Array, config: TaskConfig
+) -> chex.Array:
+    """uint8 [n, length]: series drawn uniformly among those with given sums.
+
+    One digit after the other, each by its law given what is left for the rest.  `laws` are those of
+    `log_laws`, the sums int32 [n] between length x low and length x high; typed key.
+    """
+    steps = jnp.arange(config.high - config.low + 1)
+
+    def draw(left: chex.Array, at: tuple[chex.PRNGKey, chex.Array]) -> tuple[chex.Array, Any]:
+        key, law = at
+        after = left[:, None] - steps[None]
+        logs = jnp.where(after >= 0, law[jnp.maximum(after, 0)], -jnp.inf)
+        weights = jnp.exp(logs - logs.max(axis=1, keepdims=True))
+        below = jnp.cumsum(weights, axis=1)
+        # The first one above a uniform number less than all of it has a weight.
+        at_random = jax.random.uniform(key, left.shape, jnp.float32)[:, None] * below[:, -1:]
+        step = (at_random >= below).sum(axis=1, dtype=jnp.int32)
+        return left - step, (config.low + step).astype(jnp.uint8)
+
+    keys = jax.random.split(key, config.length)
+    left = sums.astype(jnp.int32) - config.length * config.low
+    _, digits = jax.lax.scan(draw, left, (keys, laws[config.length - 1 :: -1]))
+    return digits.T
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import itertools
 import math
 from fractions import Fraction
 
@@ -154,3 +155,53 @@ def test_law_is_as_exact_as_it_says(length: int, error: float) -> None:
             worst = max(worst, abs(Fraction(probability) - exact) / exact)
         ways = ways * (length - k) // (k + 1)
     assert worst <= error
+
+
+def with_sums(task: TaskConfig, sums: np.ndarray, seed: int = 0) -> np.ndarray:
+    draw = jax.jit(task_lib.with_sums, static_argnums=3)
+    found = draw(jax.random.key(seed), task_lib.log_laws(task), sums.astype(np.int32), task)
+    chex.assert_type(found, np.uint8)
+    chex.assert_shape(found, (len(sums), task.length))
+    return np.asarray(found)
+
+
+def test_series_of_a_sum_are_all_as_likely() -> None:
+    """Against every series of three digits from 1 to 4, by chi-square."""
+    task, each = TaskConfig(size=100, length=3, low=1, high=4, threshold=7), 300
+    series = np.array(list(itertools.product(range(1, 5), repeat=3)))
+    for total in range(4, 12):
+        of_sum = series[series.sum(axis=1) == total]
+        found = with_sums(task, np.full(each * len(of_sum), total), seed=total)
+        counts = [(found == one).all(axis=1).sum() for one in of_sum]
+        assert sum(counts) == len(found)
+        assert scipy.stats.chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(
+    "task", [TaskConfig(), TaskConfig(high=8), TaskConfig(size=50, length=200, threshold=900)]
+)
+def test_every_sum_can_be_drawn(task: TaskConfig) -> None:
+    sums = np.arange(task.length * task.low, task.length * task.high + 1)
+    found = with_sums(task, sums)
+    np.testing.assert_array_equal(found.sum(axis=1, dtype=np.int64), sums)
+    assert found.max() <= task.high
+
+
+def test_drawn_by_the_law_of_sums_digits_are_uniform() -> None:
+    task, law = TaskConfig(), task_lib.sum_law(TaskConfig())
+    sums = np.random.default_rng(0).choice(law.sums, 20_000, p=law.probabilities)
+    digits = with_sums(task, sums)
+    for place in (0, 1, 15, 29):
+        assert scipy.stats.chisquare(np.bincount(digits[:, place], minlength=10)).pvalue > 1e-4
+    pairs = np.bincount(10 * digits[:, 3].astype(int) + digits[:, 4], minlength=100)
+    assert scipy.stats.chisquare(pairs).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("low", [0, 2])
+def test_log_laws_are_the_law_of_each_length(low: int) -> None:
+    found = task_lib.log_laws(TaskConfig(low=low, threshold=100))
+    for length in (1, 7, 30):
+        law = task_lib.sum_law(TaskConfig(length=length, low=low, threshold=length * low))
+        own = np.exp(found[length, : len(law.sums)].astype(np.float64))
+        np.testing.assert_allclose(own, law.probabilities, rtol=2e-5)
+        assert np.isneginf(found[length, len(law.sums) :]).all()

@@ -15,6 +15,7 @@ from sumrnn.config import Config
 from sumrnn.devices import cgroup, cluster, memory
 from sumrnn.errors import UserError, invalid, require
 from sumrnn.fields import Range
+from sumrnn.task import log_laws
 from sumrnn.train import loop
 from sumrnn.train.shards import SHARD, Spread
 
@@ -119,10 +120,23 @@ class Program:
         parts = loop.parts(config.program, spread)
         seeds = jax.ShapeDtypeStruct((plan.wave, 3), np.uint32)
         number = jax.ShapeDtypeStruct((plan.wave,), np.uint32)
-        begin, epoch, answer = loop.options(plan.mesh.devices.flat[0].platform)
+        begin, epoch, answer, self._draw_options = loop.options(plan.mesh.devices.flat[0].platform)
         self.begin, (data, state, shuffle) = self._compile(parts.begin, begin, seeds)
         self.epoch, _ = self._compile(parts.epoch, epoch, state, shuffle, data.train, number)
         self.answer, _ = self._compile(parts.answer, answer, state.params, data, number)
+        self._draw, self._task, self._number = parts.draw, config.task, number
+
+    @functools.cached_property
+    def draw(self) -> Function:
+        """See `exam.draw`; compiled when it is needed, at the end of a run."""
+        laws = jax.ShapeDtypeStruct((self.plan.wave, *self.laws.shape), np.float32)
+        sums = jax.ShapeDtypeStruct((self.plan.wave, self._task.size), np.int32)
+        return self._compile(self._draw, self._draw_options, laws, sums, self._number)[0]
+
+    @functools.cached_property
+    def laws(self) -> np.ndarray:
+        """Those of `task.log_laws`."""
+        return log_laws(self._task)
 
     def _compile(
         self, function: Function, options: dict[str, Any] | None, *shapes: Any

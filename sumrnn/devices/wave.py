@@ -11,7 +11,8 @@ import numpy as np
 from sumrnn.config import Config, check_seeds
 from sumrnn.devices import cluster, mesh
 from sumrnn.devices.mesh import Program
-from sumrnn.train import answers, loop
+from sumrnn.scores.exact import Counts
+from sumrnn.train import answers, exam, loop
 from sumrnn.train.answers import Answers
 from sumrnn.train.loop import Metrics, Result
 from sumrnn.train.step import State, packed, unpacked
@@ -94,11 +95,26 @@ class Wave:
         history = jax.tree.map(lambda *epochs: np.stack(epochs, axis=1), *self._history)
         return Result(unpacked(state), history, data, logits)
 
-    def _answers(self, many: int) -> list[Answers]:
-        """The answers to the first blocks, on the host."""
+    def examine(self) -> Sequence[Counts | None]:
+        """What each run's exam finds, see `exam.examine`; None if the task has none."""
+        if not exam.has_exam(self._config.task):
+            return [None] * len(self.seeds)
+        runs, own = len(self.seeds), self._program.laws
+        laws = self._put(np.broadcast_to(own, (runs, *own.shape)))
+
+        def ask(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
+            numbers = self._put(np.full(runs, number, np.uint32))
+            data = self._program.draw(laws, self._put(sums), numbers)
+            return np.concatenate([x.logits for x in self._answers(blocks, data)], axis=1)
+
+        return exam.examine(self._config, runs, ask)
+
+    def _answers(self, many: int, data: Any = None) -> list[Answers]:
+        """The answers to the first blocks, of the runs' own data unless given, on the host."""
+        data = self._data if data is None else data
         numbers = (self._put(np.full(len(self.seeds), n, np.uint32)) for n in range(many))
         with jax.debug_nans(False), jax.debug_infs(False):
-            found = [self._program.answer(self._state.params, self._data, n) for n in numbers]
+            found = [self._program.answer(self._state.params, data, n) for n in numbers]
         return [self._fetch(part) for part in found]
 
     def _put(self, rows: np.ndarray) -> chex.Array:

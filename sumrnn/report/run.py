@@ -19,13 +19,13 @@ from sumrnn.runs import files
 from sumrnn.runs.folder import FIGURES as FOLDER
 from sumrnn.runs.folder import REPORT_JSON, REPORT_MD, RunFolder
 from sumrnn.runs.run import Run
-from sumrnn.scores import metrics
+from sumrnn.scores import exact, metrics
 from sumrnn.scores.statistics import SIGNIFICANT
 from sumrnn.task import sum_law
 
 FORMAT = 2
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
-FIGURES = ("confusion", "learning", "ranking", "sums", "errors")
+FIGURES = ("confusion", "learning", "ranking", "sums", "errors", "exact")
 """Names of the figures, in the order of the report."""
 FEW = 50
 """Series of a class below which a share of them is too coarse to rest on."""
@@ -37,8 +37,9 @@ def build(run: Run) -> dict[str, Any]:
     """Every number of the report, under the names of report.json.
 
     `task` holds the exact law; `train`, `validation` and `test` hold the counts and the
-    scores (see `metrics.counts` and `metrics.scores`) of the final network; `run` holds
-    `continued` only if the run was.
+    scores (see `metrics.counts` and `metrics.scores`) of the final network, `exact` those by the
+    law (see `exact.scores`; None if the task has no exam); `run` holds `continued` only if the run
+    was.
     """
     record = run.record
     task, law = record.config.task, sum_law(record.config.task)
@@ -67,6 +68,7 @@ def build(run: Run) -> dict[str, Any]:
             | metrics.scores(part.labels, part.logits, law.majority_class)
             for name, part in run.parts.items()
         },
+        "exact": None if run.exam is None else exact.scores(task, run.exam),
     }
 
 
@@ -81,6 +83,7 @@ def _values(report: dict[str, Any]) -> dict[str, Any]:
     task = report["task"]
     return {
         **{name: report[name] for name in ("run", "task", "test")},
+        "exact": report.get("exact"),
         "report": report,
         "splits": SPLITS,
         "meaning": _meaning(report),
@@ -94,7 +97,8 @@ def _values(report: dict[str, Any]) -> dict[str, Any]:
 
 def markdown(report: dict[str, Any]) -> str:
     """report.md."""
-    return words.markdown("report.md.j2", **_values(report), figures=FIGURES, folder=FOLDER)
+    shown = [name for name in FIGURES if name != "exact" or report.get("exact")]
+    return words.markdown("report.md.j2", **_values(report), figures=shown, folder=FOLDER)
 
 
 def overview(report: dict[str, Any], path: pathlib.Path) -> str:
@@ -119,7 +123,9 @@ def draw(run: Run, report: dict[str, Any]) -> dict[str, Callable[[], Figure]]:
     )
     all_series = f"{title}: all {observed.size:,} series"
     minority = 1 - law.majority_class
-    return {
+    exam = report["exact"]
+    drawn = {} if exam is None else {"exact": lambda: figures.exact(exam["strata"], task, title)}
+    return drawn | {
         "confusion": lambda: figures.confusion(report["test"]["confusion"], task, on_test),
         "learning": lambda: figures.learning_curves(run.history, constants, title),
         "ranking": lambda: figures.ranking(test, report["test"], minority, task, on_test),

@@ -1,5 +1,6 @@
 """The figures of one run: pure functions from arrays to figures."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -185,4 +186,43 @@ def errors(part: Part, task: TaskConfig, title: str) -> Figure:
     ax.yaxis.set_major_formatter(percentages())
     ax.margins(y=0.15)
     ax.set_ylim(bottom=0)
+    return figure
+
+
+def exact(strata: Sequence[Mapping[str, Any]], task: TaskConfig, title: str) -> Figure:
+    """Error rate by sum, with 95 % intervals, of the `strata` of `exact.scores`."""
+    figure, (ax,) = blank()
+    for c in (0, 1):
+        own = [of for of in strata if (of["first"] >= task.threshold) == bool(c)]
+        if not own:
+            continue
+        middle = np.array([(of["first"] + of["last"]) / 2 for of in own])
+        half = np.array([(of["last"] - of["first"] + 1) / 2 for of in own])
+        rates = np.array([of["wrong"] / of["series"] for of in own])
+        low, high = np.array([metrics.interval(of["wrong"], of["series"]) for of in own]).T
+        spread = (np.maximum(rates - low, 0), np.maximum(high - rates, 0))
+        ax.errorbar(
+            middle,
+            rates,
+            spread,
+            half,
+            fmt="o",
+            ms=4,
+            lw=1,
+            color=COLORS[c],
+            mec=INK,
+            mew=0.5,
+            label=_class_label(c, task),
+        )
+    ax.axvline(task.threshold - 0.5, color=INK, ls="--", lw=1)
+    ax.set_yscale("symlog", linthresh=1e-3)
+    ax.set(
+        xlim=(task.threshold - REACH - 5, task.threshold + REACH + 5),
+        ylim=(-5e-5, 1.3),
+        xlabel="sum of the digits",
+        ylabel="error rate (linear below 0.001)",
+    )
+    number = sum(of["series"] for of in strata)
+    ax.set_title(f"{title}: {number:,} series drawn by sum, 95 % Wilson intervals", fontsize=10)
+    ax.legend(fontsize=8, frameon=False)
     return figure

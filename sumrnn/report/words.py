@@ -49,11 +49,11 @@ def percent(value: float | None, digits: int = 2) -> str:
     return UNDEFINED if value is None else _format(value, f".{digits}%").replace("%", " %")
 
 
-def span(interval: list[float] | None) -> str:
+def span(interval: list[float] | None, digits: int = 2) -> str:
     """An interval of shares; None is none."""
     if interval is None:
         return NO_INTERVAL
-    return f"{percent(interval[0])} to {percent(interval[1])}"
+    return f"{percent(interval[0], digits)} to {percent(interval[1], digits)}"
 
 
 def with_interval(value: float | None, interval: list[float] | None) -> str:

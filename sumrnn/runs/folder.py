@@ -3,7 +3,7 @@
 config.json      which run it is, what computed it, and how it ended (see `record`); sealed
 history.csv      one row per epoch, up to the newest checkpoint
 checkpoints/EPOCH.npz      the last ones (see `checkpoint`); sealed
-predictions.npz  digits, labels and logits
+predictions.npz  digits, labels and logits; errors at given sums
 report.json, report.md, figures/*.png      rebuilt from the others at any time
 
 A run has ended when config.json says so, with the SHA-256 of history.csv and predictions.npz: it
@@ -26,6 +26,7 @@ from sumrnn.runs.checkpoint import COLUMNS, Checkpoints, Snapshot
 from sumrnn.runs.origin import Continued
 from sumrnn.runs.record import FORMAT, Record, Status
 from sumrnn.runs.run import Run
+from sumrnn.scores.exact import Counts
 from sumrnn.task import Splits
 from sumrnn.train.step import State
 
@@ -159,14 +160,14 @@ class RunFolder:
             raise UserError(f"{self.path}: is no finished run; --resume continues it")
         self.check_files()
         if found.status == "diverged":
-            missing = f"missing, because the run diverged (see {HISTORY})"
-            raise UserError(f"{self.path / PREDICTIONS}: {missing}")
+            why = f"missing, because the run diverged (see {HISTORY})"
+            raise UserError(f"{self.path / PREDICTIONS}: {why}")
         with files.reading(self.path / HISTORY):
             text = (self.path / HISTORY).read_text(encoding="utf-8")
             history = run.from_csv(text, found.config.train.epochs)
         arrays = files.read_arrays(self.path / PREDICTIONS, sealed=False)
         with files.reading(self.path / PREDICTIONS):
-            return Run(found, history, run.from_arrays(arrays, found.config))
+            return Run(found, history, *run.from_arrays(arrays, found.config))
 
     def divergence(self) -> str:
         """One line: when and how the run diverged; raises `UserError` if its history is damaged."""
@@ -175,11 +176,10 @@ class RunFolder:
             if not lines or not {"epoch", "loss", "val_loss"} <= set(lines[0].split(",")):
                 raise ValueError("it has no losses")
             row = dict(zip(lines[0].split(","), lines[-1].split(","), strict=True))
-        rate = self.read().config.train.learning_rate
         return (
             f"loss = {row['loss']}, val_loss = {row['val_loss']} in epoch {row['epoch']}: these, "
             "the parameters and Adam's moments must be finite; a learning_rate below "
-            f"{rate} may help"
+            f"{self.read().config.train.learning_rate} may help"
         )
 
     def _is_new(self) -> bool:
@@ -253,10 +253,11 @@ class RunFolder:
         self.checkpoints.save(snapshot, mine.config, mine.seed)
         self._write_history()
 
-    def finish(self, data: Splits, logits: Sequence[Any]) -> None:
-        """Writes the predictions, and that the run has finished."""
+    def finish(self, data: Splits, logits: Sequence[Any], exam: Counts | None) -> None:
+        """Writes predictions and what an exam found, and that the run has finished."""
         self._write_history()  # That of a checkpoint may be missing, or damaged.
-        files.write_arrays(self.path / PREDICTIONS, run.to_arrays(data, logits), sealed=False)
+        kept = run.to_arrays(data, logits, exam)
+        files.write_arrays(self.path / PREDICTIONS, kept, sealed=False)
         self._end("finished")
 
     def give_up(self) -> None:

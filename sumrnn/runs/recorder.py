@@ -21,6 +21,7 @@ from sumrnn.errors import UserError, invalid
 from sumrnn.runs import checkpoint, locks
 from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.record import Status
+from sumrnn.scores.exact import Counts
 from sumrnn.task import Splits
 from sumrnn.train.loop import Metrics, Result
 
@@ -145,7 +146,7 @@ class _Recorder:
                 self._save(moment)
             cluster.first_does(functools.partial(watch, wave.seeds, wave.epoch, rows[0]))
         if wave.epoch == total and self._good:
-            cluster.first_does(functools.partial(self._finish, wave.result()))
+            cluster.first_does(functools.partial(self._finish, wave.result(), wave.examine()))
         good: Status = "finished" if wave.epoch == total else "unfinished"
         status = {seed: good if seed in self._good else "diverged" for seed in wave.seeds}
         return Ended(wave.epoch, status)
@@ -196,7 +197,7 @@ class _Recorder:
         ended = time.perf_counter()
         self._due = ended + (ended - began) / SHARE
 
-    def _finish(self, result: Result) -> None:
+    def _finish(self, result: Result, exams: Sequence[Counts | None]) -> None:
         """Writes what good runs leave at their end."""
         for i, seed in enumerate(self._folders):
             if seed in self._good:
@@ -204,7 +205,7 @@ class _Recorder:
                     lambda x: x[i],  # noqa: B023
                     (result.data, result.logits),
                 )
-                self._folders[seed].finish(*own)
+                self._folders[seed].finish(*own, exams[i])
 
 
 def _rows(moment: Moment, seconds: float) -> list[Row]:

@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from sumrnn.config import Config
+from sumrnn.config import Config, TaskConfig
 from sumrnn.runs.checkpoint import COLUMNS
 from sumrnn.runs.record import Record
+from sumrnn.scores import exact
+from sumrnn.scores.exact import Counts
 from sumrnn.task import Splits
+from sumrnn.train.exam import has_exam
 
 PREFIXES = {"train": "train_", "validation": "validation_", "test": ""}
 """Splits, and what their arrays' names in predictions.npz begin with."""
+EXAM = "exam_"
+"""And those of the exam."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Run:
     """Columns of history.csv, float64 [epochs]."""
     parts: dict[str, Part]
     """By split: train, validation, test."""
+    exam: Counts | None = None
+    """What `exact.scores` makes scores of; None if the task has no exam."""
 
 
 def to_csv(history: Mapping[str, Sequence[float]]) -> str:
@@ -69,24 +76,42 @@ def from_csv(text: str, epochs: int) -> dict[str, np.ndarray]:
     return dict(zip(columns, values.T, strict=True))
 
 
-def to_arrays(data: Splits, logits: Sequence[Any]) -> dict[str, np.ndarray]:
+def to_arrays(data: Splits, logits: Sequence[Any], exam: Counts | None) -> dict[str, np.ndarray]:
     """The arrays of predictions.npz."""
-    return {
+    found = {} if exam is None else exam._asdict()
+    return {EXAM + name: array for name, array in found.items()} | {
         PREFIXES[name] + field: np.asarray(array)
         for name, split, answer in zip(data._fields, data, logits, strict=True)
         for field, array in (*zip(split._fields, split, strict=True), ("logits", answer))
     }
 
 
-def from_arrays(arrays: dict[str, np.ndarray], config: Config) -> dict[str, Part]:
-    """The splits of predictions.npz, each as the config wants it.
+def from_arrays(
+    arrays: dict[str, np.ndarray], config: Config
+) -> tuple[dict[str, Part], Counts | None]:
+    """The splits of predictions.npz, each as the config wants it, and the exam.
 
     Raises `ValueError` if one is missing, or not such data of this config.
     """
     task = config.task
     sizes = (task.train_size, task.validation_size, task.test_size)
     pairs = zip(PREFIXES.items(), sizes, strict=True)
-    return {name: _part(arrays, prefix, size, config) for (name, prefix), size in pairs}
+    parts = {name: _part(arrays, prefix, size, config) for (name, prefix), size in pairs}
+    return parts, _exam(arrays, config.task)
+
+
+def _exam(arrays: dict[str, np.ndarray], task: TaskConfig) -> Counts | None:
+    if not has_exam(task):
+        return None
+    shape = exact.strata(task).masses.shape
+    for name in Counts._fields:
+        array = arrays.get(EXAM + name)
+        if array is None or array.dtype != np.int64 or array.shape != shape:
+            raise ValueError(f"{EXAM}{name} must be int64 {list(shape)}")
+    found = Counts(*(arrays[EXAM + name] for name in Counts._fields))
+    if (found.series < 1).any() or (found.wrong < 0).any() or (found.wrong > found.series).any():
+        raise ValueError(f"{EXAM}wrong must lie between 0 and {EXAM}series, which are at least 1")
+    return found
 
 
 def _part(arrays: dict[str, np.ndarray], prefix: str, size: int, config: Config) -> Part:

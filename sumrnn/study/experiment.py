@@ -25,12 +25,16 @@ SCORES = (
     "average_precision_minority",
     "brier_score",
     "log_loss",
+    "exact_accuracy",
+    "exact_skill",
+    "exact_balanced_accuracy",
+    "exact_matthews_correlation",
     "tn",
     "fp",
     "fn",
     "tp",
 )
-"""Scores of the test series; every one a column of the table."""
+"""Scores of the test series, and those by the law (exact_*); every one a column of the table."""
 
 
 @dataclasses.dataclass(frozen=True)

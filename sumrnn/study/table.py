@@ -10,7 +10,7 @@ import numpy as np
 from sumrnn.config import Config
 from sumrnn.errors import UserError
 from sumrnn.runs.folder import CONFIG, RunFolder
-from sumrnn.scores import metrics
+from sumrnn.scores import exact, metrics
 from sumrnn.study.batch import EXPERIMENT, BatchFolder
 from sumrnn.study.experiment import SCORES, Experiment
 from sumrnn.task import sum_law
@@ -88,7 +88,9 @@ def _finished(folder: RunFolder, config: Config) -> tuple[dict[str, Any], dict[s
     run = folder.load()
     part = run.parts["test"]
     scores = metrics.scores(part.labels, part.logits, sum_law(config.task).majority_class)
-    return {name: (scores | scores["confusion"])[name] for name in SCORES}, run.history
+    by_law = {} if run.exam is None else exact.scores(config.task, run.exam)
+    scores |= scores["confusion"] | {f"exact_{name}": value for name, value in by_law.items()}
+    return {name: scores.get(name) for name in SCORES}, run.history
 
 
 def to_csv(rows: list[dict[str, Any]]) -> str:

@@ -16,7 +16,7 @@ from sumrnn import fields, task
 from sumrnn.config import Config, Seed
 from sumrnn.models import network
 from sumrnn.task import Split, Splits
-from sumrnn.train import answers, optimizer
+from sumrnn.train import answers, exam, optimizer
 from sumrnn.train.answers import Answers
 from sumrnn.train.shards import HERE, Spread
 from sumrnn.train.step import State, Step, train_step, unpacked
@@ -160,13 +160,15 @@ def epoch(
 
 
 class Parts(NamedTuple):
-    """What a run is made of; see `begin`, `epoch` and `answers.answer`."""
+    """What a run is made of; see `begin`, `epoch`, `answers.answer` and `exam.draw`."""
 
     begin: Callable[[chex.Array], Begun]
     epoch: Callable[..., tuple[State, chex.Array, chex.Array, chex.Array]]
     """Of state, key, training series and number."""
     answer: Callable[..., Answers]
     """Of parameters, data and number."""
+    draw: Callable[..., Splits]
+    """Of laws, sums and number; see `exam.draw`."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -176,6 +178,7 @@ def parts(config: Config, spread: Spread = HERE) -> Parts:
         _pinned(functools.partial(begin, config)),
         _pinned(functools.partial(epoch, config, spread=spread)),
         _pinned(functools.partial(answers.answer, config, spread=spread)),
+        _pinned(functools.partial(exam.draw, config)),
     )
 
 
@@ -202,9 +205,12 @@ def pinned() -> Iterator[None]:
 def compiled(config: Config) -> Parts:
     """The parts, each compiled for one device when it is called with arrays."""
     own = parts(config)
-    begin, epoch, answer = options(jax.default_backend())
+    begin, epoch, answer, draw = options(jax.default_backend())
     return Parts(
-        _compiled(own.begin, begin), _compiled(own.epoch, epoch), _compiled(own.answer, answer)
+        _compiled(own.begin, begin),
+        _compiled(own.epoch, epoch),
+        _compiled(own.answer, answer),
+        _compiled(own.draw, draw),
     )
 
 
@@ -222,9 +228,9 @@ def _compiled(function: Callable[..., Any], options: dict[str, Any] | None) -> C
 def options(platform: str) -> list[dict[str, Any] | None]:
     """The compiler's options for each of `Parts` on a platform; bits depend on them."""
     if platform != "cpu":
-        return [None, None, None]
+        return [None, None, None, None]
     once = CPU_OPTIONS | {"xla_backend_optimization_level": 0}
-    return [once, dict(CPU_OPTIONS), dict(CPU_OPTIONS)]
+    return [once, *(dict(CPU_OPTIONS) for _ in range(3))]
 
 
 def one_thread() -> threadpoolctl.threadpool_limits:

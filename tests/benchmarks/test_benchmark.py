@@ -193,7 +193,7 @@ def test_the_memory_of_a_long_run_stays_what_it_is_after_two_checkpoints(
     found = json.loads((tmp_path / "endurance.json").read_text())
     assert len(found["seconds"]) == found["memory"][-1][0] == epochs
     warm = [mebibytes for epoch, mebibytes in found["memory"] if epoch > 100]
-    assert warm[-1] < 1.05 * warm[0]
+    assert warm[-1] < warm[0] + 30
     assert 0 < found["cost"]["mebibytes"] < 1
 
 

@@ -217,7 +217,7 @@ def test_no_room_for_any_one_of_all_changes_is_told_and_the_run_continues(
     assert all("\n" not in str(error) for error in told)
 
 
-LIMITS = {"config.json": 512, "1.npz": 4_096, "confusion.png": 30_000}
+LIMITS = {"config.json": 512, "1.npz": 4_096, "exact.png": 30_000}
 """By what is larger: bytes."""
 
 

@@ -177,7 +177,7 @@ def test_a_stranger_s_settings_change_neither_numbers_nor_pictures(
     assert results_of(tmp_path / "run") == results_of(trained[0])
     pictures = files_of(tmp_path / "run" / FIGURES)
     assert pictures == files_of(trained[0] / FIGURES)
-    assert len(pictures) == 5
+    assert len(pictures) == 6
 
 
 # --- file systems -------------------------------------------------------------------------

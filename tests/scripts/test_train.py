@@ -280,7 +280,7 @@ def test_the_compiler_knows_what_memory_does_not_hold(
     field: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It compiles; nothing of it may be run."""
-    quick = [{"xla_backend_optimization_level": 0}] * 3
+    quick = [{"xla_backend_optimization_level": 0}] * 4
     monkeypatch.setattr(loop, "options", lambda platform: quick)
     monkeypatch.setattr(memory, "of_machine", lambda: 0.6 * 2**30)
     line = refused("train", *LARGE[field], cwd=tmp_path)

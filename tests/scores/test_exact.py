@@ -1,0 +1,142 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import matthews_corrcoef
+
+from sumrnn.config import TaskConfig
+from sumrnn.scores import exact, metrics
+from sumrnn.scores.exact import Counts
+from sumrnn.task import sum_law
+
+SHEET, NOTEBOOK = TaskConfig(), TaskConfig(high=8)
+SHORT = TaskConfig(size=100, length=2, high=3, threshold=3)
+"""Sums 0 to 6 with 1, 2, 3, 4, 3, 2, 1 of 16 series each."""
+
+
+def error_rates(task: TaskConfig, kind: str) -> np.ndarray:
+    """Error rates of the strata, of networks that err in different places."""
+    own = exact.strata(task)
+    means = [float(sums @ law) for sums, law in zip(own.sums, own.laws, strict=True)]
+    far = abs(np.array(means) - (task.threshold - 0.5))
+    rates = {
+        "an exercise's": 0.5 * np.exp(-far / np.where(own.labels == 1, 1.5, 4)),
+        "perfect": np.zeros(len(far)),
+        "nearly perfect": np.where(far < 1, 0.01, 0),
+        "errs far away": np.where(far > 20, 1e-4, 0),
+        "constant": (own.labels == 0).astype(float),
+    }
+    return rates[kind]
+
+
+def found_by(task: TaskConfig, rates: np.ndarray, size: int, random: Any) -> Counts:
+    """What an exam of so many series finds."""
+    own = exact.strata(task)
+    series = exact.pilot(own, size // 2)
+    wrong = random.binomial(series, rates)
+    more = exact.refined(own, Counts(series, wrong), size // 2)
+    return Counts(series + more, wrong + random.binomial(more, rates))
+
+
+def test_strata_are_single_sums_near_the_threshold_and_hold_every_sum() -> None:
+    for task in (SHEET, NOTEBOOK, SHORT, TaskConfig(threshold=0), TaskConfig(threshold=270)):
+        own, law = exact.strata(task), sum_law(task)
+        np.testing.assert_array_equal(np.concatenate(own.sums), law.sums)
+        assert math.isclose(own.masses.sum(), 1, rel_tol=1e-12)
+        for sums, within, label in zip(own.sums, own.laws, own.labels, strict=True):
+            assert math.isclose(within.sum(), 1, rel_tol=1e-12)
+            assert set((sums >= task.threshold).astype(int)) == {label}
+            assert len(sums) == 1 or abs(sums - (task.threshold - 0.5)).min() > 12
+
+
+def test_scores_are_those_of_all_series_there_are() -> None:
+    """Of two digits from 0 to 3, with every series at each sum answered by hand."""
+    wrong_share = {0: 0, 1: 0.5, 2: 1 / 3, 3: 0.25, 4: 0, 5: 0, 6: 1}
+    ways = {0: 1, 1: 2, 2: 3, 3: 4, 4: 3, 5: 2, 6: 1}
+    labels, answers = [], []
+    for total, count in ways.items():
+        errors = round(count * wrong_share[total])
+        labels += [int(total >= 3)] * count
+        answers += [int(total < 3)] * errors + [int(total >= 3)] * (count - errors)
+    found = Counts(
+        np.full(7, 1_200), np.array([round(1_200 * wrong_share[total]) for total in ways])
+    )
+    scores = exact.scores(SHORT, found)
+    labels_, answers_ = np.array(labels), np.array(answers)
+    logits = np.where(answers_ == 1, 1.0, -1.0)
+    expected = metrics.scores(labels_, logits, majority_class=1)
+    for name in ("accuracy", "skill", "balanced_accuracy", "matthews_correlation"):
+        assert scores[name] == pytest.approx(expected[name], abs=1e-12)
+        low, high = scores[f"{name}_interval"]
+        assert low < scores[name] < high
+    assert scores["matthews_correlation"] == pytest.approx(matthews_corrcoef(labels_, answers_))
+    assert [of["wrong"] for of in scores["strata"]] == found.wrong.tolist()
+    assert sum(of["probability"] for of in scores["strata"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "kind", ["an exercise's", "perfect", "nearly perfect", "errs far away", "constant"]
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(kind: str) -> None:
+    rates, random, held, runs = error_rates(SHEET, kind), np.random.default_rng(3), 0, 100
+    truth = exact.scores(SHEET, Counts(np.full(28, 10**12), np.rint(rates * 1e12).astype(np.int64)))
+    names = ("accuracy", "balanced_accuracy", "matthews_correlation")
+    for _ in range(runs):
+        scores = exact.scores(SHEET, found_by(SHEET, rates, 20_000, random))
+        for name in names:
+            if scores[name] is not None:
+                low, high = scores[f"{name}_interval"]
+                held += low - 1e-9 <= truth[name] <= high + 1e-9
+            else:
+                held += truth[name] is None
+    assert held / (runs * len(names)) > 0.93
+
+
+@pytest.mark.parametrize("task", [SHEET, NOTEBOOK], ids=["sheet", "notebook"])
+def test_a_perfect_network_is_known_twenty_times_better_than_by_the_test_series(
+    task: TaskConfig,
+) -> None:
+    random = np.random.default_rng(0)
+    low, high = metrics.interval(task.test_size, task.test_size)
+    scores = exact.scores(task, found_by(task, error_rates(task, "perfect"), 43_200, random))
+    assert scores["accuracy"] == scores["accuracy_interval"][1] == 1
+    assert high - low > 20 * (1 - scores["accuracy_interval"][0])
+
+
+def test_one_class_leaves_scores_undefined() -> None:
+    always = TaskConfig(threshold=0)
+    size = len(exact.strata(always).masses)
+    scores = exact.scores(always, Counts(np.full(size, 10), np.zeros(size, np.int64)))
+    assert scores["accuracy"] == 1
+    for name in ("skill", "balanced_accuracy", "matthews_correlation"):
+        assert scores[name] is scores[f"{name}_interval"] is None
+
+
+@settings(deadline=None)
+@given(
+    length=st.integers(1, 40),
+    high=st.integers(0, 9),
+    place=st.floats(0, 1),
+    size=st.integers(10_000, 50_000),
+    seed=st.integers(0, 99),
+)
+def test_every_series_is_shared_out(
+    length: int, high: int, place: float, size: int, seed: int
+) -> None:
+    task = TaskConfig(size=50, length=length, high=high, threshold=round(place * length * high))
+    own = exact.strata(task)
+    rates = np.random.default_rng(seed).uniform(0, 1, len(own.masses))
+    for shares in (
+        exact.pilot(own, size),
+        exact.refined(own, Counts(np.full(len(rates), 100), np.rint(100 * rates)), size),
+    ):
+        assert shares.sum() == size
+        assert shares.min() >= 1
+        sums, strata = exact.sums(own, shares)
+        assert len(sums) == len(strata) == size
+        for number, (of, chosen) in enumerate(zip(own.sums, shares, strict=True)):
+            assert set(sums[strata == number]) <= set(of)
+            assert (strata == number).sum() == chosen

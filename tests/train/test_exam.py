@@ -1,0 +1,60 @@
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from sumrnn.config import Config, TaskConfig
+from sumrnn.devices import mesh
+from sumrnn.devices.wave import Wave
+from sumrnn.models import network
+from sumrnn.scores import exact
+from sumrnn.train import exam
+from tests.conftest import SMALL
+
+SEEDS = (3, 4)
+
+
+def longer(config: Config, epochs: int) -> Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=epochs))
+
+
+def waved(config: Config, epochs: int) -> Wave:
+    """Runs after an epoch, of a config with so many."""
+    config = longer(config, epochs)
+    wave = Wave(mesh.prepare(config, len(SEEDS)), config, SEEDS)
+    wave.step()
+    return wave
+
+
+def test_an_exam_finds_the_error_rates_of_all_series_there_are() -> None:
+    """Of five digits from 0 to 3: the 1,024 series can be answered one by one."""
+    wave = waved(SMALL, epochs=400)
+    found, task = wave.examine(), SMALL.task
+    every = np.array(list(itertools.product(range(4), repeat=5)), np.uint8)
+    sums, own = every.sum(axis=1), exact.strata(task)
+    state = wave.result().state
+    for i, counts in enumerate(found):
+        assert counts is not None
+        params = jax.tree.map(lambda x, i=i: x[i], state.params)
+        logits = np.asarray(network.logits(params, SMALL.model, every))
+        wrong = (logits > 0) != (sums >= task.threshold)
+        assert counts.series.sum() >= exam.SHARE * 400 * task.train_size
+        for stratum, series, errors in zip(own.sums, *counts, strict=True):
+            rate = wrong[np.isin(sums, stratum)].mean()
+            assert abs(errors - rate * series) <= 5 * np.sqrt(rate * (1 - rate) * series) + 1e-9
+
+
+def test_an_exam_is_the_same_wherever_the_run_is() -> None:
+    together = waved(SMALL, epochs=20).examine()
+    config = longer(SMALL, 20)
+    alone = Wave(mesh.prepare(config, 1), config, SEEDS[1:2])
+    alone.step()
+    for ours, theirs in zip(alone.examine()[0] or (), together[1] or (), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("length", "has"), [(30, True), (1_000, True), (2_000, False)])
+def test_long_tasks_have_none(length: int, has: bool) -> None:
+    assert exam.has_exam(TaskConfig(size=100, length=length, threshold=length)) == has
