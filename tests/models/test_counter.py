@@ -1,0 +1,75 @@
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sumrnn.config import ModelConfig, TaskConfig
+from sumrnn.errors import UserError
+from sumrnn.models import network
+from sumrnn.models.counter import counter
+from sumrnn.task import log_laws, with_sums
+
+answer = jax.jit(network.logits, static_argnums=1)
+
+
+def wrong(task: TaskConfig, each: int, cells: int = 1, recurrence: Any = "fused") -> int:
+    """Of so many series at each reachable sum, and of the two most uneven at each."""
+    config = ModelConfig(cells, recurrence=recurrence)
+    sums = np.arange(task.length * task.low, task.length * task.high + 1)
+    draw = jax.jit(with_sums, static_argnums=3)
+    repeated = np.repeat(sums, each).astype(np.int32)
+    drawn = np.asarray(draw(jax.random.key(0), log_laws(task), repeated, task))
+    span = task.high - task.low
+    full, rest = np.divmod(sums - sums[0], max(1, span))
+    uneven = np.full((len(sums), task.length), task.low)
+    for row, (many, left) in enumerate(zip(full, rest, strict=True)):
+        uneven[row, :many] = task.high
+        uneven[row, many : many + 1] += left
+    digits = np.concatenate([drawn, uneven, uneven[:, ::-1]]).astype(np.uint8)
+    logits = np.asarray(answer(counter(task, cells), config, digits))
+    assert np.isfinite(logits).all()
+    return int(((logits > 0) != (digits.sum(axis=1, dtype=int) >= task.threshold)).sum())
+
+
+@pytest.mark.parametrize("high", [9, 8])
+def test_it_answers_the_exercises_right_at_every_sum(high: int) -> None:
+    assert wrong(TaskConfig(high=high), each=30, cells=200) == 0
+
+
+def test_it_is_a_counter_in_flax_s_own_network() -> None:
+    assert wrong(TaskConfig(), each=5, cells=20, recurrence="scan") == 0
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_it_answers_any_task_right(data: st.DataObject) -> None:
+    length, low = data.draw(st.integers(1, 60)), data.draw(st.integers(0, 12))
+    high = data.draw(st.integers(low, low + 12))
+    threshold = data.draw(st.integers(length * low, length * high))
+    task = TaskConfig(size=100, length=length, low=low, high=high, threshold=threshold)
+    assert wrong(task, each=3) == 0
+
+
+@pytest.mark.parametrize(
+    ("length", "high"), [(20, 255), pytest.param(480, 9, marks=pytest.mark.slow)]
+)
+def test_it_counts_as_far_as_float32(length: int, high: int) -> None:
+    for threshold in (1, length * high // 2, length * high):
+        task = TaskConfig(size=100, length=length, high=high, threshold=threshold)
+        assert wrong(task, each=1) == 0
+
+
+def test_where_float32_ends_it_says_so() -> None:
+    with pytest.raises(UserError, match=r"^length = 2000: must be short enough to be counted"):
+        counter(TaskConfig(size=100, length=2_000, threshold=9_000))
+
+
+def test_its_parameters_are_those_of_the_network() -> None:
+    config = ModelConfig(cells=5)
+    drawn = network.init(jax.random.key(0), config)
+    chex.assert_trees_all_equal_shapes_and_dtypes(counter(TaskConfig(), 5), jax.device_get(drawn))
