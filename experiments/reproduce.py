@@ -1,12 +1,12 @@
 """Where does one lucky seed fall among many?  The sheet's and the notebook's task."""
 
-from sumrnn.config import Config, preset
+from sumrnn.config import preset
 from sumrnn.study.experiment import Experiment
 
 EXPERIMENT = Experiment(
     name="reproduce",
     question="How does the exercise end, over 32 seeds of each task?",
-    conditions={name: Config(task=preset(name)) for name in ("sheet", "notebook")},
+    conditions={name: preset(name) for name in ("sheet", "notebook")},
     seeds="0:32",
     scores=(
         "accuracy",

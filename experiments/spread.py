@@ -14,7 +14,7 @@ EXPERIMENT = Experiment(
     question="Which of its three random sources makes one run better than another?",
     conditions={
         f"data{data}-init{init}": Config(
-            task=preset("notebook"),
+            task=preset("notebook").task,
             model=ModelConfig(cells=50),
             train=TrainConfig(epochs=30),
             data_seed=data,

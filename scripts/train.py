@@ -35,7 +35,9 @@ class Arguments:
     """One run."""
 
     preset: str = "sheet"
-    """Task to start from, sheet (digits 0 to 9) or notebook (0 to 8); other options change it."""
+    """What to start from: sheet (digits 0 to 9) or notebook (0 to 8), the exercise's procedure;
+    sheet-fresh or notebook-fresh, new series in every epoch; sheet-solved or notebook-solved, most
+    of them near the threshold.  Other options change it."""
     seed: Seed = 0
     """Seed of the run, 0 to 4294967295: digits, initial parameters, order."""
     out: str | None = None
@@ -95,7 +97,7 @@ def main(argv: list[str]) -> None:
 def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
     """The run folder, and what all options are unless given."""
     name = "sheet" if given.preset is None else given.preset
-    default = Arguments(preset=name, config=Config(task=preset(name)))
+    default = Arguments(preset=name, config=preset(name))
     out = command.folder("out", f"runs/{name}-seed{given.seed}" if given.out is None else given.out)
     if not given.resume:
         return out, default
@@ -107,7 +109,7 @@ def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
     read = folder.read()
     config = read.config
     if given.preset is not None:
-        config = dataclasses.replace(config, task=preset(name))
+        config = dataclasses.replace(config, task=preset(name).task)
     return out, Arguments(preset=read.name, seed=read.seed, config=config)
 
 

@@ -5,6 +5,7 @@ field, value and what is allowed.
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -16,6 +17,8 @@ from sumrnn.fields import Pattern, Range
 MAX_SEED = 2**32 - 1
 MAX_ELEMENTS = 2**31 - 1  # JAX indexes with int32 unless told otherwise.
 MAX_DIGIT = 255  # Digits are stored as uint8.
+MAX_LAWS = 2**20
+"""Numbers in the table of laws that fresh series near the threshold are drawn by."""
 MAX_SUMS = 100_000
 """Of length x (high - low): the exact law of the sum takes about a second for so many sums,
 and time that grows with their square."""
@@ -107,6 +110,10 @@ class ModelConfig:
     """keras: the four gates are one matrix; flax: each gate has its own."""
     recurrence: Literal["fused", "scan"] = "fused"
     """fused: hand-written backward pass; scan: nn.scan over Flax's cell, the reference."""
+    input_center: Annotated[float, Range(-1_000, 1_000)] = 0.0
+    """What is subtracted from every digit."""
+    input_scale: Annotated[float, Range(1e-3, 1e3)] = 1.0
+    """And what the difference is divided by."""
 
     def __post_init__(self) -> None:
         fields.check(self)
@@ -130,9 +137,26 @@ class TrainConfig:
     """Adam's decay of the gradient's square, per step."""
     epsilon: Epsilon = 1e-8
     """Adam's constant in the denominator."""
+    warmup: Annotated[float, Range(0, 0.9)] = 0.0
+    """Share of all steps over which the step size rises from 0."""
+    decay: Literal["none", "cosine"] = "none"
+    """cosine: the step size falls to 0 at the last step."""
+    clip: Annotated[float, Range(1e-10, 1e10)] | None = None
+    """Norm to which a longer gradient is shortened; None: to none."""
+    series: Literal["repeated", "fresh"] = "repeated"
+    """fresh: every epoch draws new training series instead of those of the data."""
+    focus: Annotated[float, Range(0, 0.999)] = 0.0
+    """Share of each batch of fresh series whose sums are drawn uniformly near the threshold."""
+    focus_reach: Annotated[int, Range(1, 10_000)] = 4
+    """How near: from threshold - reach to threshold + reach - 1."""
 
     def __post_init__(self) -> None:
         fields.check(self)
+
+    @property
+    def planned(self) -> bool:
+        """Whether a step depends on how many there will be."""
+        return self.warmup > 0 or self.decay != "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +175,18 @@ class Config:
 
     def __post_init__(self) -> None:
         fields.check(self)
-        series = Range(1, self.task.train_size, "the number of training series")
-        series.require("batch_size", self.train.batch_size)
+        task, train = self.task, self.train
+        series = Range(1, task.train_size, "the number of training series")
+        series.require("batch_size", train.batch_size)
+        if train.focus:
+            require(train.series == "fresh", "focus", train.focus, "0 unless series are fresh")
+            lowest, highest = task.length * task.low, task.length * task.high
+            most = min(task.threshold - lowest, highest - task.threshold + 1)
+            limit = f"at most {most}, where the sums that a series can have end"
+            require(train.focus_reach <= most, "focus_reach", train.focus_reach, limit)
+            laws = (task.length + 1) * (highest - lowest + 1)
+            limit = f"0 for such long series ((length + 1) x sums is {laws}, above {MAX_LAWS})"
+            require(laws <= MAX_LAWS, "focus", train.focus, limit)
 
     @property
     def unpinned(self) -> "Config":
@@ -161,9 +195,9 @@ class Config:
 
     @property
     def program(self) -> "Config":
-        """This config without what no program depends on: pinned seeds, and how many epochs."""
+        """This config without what no program depends on: pinned seeds, and often the epochs."""
         once = dataclasses.replace(self.train, epochs=1)
-        return dataclasses.replace(self.unpinned, train=once)
+        return dataclasses.replace(self.unpinned, train=self.train if self.train.planned else once)
 
 
 PRESETS: dict[str, TaskConfig] = {
@@ -173,7 +207,26 @@ PRESETS: dict[str, TaskConfig] = {
 """The exercise sheet's digits 0...9, and the 0...8 that `randint(0, 9)` really draws."""
 
 
-def preset(name: str) -> TaskConfig:
-    """The task that `name` stands for; raises `UserError` if there is no such preset."""
-    require(name in PRESETS, "preset", name, " or ".join(map(repr, PRESETS)))
-    return PRESETS[name]
+RECIPES = ("fresh", "solved")
+"""Ways of training the same network with as many series as the exercise's, beside its own.
+
+fresh: no series twice, scaled inputs, clipped gradients, a planned step size; the digits' law as
+it is.  solved: nine tenths of each batch near the threshold besides, which changes the law of the
+training series, not that of any others."""
+NAMES = (*PRESETS, *(f"{law}-{recipe}" for recipe in RECIPES for law in PRESETS))
+
+
+def preset(name: str) -> Config:
+    """The config that `name` stands for, one of `NAMES`; raises `UserError` if there is none."""
+    require(name in NAMES, "preset", name, " or ".join(map(repr, NAMES)))
+    law, _, recipe = name.partition("-")
+    task = PRESETS[law]
+    if not recipe:
+        return Config(task)
+    width = task.high - task.low + 1
+    model = ModelConfig(
+        input_center=(task.low + task.high) / 2, input_scale=math.sqrt((width**2 - 1) / 12)
+    )
+    train = TrainConfig(learning_rate=3e-3, warmup=0.05, decay="cosine", clip=1.0, series="fresh")
+    focus = 0.9 if recipe == "solved" else 0.0
+    return Config(task, model, dataclasses.replace(train, focus=focus))

@@ -32,12 +32,22 @@ class Splits(NamedTuple):
 
 def generate(key: chex.PRNGKey, config: TaskConfig) -> Split:
     """Draws `config.size` series of independent, uniform digits and labels them; typed key."""
-    shape = (config.size, config.length)
+    return draw(key, config.size, config)
+
+
+def draw(key: chex.PRNGKey, size: int, config: TaskConfig) -> Split:
+    """Draws so many series as `generate` does."""
+    shape = (size, config.length)
     # Drawn as int32: from uint8, randint would reduce 16 random bits to the range,
     # which favours some digits by about 1 in 10,000.
     digits = jax.random.randint(key, shape, config.low, config.high + 1, dtype=jnp.int32)
-    labels = digits.sum(axis=1) >= config.threshold
-    return Split(digits.astype(jnp.uint8), labels.astype(jnp.uint8))
+    return Split(digits.astype(jnp.uint8), labels(digits, config))
+
+
+def labels(digits: chex.Array, config: TaskConfig) -> chex.Array:
+    """uint8 [...]: 1 where digits [..., length] sum to the threshold or more, else 0."""
+    reached = digits.sum(axis=-1, dtype=jnp.int32) >= config.threshold
+    return reached.astype(jnp.uint8)
 
 
 def split(data: Split, config: TaskConfig) -> Splits:

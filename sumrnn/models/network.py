@@ -24,9 +24,9 @@ class SumLSTM(nn.Module):
     cells: int
 
     @nn.compact
-    def __call__(self, digits: chex.Array) -> chex.Array:
-        """Maps digits uint8 [batch, length] to logits float32 [batch]."""
-        inputs = digits.astype(jnp.float32)[..., None]
+    def __call__(self, inputs: chex.Array) -> chex.Array:
+        """Maps digits [batch, length], of any real dtype, to logits float32 [batch]."""
+        inputs = inputs.astype(jnp.float32)[..., None]
         scan = nn.scan(
             nn.OptimizedLSTMCell,
             variable_broadcast="params",
@@ -88,24 +88,27 @@ def logits(params: Params | Packed, config: ModelConfig, digits: chex.Array) -> 
     """
     chex.assert_rank(digits, 2)
     chex.assert_type(jax.tree.leaves(params), jnp.float32)
+    inputs = digits.astype(jnp.float32)
+    if (config.input_center, config.input_scale) != (0.0, 1.0):
+        inputs = (inputs - config.input_center) / config.input_scale
     forward: Callable[..., chex.Array] = _fused if config.recurrence == "fused" else _scanned
     # GPU and TPU multiply float32 with fewer bits unless told otherwise.
     with jax.default_matmul_precision("float32"):
-        out = forward(params, config, digits)
+        out = forward(params, config, inputs)
     chex.assert_shape(out, digits.shape[:1])
     chex.assert_type(out, jnp.float32)
     return out
 
 
-def _scanned(params: Params, config: ModelConfig, digits: chex.Array) -> chex.Array:
-    out: chex.Array = SumLSTM(config.cells).apply({"params": params}, digits)
+def _scanned(params: Params, config: ModelConfig, inputs: chex.Array) -> chex.Array:
+    out: chex.Array = SumLSTM(config.cells).apply({"params": params}, inputs)
     return out
 
 
-def _fused(params: Params | Packed, config: ModelConfig, digits: chex.Array) -> chex.Array:
+def _fused(params: Params | Packed, config: ModelConfig, inputs: chex.Array) -> chex.Array:
     """What `SumLSTM` computes, from its parameters, with the hand-written backward pass."""
     packed = params if isinstance(params, Packed) else pack(params)
-    hidden = last_hidden(packed.lstm, digits.astype(packed.lstm.dtype))
+    hidden = last_hidden(packed.lstm, inputs)
     return hidden @ packed.output[:-1] + packed.output[-1]
 
 

@@ -58,7 +58,7 @@ class Record:
             for s, c in ((self.seed, self.config), (seed, config))
         )
         for name in there:
-            if name != "epochs" and there[name] != here[name]:
+            if (name != "epochs" or config.train.planned) and there[name] != here[name]:
                 differs = f"its {name} is {there[name]!r}, not {here[name]!r}"
                 raise UserError(f"{file}: is of another run; {differs}")
 

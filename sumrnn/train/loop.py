@@ -125,7 +125,7 @@ def begin(config: Config, seeds: chex.Array) -> Begun:
     own = keys(seeds)
     data = task.split(task.generate(own.data, config.task), config.task)
     params = network.draw(own.init, config.model)
-    return Begun(data, State(params, optimizer.make(config.train).init(params)), own.shuffle)
+    return Begun(data, State(params, optimizer.make(config).init(params)), own.shuffle)
 
 
 def epoch(
@@ -143,20 +143,47 @@ def epoch(
     be squared leaves the losses finite for a while, and training at rest.
     """
     size, batch_size = config.task.train_size, config.train.batch_size
-    order = jax.random.permutation(jax.random.fold_in(shuffle, number), size)
+    key = jax.random.fold_in(shuffle, number)
     # Whole batches, so that there is one step to compile; what fills the last has no weight.
-    batches = jnp.pad(order, (0, -size % batch_size)).reshape(-1, batch_size)
-    weights = (jnp.arange(batches.size) < size).astype(jnp.float32).reshape(batches.shape)
+    steps = -(-size // batch_size)
+    weights = (jnp.arange(steps * batch_size) < size).astype(jnp.float32).reshape(steps, -1)
+    if config.train.series == "fresh":
+        batches: Any = fresh(config, key, steps)
+    else:
+        order = jax.random.permutation(key, size)
+        batches = jnp.pad(order, (0, -size % batch_size)).reshape(steps, -1)
 
-    def step(state: State, batch: tuple[chex.Array, chex.Array]) -> Step:
-        rows, weights = batch
-        series = Split(train.digits[rows], train.labels[rows])
-        return train_step(config, state, series, weights, spread)
+    def step(state: State, batch: tuple[Any, chex.Array]) -> Step:
+        chosen, weights = batch
+        if config.train.series == "repeated":
+            chosen = Split(train.digits[chosen], train.labels[chosen])
+        return train_step(config, state, chosen, weights, spread)
 
     state, (loss, hits) = jax.lax.scan(step, state, (batches, weights))
     loss, hits = loss.sum(), hits.sum()
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
     return state, loss / size, hits / size, finite
+
+
+def fresh(config: Config, key: chex.PRNGKey, steps: int) -> Split:
+    """New series for the steps of an epoch, [steps, batch size, ...]; typed key.
+
+    Of each batch `focus` have sums drawn uniformly within `focus_reach` of the threshold, the rest
+    are drawn as all data are.
+    """
+    size, reach = config.train.batch_size, config.train.focus_reach
+    near = round(config.train.focus * size)
+    plain_key, sum_key, near_key = jax.random.split(key, 3)
+    plain = task.draw(plain_key, steps * (size - near), config.task)
+    parts = [plain.digits]
+    if near:
+        first, end = config.task.threshold - reach, config.task.threshold + reach
+        sums = jax.random.randint(sum_key, (steps * near,), first, end, jnp.int32)
+        laws = jnp.asarray(task.log_laws(config.task))
+        parts.append(task.with_sums(near_key, laws, sums, config.task))
+    shaped = [part.reshape(steps, -1, config.task.length) for part in parts]
+    digits = jnp.concatenate(shaped, axis=1)
+    return Split(digits, task.labels(digits, config.task))
 
 
 class Parts(NamedTuple):

@@ -2,9 +2,32 @@
 
 import optax
 
-from sumrnn.config import TrainConfig
+from sumrnn.config import Config
 
 
-def make(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam: Kingma and Ba, https://arxiv.org/abs/1412.6980, algorithm 1."""
-    return optax.adam(config.learning_rate, config.beta1, config.beta2, config.epsilon)
+def make(config: Config) -> optax.GradientTransformation:
+    """Adam: Kingma and Ba, https://arxiv.org/abs/1412.6980, algorithm 1.
+
+    The step size may rise and fall over the steps of the run, and gradients may be clipped before.
+    """
+    train = config.train
+    adam = optax.adam(rate(config), train.beta1, train.beta2, train.epsilon)
+    return adam if train.clip is None else optax.chain(optax.clip_by_global_norm(train.clip), adam)
+
+
+def rate(config: Config) -> float | optax.Schedule:
+    """The step size, of each step if it is planned: linear warm-up, then constant or a cosine."""
+    train = config.train
+    if not train.planned:
+        return train.learning_rate
+    steps = train.epochs * -(-config.task.train_size // train.batch_size)
+    rising = round(train.warmup * steps)
+    after = steps - rising
+    rest = (
+        optax.cosine_decay_schedule(train.learning_rate, after)
+        if train.decay == "cosine"
+        else optax.constant_schedule(train.learning_rate)
+    )
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, train.learning_rate, rising), rest], [rising]
+    )

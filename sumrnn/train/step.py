@@ -92,7 +92,7 @@ def train_step(
     )
     # In a fixed order, wherever the shards were.
     grads, (loss, hits) = jax.tree.map(lambda x: functools.reduce(jnp.add, x), parts)
-    adam = optimizer.make(config.train)
+    adam = optimizer.make(config)
 
     def update(carry: tuple[Any, optax.OptState]) -> tuple[Any, optax.OptState]:
         with jax.numpy_dtype_promotion("standard"):  # Optax mixes floats and integers.
