@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from sumrnn import fields
 from sumrnn.cli import command, progress
-from sumrnn.config import Config, Seed, preset
+from sumrnn.config import PRESETS, Config, Seed, preset
 from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
 
@@ -109,6 +109,8 @@ def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
     read = folder.read()
     config = read.config
     if given.preset is not None:
+        same = given.preset == read.name or {given.preset, read.name} <= {*PRESETS}
+        require(same, "preset", name, f"{read.name}, with which the run in {out} began")
         config = dataclasses.replace(config, task=preset(name).task)
     return out, Arguments(preset=read.name, seed=read.seed, config=config)
 

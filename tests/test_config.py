@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from sumrnn import fields
 from sumrnn.config import (
     MAX_SEED,
+    NAMES,
     PRESETS,
     Config,
     ModelConfig,
@@ -23,10 +25,50 @@ from sumrnn.errors import UserError
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_split_as_in_the_exercise(name: str) -> None:
-    task = preset(name)
+    task = preset(name).task
     assert (task.train_size, task.validation_size, task.test_size) == (7_200, 800, 2_000)
     assert (task.length, task.low, task.threshold) == (30, 0, 100)
     assert task.high == {"sheet": 9, "notebook": 8}[name]
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*PRESETS}))
+def test_recipes_train_the_same_network_with_as_many_series(name: str) -> None:
+    found, law = preset(name), preset(name.partition("-")[0])
+    assert found.task == law.task
+    assert found.model.cells == law.model.cells
+    assert (found.train.epochs, found.train.batch_size) == (60, 50)
+    assert bool(found.train.focus) == name.endswith("solved")
+    digits = np.arange(law.task.low, law.task.high + 1)
+    scaled = (digits - found.model.input_center) / found.model.input_scale
+    assert (scaled.mean(), scaled.std()) == pytest.approx((0, 1))
+
+
+FOCUSED = TrainConfig(series="fresh", focus=0.5)
+BAD_FOCUS = {
+    "of repeated series": ("focus", {"series": "repeated"}, {}),
+    "a share of 1": ("focus", {"focus": 1.0}, {}),
+    "beyond the sums": ("focus_reach", {"focus_reach": 101}, {}),
+    "beyond the sums above": ("focus_reach", {"focus_reach": 12}, {"threshold": 260}),
+    "of very long series": ("focus", {}, {"length": 2_000, "threshold": 9_000}),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FOCUS)
+def test_an_impossible_focus_is_refused(name: str) -> None:
+    field, train, task = BAD_FOCUS[name]
+    with pytest.raises(UserError, match=rf"^{field} = "):
+        Config(TaskConfig(**task), train=dataclasses.replace(FOCUSED, **train))
+    Config(train=dataclasses.replace(FOCUSED, focus_reach=100))
+    Config(TaskConfig(threshold=260), train=dataclasses.replace(FOCUSED, focus_reach=11))
+
+
+@pytest.mark.parametrize(("warmup", "decay"), [(0.1, "none"), (0.0, "cosine")])
+def test_a_planned_program_depends_on_its_epochs(warmup: float, decay: Any) -> None:
+    short, long = (
+        Config(train=TrainConfig(epochs, warmup=warmup, decay=decay)) for epochs in (2, 3)
+    )
+    assert short.program != long.program
+    assert Config(train=TrainConfig(2)).program == Config(train=TrainConfig(3)).program
 
 
 def test_defaults_are_the_exercise() -> None:

@@ -197,7 +197,7 @@ BAD = {
     "large batch": (("--batch-size", "7201"), "batch_size = 7201: must be between 1 and 7200"),
     "no shard": (("--batch-shards", "0"), "batch_shards = 0: must be between 1 and 1024"),
     "fraction": (("--test-fraction", "1"), "test_fraction = 1.0: must be between 1e-10 and"),
-    "preset": (("--preset", "book"), "preset = 'book': must be 'sheet' or 'notebook'"),
+    "preset": (("--preset", "book"), "preset = 'book': must be 'sheet' or 'notebook' or "),
     "seed": (("--seed", "-1"), "seed = -1: must be between 0 and 4294967295"),
     "word for a number": (("--epochs", "many"), "--epochs: invalid literal for int()"),
     "word for a seed": (("--data-seed", "x"), "--data-seed: "),

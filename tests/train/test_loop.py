@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from sumrnn import task
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
@@ -71,6 +72,46 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
         assert sorted(state.params.tolist()) == list(range(1, size + 1))
         orders.append(state.params.tolist())
     assert orders[0] == orders[2] != orders[1]
+
+
+@pytest.mark.parametrize("focus", [0.0, 0.4])
+def test_fresh_series_are_new_in_every_epoch_and_near_the_threshold_if_asked(focus: float) -> None:
+    train = dataclasses.replace(
+        SMALL.train, batch_size=50, series="fresh", focus=focus, focus_reach=2
+    )
+    config = dataclasses.replace(SMALL, train=train)
+    config_task, keys = config.task, jax.random.split(jax.random.key(5), 40)
+    draw = jax.jit(lambda key: loop.fresh(config, key, 3))
+    found = [draw(key) for key in keys]
+    digits = np.stack([one.digits for one in found])
+    labels = np.stack([one.labels for one in found])
+    chex.assert_shape(digits, (40, 3, 50, config_task.length))
+    chex.assert_type([found[0].digits, found[0].labels], np.uint8)
+    sums = digits.sum(axis=-1, dtype=int)
+    np.testing.assert_array_equal(labels, sums >= config_task.threshold)
+    assert (digits[0] != digits[1]).any()
+    near = round(50 * focus)
+    law = task.sum_law(config_task)
+    counts = np.bincount(sums[:, :, : 50 - near].ravel(), minlength=len(law.sums))
+    expected = law.probabilities * counts.sum()
+    big = expected > 5
+    expected *= counts[big].sum() / expected[big].sum()
+    assert scipy.stats.chisquare(counts[big], expected[big]).pvalue > 1e-4
+    if near:
+        focused = np.bincount(sums[:, :, 50 - near :].ravel() - (config_task.threshold - 2))
+        assert len(focused) == 4
+        assert scipy.stats.chisquare(focused).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("recurrence", ["fused", "scan"])
+def test_scaled_inputs_are_the_network_of_scaled_digits(recurrence: Any) -> None:
+    plain = ModelConfig(cells=3, recurrence=recurrence)
+    scaled = dataclasses.replace(plain, input_center=-1.0, input_scale=0.5)
+    params = network.init(jax.random.key(0), plain)
+    digits = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    found = network.logits(params, scaled, digits)
+    expected = network.logits(params, plain, (2 * (digits + 1)).astype(np.uint8))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [pytest.param(48, marks=pytest.mark.slow), 50])
