@@ -36,7 +36,9 @@ def errors(path: pathlib.Path, series: int) -> dict[str, object]:
     def wrong(key: jax.Array, total: jax.Array) -> jax.Array:
         sums = jax.numpy.full(ROWS, total, np.int32)
         digits = with_sums(key, laws, sums, config.task)
-        return ((network.logits(params, config.model, digits) > 0) != (total >= threshold)).sum()
+        answers = network.logits(params, config.model, digits) > 0
+        count: jax.Array = (answers != (total >= threshold)).sum()
+        return count
 
     series = -(-series // ROWS) * ROWS
     found: dict[str, object] = {"run": path.name, "series": series}

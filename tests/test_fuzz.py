@@ -25,6 +25,7 @@ import pytest
 from sumrnn import fields
 from sumrnn.config import (
     MAX_ELEMENTS,
+    MAX_LAWS,
     MAX_SEED,
     MAX_SUMS,
     Config,
@@ -49,9 +50,12 @@ LEAVES = {name: section for section in SECTIONS for name in DEFAULTS[section]} |
 
 CONFLICTS = {
     "size": {"batch_size"},
-    "length": {"size", "threshold"},
-    "low": {"high", "threshold", "length"},
-    "high": {"threshold", "length"},
+    "length": {"size", "threshold", "focus", "focus_reach"},
+    "low": {"high", "threshold", "length", "focus", "focus_reach"},
+    "high": {"threshold", "length", "focus", "focus_reach"},
+    "threshold": {"focus_reach"},
+    "series": {"focus"},
+    "focus": {"focus_reach"},
     "test_fraction": {"size", "batch_size"},
     "validation_fraction": {"size", "batch_size"},
 }
@@ -130,7 +134,13 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
         "cells": up_to(9, int(range_of(ModelConfig, "cells").high)),
         "initializer": draw(st.sampled_from(["keras", "flax"])),
         "recurrence": draw(st.sampled_from(["fused", "scan"])),
+        "input_center": draw(st.sampled_from([0.0, 4.5, 1e3]) | st.floats(-1e3, 1e3)),
+        "input_scale": draw(st.sampled_from([1.0, 2.9, 1e-3, 1e3]) | st.floats(1e-3, 1e3)),
     }
+    series = draw(st.sampled_from(["repeated", "fresh"]))
+    most = min(task["threshold"] - length * low, length * high - task["threshold"] + 1, 10_000)
+    laws = (length + 1) * (length * (high - low) + 1)
+    focused = series == "fresh" and most > 0 and laws <= MAX_LAWS
     trained = {
         "epochs": draw(st.integers(1, int(range_of(TrainConfig, "epochs").high))),
         "batch_size": up_to(6, size // 3),
@@ -139,6 +149,12 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
         "beta1": draw(reals("beta1", 0.9)),
         "beta2": draw(reals("beta2", 5e-324, 0.999)),
         "epsilon": draw(reals("epsilon", 1e-8, 1)),
+        "warmup": draw(reals("warmup", 0.05)),
+        "decay": draw(st.sampled_from(["none", "cosine"])),
+        "clip": draw(st.none() | st.floats(1e-3, 1e3)),
+        "series": series,
+        "focus": draw(st.sampled_from([0.0, 0.5, 0.999])) if focused else 0.0,
+        "focus_reach": draw(st.integers(1, max(1, most))),
     }
     seeds = {name: draw(SEEDS) for name in DEFAULTS if name not in SECTIONS}
     return {"task": task, "model": model, "train": trained, **seeds}
@@ -254,9 +270,10 @@ def compiled(function: Any, config: Config, *arguments: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=4)
-def compiled_start(task: TaskConfig, model: ModelConfig) -> Any:
+def compiled_start(task: TaskConfig, model: ModelConfig, planned: bool, clipped: bool) -> Any:
     """Data and initial state depend on these, and many cases share them."""
-    config = Config(task, model, TrainConfig(batch_size=1))
+    train = TrainConfig(decay="cosine" if planned else "none", clip=1.0 if clipped else None)
+    config = Config(task, model, dataclasses.replace(train, batch_size=1))
     return compiled(loop.begin, config, loop.purposes(config, 0))
 
 
@@ -297,7 +314,8 @@ def check_step(config: Config, trains: bool) -> str:
     if not (trains and is_small(config)):
         return "accepted, shapes only"
 
-    begun = compiled_start(task, config.model)(seeds)
+    chosen = (config.train.planned, config.train.clip is not None)
+    begun = compiled_start(task, config.model, *chosen)(seeds)
     # A step has nothing to do with seeds and epochs.
     once = dataclasses.replace(config.train, epochs=1)
     found = compiled_step(dataclasses.replace(config.unpinned, train=once))(begun)

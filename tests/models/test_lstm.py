@@ -41,7 +41,7 @@ def assert_equal_gradients(
 
 @pytest.mark.parametrize(
     ("cells", "batch", "length"),
-    [(1, 1, 1), (7, 64, 5), (201, 2, 2), (50, 50, 30)],
+    [(1, 1, 1), (7, 64, 5), pytest.param(201, 2, 2, marks=pytest.mark.slow), (50, 50, 30)],
 )
 def test_it_is_the_scanned_cell_in_value_and_gradient(cells: int, batch: int, length: int) -> None:
     assert_equal_gradients(cells, batch, length, seed=3)
@@ -78,6 +78,7 @@ class LastHiddenTest(chex.TestCase):
             chex.assert_type(jax.tree.leaves(found), jnp.float64)
             chex.assert_trees_all_equal_shapes(found, (weights, inputs))
 
+    @pytest.mark.slow
     def test_it_can_be_mapped(self) -> None:
         weights, inputs = random_weights(2), jnp.linspace(0, 9, 24).reshape(2, 3, 4)
         mapped = jax.vmap(gradients, in_axes=(None, 0))(weights, inputs)
