@@ -89,7 +89,8 @@ def points(
     kinds = {mark.get_label(): mark for ax in axes for mark in ax.get_legend_handles_labels()[0]}
     if kinds:
         figure.legend(handles=list(kinds.values()), loc="outside lower center", ncols=3)
-    figure.suptitle(f"{title}: every run, on its own test series")
+    of = "" if all(score.startswith("exact ") for score in values) else ", on its own test series"
+    figure.suptitle(f"{title}: every run{of}")
     return figure
 
 

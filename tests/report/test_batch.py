@@ -116,7 +116,7 @@ def accuracies(folders: Folders, condition: str) -> np.ndarray:
     return np.array([sk.accuracy_score(part.labels, part.logits > 0) for part in parts])
 
 
-@pytest.mark.parametrize("name", ["reproduce", "skew", "spread"])
+@pytest.mark.parametrize("name", ["reproduce", "skew", "spread", "solve"])
 def test_a_committed_summary_is_that_of_its_numbers(name: str) -> None:
     numbers = json.loads((COMMITTED / name / report.SUMMARY_JSON).read_text())
     text = (COMMITTED / name / report.SUMMARY_MD).read_text(encoding="utf-8")
