@@ -85,6 +85,11 @@ class TaskConfig:
         )
 
     @property
+    def laws(self) -> int:
+        """Numbers in the table of `task.log_laws`."""
+        return (self.length + 1) * (self.length * (self.high - self.low) + 1)
+
+    @property
     def test_size(self) -> int:
         """Number of test series."""
         return round(self.size * self.test_fraction)
@@ -184,9 +189,8 @@ class Config:
             most = min(task.threshold - lowest, highest - task.threshold + 1)
             limit = f"at most {most}, where the sums that a series can have end"
             require(train.focus_reach <= most, "focus_reach", train.focus_reach, limit)
-            laws = (task.length + 1) * (highest - lowest + 1)
-            limit = f"0 for such long series ((length + 1) x sums is {laws}, above {MAX_LAWS})"
-            require(laws <= MAX_LAWS, "focus", train.focus, limit)
+            limit = f"0 for such long series ((length + 1) x sums is {task.laws}, above {MAX_LAWS})"
+            require(task.laws <= MAX_LAWS, "focus", train.focus, limit)
 
     @property
     def unpinned(self) -> "Config":

@@ -11,7 +11,7 @@ import numpy as np
 from sumrnn.config import Config, check_seeds
 from sumrnn.devices import cluster, mesh
 from sumrnn.devices.mesh import Program
-from sumrnn.scores.exact import Counts
+from sumrnn.scores.strata import Counts
 from sumrnn.train import answers, exam, loop
 from sumrnn.train.answers import Answers
 from sumrnn.train.loop import Metrics, Result

@@ -30,7 +30,7 @@ def counter(task: TaskConfig, cells: int = 1) -> network.Params:
     length (a d)^3 / 3; a is chosen so that this is a quarter of a / 2.  Rounding adds at most
     about length x 2^-23 x the largest state, length a d, for which there is another half.
 
-    Raises `UserError` where float32 does not suffice: length^2 d above about 2,000,000.
+    Raises `UserError` where float32 may not suffice: length^2 (d + |m|) above 2^21.
     """
     m = (task.threshold - 0.5) / task.length
     d = max(abs(task.low - m), abs(task.high - m))

@@ -82,8 +82,7 @@ def _values(report: dict[str, Any]) -> dict[str, Any]:
     """What the templates use."""
     task = report["task"]
     return {
-        **{name: report[name] for name in ("run", "task", "test")},
-        "exact": report.get("exact"),
+        **{name: report[name] for name in ("run", "task", "test", "exact")},
         "report": report,
         "splits": SPLITS,
         "meaning": _meaning(report),
@@ -97,7 +96,7 @@ def _values(report: dict[str, Any]) -> dict[str, Any]:
 
 def markdown(report: dict[str, Any]) -> str:
     """report.md."""
-    shown = [name for name in FIGURES if name != "exact" or report.get("exact")]
+    shown = [name for name in FIGURES if name != "exact" or report["exact"]]
     return words.markdown("report.md.j2", **_values(report), figures=shown, folder=FOLDER)
 
 

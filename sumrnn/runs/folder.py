@@ -26,7 +26,7 @@ from sumrnn.runs.checkpoint import COLUMNS, Checkpoints, Snapshot
 from sumrnn.runs.origin import Continued
 from sumrnn.runs.record import FORMAT, Record, Status
 from sumrnn.runs.run import Run
-from sumrnn.scores.exact import Counts
+from sumrnn.scores.strata import Counts
 from sumrnn.task import Splits
 from sumrnn.train.step import State
 

@@ -21,7 +21,7 @@ from sumrnn.errors import UserError, invalid
 from sumrnn.runs import checkpoint, locks
 from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.record import Status
-from sumrnn.scores.exact import Counts
+from sumrnn.scores.strata import Counts
 from sumrnn.task import Splits
 from sumrnn.train.loop import Metrics, Result
 

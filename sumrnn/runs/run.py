@@ -11,8 +11,7 @@ import numpy as np
 from sumrnn.config import Config, TaskConfig
 from sumrnn.runs.checkpoint import COLUMNS
 from sumrnn.runs.record import Record
-from sumrnn.scores import exact
-from sumrnn.scores.exact import Counts
+from sumrnn.scores.strata import Counts, strata
 from sumrnn.task import Splits
 from sumrnn.train.exam import has_exam
 
@@ -103,7 +102,7 @@ def from_arrays(
 def _exam(arrays: dict[str, np.ndarray], task: TaskConfig) -> Counts | None:
     if not has_exam(task):
         return None
-    shape = exact.strata(task).masses.shape
+    shape = strata(task).masses.shape
     for name in Counts._fields:
         array = arrays.get(EXAM + name)
         if array is None or array.dtype != np.int64 or array.shape != shape:

@@ -39,6 +39,11 @@ def blocks(task: TaskConfig) -> Blocks:
     return Blocks(rows, -(-task.validation_size // rows), -(-task.size // rows))
 
 
+def ends(task: TaskConfig) -> tuple[int, int]:
+    """Where validation and test series end, in the order of the blocks."""
+    return task.validation_size, task.validation_size + task.test_size
+
+
 class Answers(NamedTuple):
     """The network's answers to a block."""
 
@@ -92,6 +97,5 @@ def join(task: TaskConfig, logits: Sequence[chex.Array]) -> tuple[chex.Array, ..
     *whole, last = map(module.asarray, logits)
     rest = task.size - len(whole) * last.shape[-1]
     joined = module.concatenate([*whole, last[..., last.shape[-1] - rest :]], axis=-1)
-    ends = (task.validation_size, task.validation_size + task.test_size)
-    validation, test, train = module.split(joined, ends, axis=-1)
+    validation, test, train = module.split(joined, ends(task), axis=-1)
     return train, validation, test

@@ -9,8 +9,8 @@ import numpy as np
 
 from sumrnn import task
 from sumrnn.config import Config, TaskConfig
-from sumrnn.scores import exact
-from sumrnn.scores.exact import Counts
+from sumrnn.scores import strata
+from sumrnn.scores.strata import Counts
 from sumrnn.task import Split, Splits
 from sumrnn.train import answers
 
@@ -32,20 +32,14 @@ def draw(config: Config, laws: chex.Array, sums: chex.Array, number: chex.Numeri
     seed = jnp.zeros(2, jnp.uint32)  # The same for all runs: their differences are their own.
     key = jax.random.fold_in(jax.random.wrap_key_data(seed, impl="threefry2x32"), PURPOSE)
     digits = task.with_sums(jax.random.fold_in(key, number), laws, sums, config.task)
-    labels = (sums >= config.task.threshold).astype(jnp.uint8)
-    validation, test, train = (
-        Split(*part) for part in zip(*(_cut(x, config.task) for x in (digits, labels)), strict=True)
-    )
+    parts = jnp.split(digits, answers.ends(config.task))
+    validation, test, train = (Split(part, task.labels(part, config.task)) for part in parts)
     return Splits(train, validation, test)
-
-
-def _cut(x: chex.Array, config: TaskConfig) -> list[chex.Array]:
-    return jnp.split(x, (config.validation_size, config.validation_size + config.test_size))
 
 
 def has_exam(config: TaskConfig) -> bool:
     """Whether the table of laws of a task is small enough."""
-    return (config.length + 1) * (config.length * (config.high - config.low) + 1) <= MOST_LAWS
+    return config.laws <= MOST_LAWS
 
 
 def examine(
@@ -56,34 +50,34 @@ def examine(
     `ask` is called with sums int32 [runs, size], a number for `draw`, and how many blocks of
     `answers.blocks` are wanted; it returns logits float32 [runs, blocks x rows].
     """
-    cut, own = answers.blocks(config.task), exact.strata(config.task)
+    cut, own = answers.blocks(config.task), strata.strata(config.task)
     seen = config.train.epochs * config.task.train_size
     whole = -(-max(10 * len(own.masses), round(SHARE * seen)) // cut.rows)
-    pilot = max(1, round(PILOT * whole))
+    first = max(1, round(PILOT * whole))
     found = [Counts(*(np.zeros(len(own.masses), np.int64) for _ in Counts._fields))] * runs
     number, most = 0, config.task.size // cut.rows
-    for blocks in (pilot, whole - pilot) if whole > pilot else (pilot,):
+    for blocks in filter(None, (first, whole - first)):
         size = blocks * cut.rows
         shares = [
-            exact.refined(own, one, size) if number else exact.pilot(own, size) for one in found
+            strata.refined(own, one, size) if number else strata.pilot(own, size) for one in found
         ]
-        pairs = [exact.sums(own, share) for share in shares]
-        sums, strata = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
-        for first in range(0, blocks, most):
-            few = min(most, blocks - first)
-            rows = slice(first * cut.rows, (first + few) * cut.rows)
+        pairs = [strata.sums(own, share) for share in shares]
+        sums, places = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+        for done in range(0, blocks, most):
+            few = min(most, blocks - done)
+            rows = slice(done * cut.rows, (done + few) * cut.rows)
             asked = np.repeat(sums[:, :1], config.task.size, axis=1).astype(np.int32)
             asked[:, : few * cut.rows] = sums[:, rows]
             wrong = (ask(asked, number, few) > 0) != (sums[:, rows] >= config.task.threshold)
-            news = zip(found, strata[:, rows], wrong, strict=True)
+            news = zip(found, places[:, rows], wrong, strict=True)
             found = [_counted(*new) for new in news]
             number += 1
     return found
 
 
-def _counted(before: Counts, strata: np.ndarray, wrong: np.ndarray) -> Counts:
+def _counted(before: Counts, places: np.ndarray, wrong: np.ndarray) -> Counts:
     size = len(before.series)
     return Counts(
-        before.series + np.bincount(strata, minlength=size),
-        before.wrong + np.bincount(strata[wrong], minlength=size),
+        before.series + np.bincount(places, minlength=size),
+        before.wrong + np.bincount(places[wrong], minlength=size),
     )

@@ -135,6 +135,8 @@ def test_the_table_has_a_row_per_condition_and_seed(written: Folders) -> None:
         cells = sk.confusion_matrix(folder.part.labels, folder.part.logits > 0).ravel().tolist()
         assert [int(row[cell]) for cell in ("tn", "fp", "fn", "tp")] == cells
     assert {row["exact_accuracy"] for row in rows} == {""}  # These runs have no exam.
+    committed = (COMMITTED / "solve" / table.TABLE).read_text().splitlines()[0]
+    assert written.texts[table.TABLE].splitlines()[0] == committed
 
 
 def test_the_statistics_are_those_of_the_predictions(written: Folders) -> None:

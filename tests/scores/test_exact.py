@@ -9,7 +9,8 @@ from sklearn.metrics import matthews_corrcoef
 
 from sumrnn.config import TaskConfig
 from sumrnn.scores import exact, metrics
-from sumrnn.scores.exact import Counts
+from sumrnn.scores import strata as strata_lib
+from sumrnn.scores.strata import Counts
 from sumrnn.task import sum_law
 
 SHEET, NOTEBOOK = TaskConfig(), TaskConfig(high=8)
@@ -19,7 +20,7 @@ SHORT = TaskConfig(size=100, length=2, high=3, threshold=3)
 
 def error_rates(task: TaskConfig, kind: str) -> np.ndarray:
     """Error rates of the strata, of networks that err in different places."""
-    own = exact.strata(task)
+    own = strata_lib.strata(task)
     means = [float(sums @ law) for sums, law in zip(own.sums, own.laws, strict=True)]
     far = abs(np.array(means) - (task.threshold - 0.5))
     rates = {
@@ -34,16 +35,16 @@ def error_rates(task: TaskConfig, kind: str) -> np.ndarray:
 
 def found_by(task: TaskConfig, rates: np.ndarray, size: int, random: Any) -> Counts:
     """What an exam of so many series finds."""
-    own = exact.strata(task)
-    series = exact.pilot(own, size // 2)
+    own = strata_lib.strata(task)
+    series = strata_lib.pilot(own, size // 2)
     wrong = random.binomial(series, rates)
-    more = exact.refined(own, Counts(series, wrong), size // 2)
+    more = strata_lib.refined(own, Counts(series, wrong), size // 2)
     return Counts(series + more, wrong + random.binomial(more, rates))
 
 
 def test_strata_are_single_sums_near_the_threshold_and_hold_every_sum() -> None:
     for task in (SHEET, NOTEBOOK, SHORT, TaskConfig(threshold=0), TaskConfig(threshold=270)):
-        own, law = exact.strata(task), sum_law(task)
+        own, law = strata_lib.strata(task), sum_law(task)
         np.testing.assert_array_equal(np.concatenate(own.sums), law.sums)
         assert math.isclose(own.masses.sum(), 1, rel_tol=1e-12)
         for sums, within, label in zip(own.sums, own.laws, own.labels, strict=True):
@@ -108,7 +109,7 @@ def test_a_perfect_network_is_known_twenty_times_better_than_by_the_test_series(
 
 def test_one_class_leaves_scores_undefined() -> None:
     always = TaskConfig(threshold=0)
-    size = len(exact.strata(always).masses)
+    size = len(strata_lib.strata(always).masses)
     scores = exact.scores(always, Counts(np.full(size, 10), np.zeros(size, np.int64)))
     assert scores["accuracy"] == 1
     for name in ("skill", "balanced_accuracy", "matthews_correlation"):
@@ -127,15 +128,15 @@ def test_every_series_is_shared_out(
     length: int, high: int, place: float, size: int, seed: int
 ) -> None:
     task = TaskConfig(size=50, length=length, high=high, threshold=round(place * length * high))
-    own = exact.strata(task)
+    own = strata_lib.strata(task)
     rates = np.random.default_rng(seed).uniform(0, 1, len(own.masses))
     for shares in (
-        exact.pilot(own, size),
-        exact.refined(own, Counts(np.full(len(rates), 100), np.rint(100 * rates)), size),
+        strata_lib.pilot(own, size),
+        strata_lib.refined(own, Counts(np.full(len(rates), 100), np.rint(100 * rates)), size),
     ):
         assert shares.sum() == size
         assert shares.min() >= 1
-        sums, strata = exact.sums(own, shares)
+        sums, strata = strata_lib.sums(own, shares)
         assert len(sums) == len(strata) == size
         for number, (of, chosen) in enumerate(zip(own.sums, shares, strict=True)):
             assert set(sums[strata == number]) <= set(of)

@@ -9,7 +9,7 @@ from sumrnn.config import Config, TaskConfig
 from sumrnn.devices import mesh
 from sumrnn.devices.wave import Wave
 from sumrnn.models import network
-from sumrnn.scores import exact
+from sumrnn.scores import strata as strata_lib
 from sumrnn.train import exam
 from tests.conftest import SMALL
 
@@ -33,7 +33,7 @@ def test_an_exam_finds_the_error_rates_of_all_series_there_are() -> None:
     wave = waved(SMALL, epochs=400)
     found, task = wave.examine(), SMALL.task
     every = np.array(list(itertools.product(range(4), repeat=5)), np.uint8)
-    sums, own = every.sum(axis=1), exact.strata(task)
+    sums, own = every.sum(axis=1), strata_lib.strata(task)
     state = wave.result().state
     for i, counts in enumerate(found):
         assert counts is not None
