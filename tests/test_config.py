@@ -62,11 +62,15 @@ def test_an_impossible_focus_is_refused(name: str) -> None:
     Config(TaskConfig(threshold=260), train=dataclasses.replace(FOCUSED, focus_reach=11))
 
 
-@pytest.mark.parametrize(("warmup", "decay"), [(0.1, "none"), (0.0, "cosine")])
-def test_a_planned_program_depends_on_its_epochs(warmup: float, decay: Any) -> None:
-    short, long = (
-        Config(train=TrainConfig(epochs, warmup=warmup, decay=decay)) for epochs in (2, 3)
-    )
+def test_a_step_takes_no_more_than_the_training_series() -> None:
+    Config(train=TrainConfig(batch_growth=144))
+    with pytest.raises(UserError, match=r"^batch_growth = 145: must be at most 144"):
+        Config(train=TrainConfig(batch_growth=145))
+
+
+@pytest.mark.parametrize("plan", [{"warmup": 0.1}, {"decay": "cosine"}, {"batch_growth": 2}])
+def test_a_planned_program_depends_on_its_epochs(plan: dict[str, Any]) -> None:
+    short, long = (Config(train=TrainConfig(epochs, **plan)) for epochs in (2, 3))
     assert short.program != long.program
     assert Config(train=TrainConfig(2)).program == Config(train=TrainConfig(3)).program
 

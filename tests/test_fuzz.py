@@ -49,15 +49,16 @@ LEAVES = {name: section for section in SECTIONS for name in DEFAULTS[section]} |
 """Every field that is a value, and the section it is in."""
 
 CONFLICTS = {
-    "size": {"batch_size"},
+    "size": {"batch_size", "batch_growth"},
+    "batch_size": {"batch_growth"},
     "length": {"size", "threshold", "focus", "focus_reach"},
     "low": {"high", "threshold", "length", "focus", "focus_reach"},
     "high": {"threshold", "length", "focus", "focus_reach"},
     "threshold": {"focus_reach"},
     "series": {"focus"},
     "focus": {"focus_reach"},
-    "test_fraction": {"size", "batch_size"},
-    "validation_fraction": {"size", "batch_size"},
+    "test_fraction": {"size", "batch_size", "batch_growth"},
+    "validation_fraction": {"size", "batch_size", "batch_growth"},
 }
 """Which fields may be named when one is changed; and itself."""
 MEMORY = {"size", "length", "cells", "batch_size", "batch_shards"}
@@ -141,9 +142,10 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
     most = min(task["threshold"] - length * low, length * high - task["threshold"] + 1, 10_000)
     laws = (length + 1) * (length * (high - low) + 1)
     focused = series == "fresh" and most > 0 and laws <= MAX_LAWS
+    batch_size = up_to(6, size // 3)
     trained = {
         "epochs": draw(st.integers(1, int(range_of(TrainConfig, "epochs").high))),
-        "batch_size": up_to(6, size // 3),
+        "batch_size": batch_size,
         "batch_shards": up_to(4, int(range_of(TrainConfig, "batch_shards").high)),
         "learning_rate": draw(reals("learning_rate", 1e-8, 1e-3, 0.1, 1, 1.0)),
         "beta1": draw(reals("beta1", 0.9)),
@@ -152,6 +154,8 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
         "warmup": draw(reals("warmup", 0.05)),
         "decay": draw(st.sampled_from(["none", "cosine"])),
         "clip": draw(st.none() | st.floats(1e-3, 1e3)),
+        "average": draw(reals("average", 0.999)),
+        "batch_growth": draw(st.integers(1, max(1, size // 3 // batch_size))),
         "series": series,
         "focus": draw(st.sampled_from([0.0, 0.5, 0.999])) if focused else 0.0,
         "focus_reach": draw(st.integers(1, max(1, most))),

@@ -72,10 +72,10 @@ def fit(config: Config, seed: chex.Numeric) -> Result:
         data, state, shuffle = jax.block_until_ready(run.begin(purposes(config, seed)))
     for number in numbers[: config.train.epochs]:
         state, loss, accuracy, _ = run.epoch(state, shuffle, data.train, number)
-        found = [run.answer(state.params, data, n) for n in numbers[: cut.validation]]
+        found = [run.answer(state.answering, data, n) for n in numbers[: cut.validation]]
         history.append(Metrics(loss, accuracy, *answers.total(found)))
     stacked = jax.tree.map(lambda *epochs: jnp.stack(epochs), *history)
-    found = [run.answer(state.params, data, n).logits for n in numbers[: cut.all]]
+    found = [run.answer(state.answering, data, n).logits for n in numbers[: cut.all]]
     if not isinstance(seed, jax.core.Tracer):
         state = jax.device_get(state)  # To take apart there what needs no program.
     return Result(unpacked(state), stacked, data, answers.join(config.task, found))
@@ -125,7 +125,9 @@ def begin(config: Config, seeds: chex.Array) -> Begun:
     own = keys(seeds)
     data = task.split(task.generate(own.data, config.task), config.task)
     params = network.draw(own.init, config.model)
-    return Begun(data, State(params, optimizer.make(config).init(params)), own.shuffle)
+    average = params if config.train.average else None
+    state = State(params, optimizer.make(config).init(params), average)
+    return Begun(data, state, own.shuffle)
 
 
 def epoch(

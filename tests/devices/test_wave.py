@@ -26,9 +26,19 @@ from tests.conftest import ROOT, SECONDS, SMALL
 
 SCANNED = dataclasses.replace(SMALL, model=ModelConfig(cells=8, recurrence="scan"))
 FOUR_SHARDS = dataclasses.replace(
-    SMALL, train=dataclasses.replace(SMALL.train, batch_shards=4, batch_size=41)
+    SMALL,
+    train=dataclasses.replace(
+        SMALL.train,
+        batch_shards=4,
+        batch_size=41,
+        warmup=0.1,
+        decay="cosine",
+        clip=1.0,
+        average=0.9,
+        batch_growth=2,
+    ),
 )
-"""With a padded shard in every batch, and a last batch of 21 series."""
+"""With a padded shard in every batch, a last batch of 21 series, and all that a step can have."""
 
 
 def plan(devices: int, per_run: int = 1, per_device: int = 1, at_once: bool = False) -> Plan:
