@@ -111,8 +111,11 @@ class ModelConfig:
 
     cells: Annotated[int, Range(1, 16_384)] = 200
     """LSTM cells."""
-    initializer: Literal["keras", "flax"] = "keras"
-    """keras: the four gates are one matrix; flax: each gate has its own."""
+    initializer: Literal["keras", "flax", "counter"] = "keras"
+    """keras: the four gates are one matrix; flax: each gate has its own; counter: nothing is drawn,
+    the network counts by construction."""
+    noise: Annotated[float, Range(0, 1e3)] = 0.0
+    """Standard deviation of what is added to every initial parameter."""
     recurrence: Literal["fused", "scan"] = "fused"
     """fused: hand-written backward pass; scan: nn.scan over Flax's cell, the reference."""
     input_center: Annotated[float, Range(-1_000, 1_000)] = 0.0
@@ -122,6 +125,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         fields.check(self)
+        if self.initializer == "counter":
+            limit = "left as it is: the counter takes digits as they are"
+            require(self.input_center == 0, "input_center", self.input_center, limit)
+            require(self.input_scale == 1, "input_scale", self.input_scale, limit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +165,9 @@ class TrainConfig:
     """Share of each batch of fresh series whose sums are drawn uniformly near the threshold."""
     focus_reach: Annotated[int, Range(1, 10_000)] = 4
     """How near: from threshold - reach to threshold + reach - 1."""
+    focus_start: Annotated[int, Range(1, 10_000)] | None = None
+    """The reach of the first epoch, which narrows to `focus_reach` by a factor per epoch; None:
+    it is the same in all."""
 
     def __post_init__(self) -> None:
         fields.check(self)
@@ -165,7 +175,8 @@ class TrainConfig:
     @property
     def planned(self) -> bool:
         """Whether a step depends on how many there will be."""
-        return self.warmup > 0 or self.decay != "none" or self.batch_growth > 1
+        narrows = self.focus_start is not None
+        return narrows or self.warmup > 0 or self.decay != "none" or self.batch_growth > 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,6 +207,11 @@ class Config:
             most = min(task.threshold - lowest, highest - task.threshold + 1)
             limit = f"at most {most}, where the sums that a series can have end"
             require(train.focus_reach <= most, "focus_reach", train.focus_reach, limit)
+            if train.focus_start is not None:
+                require(train.focus_start <= most, "focus_start", train.focus_start, limit)
+                limit = f"at least focus_reach = {train.focus_reach}"
+                allowed = train.focus_start >= train.focus_reach
+                require(allowed, "focus_start", train.focus_start, limit)
             limit = f"0 for such long series ((length + 1) x sums is {task.laws}, above {MAX_LAWS})"
             require(task.laws <= MAX_LAWS, "focus", train.focus, limit)
 

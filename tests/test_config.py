@@ -49,6 +49,8 @@ BAD_FOCUS = {
     "a share of 1": ("focus", {"focus": 1.0}, {}),
     "beyond the sums": ("focus_reach", {"focus_reach": 101}, {}),
     "beyond the sums above": ("focus_reach", {"focus_reach": 12}, {"threshold": 260}),
+    "that widens": ("focus_start", {"focus_start": 3}, {}),
+    "that starts beyond the sums": ("focus_start", {"focus_start": 101}, {}),
     "of very long series": ("focus", {}, {"length": 2_000, "threshold": 9_000}),
 }
 
@@ -58,7 +60,7 @@ def test_an_impossible_focus_is_refused(name: str) -> None:
     field, train, task = BAD_FOCUS[name]
     with pytest.raises(UserError, match=rf"^{field} = "):
         Config(TaskConfig(**task), train=dataclasses.replace(FOCUSED, **train))
-    Config(train=dataclasses.replace(FOCUSED, focus_reach=100))
+    Config(train=dataclasses.replace(FOCUSED, focus_reach=100, focus_start=100))
     Config(TaskConfig(threshold=260), train=dataclasses.replace(FOCUSED, focus_reach=11))
 
 
@@ -68,7 +70,12 @@ def test_a_step_takes_no_more_than_the_training_series() -> None:
         Config(train=TrainConfig(batch_growth=145))
 
 
-@pytest.mark.parametrize("plan", [{"warmup": 0.1}, {"decay": "cosine"}, {"batch_growth": 2}])
+NARROWING = {"series": "fresh", "focus": 0.5, "focus_start": 9}
+
+
+@pytest.mark.parametrize(
+    "plan", [{"warmup": 0.1}, {"decay": "cosine"}, {"batch_growth": 2}, NARROWING]
+)
 def test_a_planned_program_depends_on_its_epochs(plan: dict[str, Any]) -> None:
     short, long = (Config(train=TrainConfig(epochs, **plan)) for epochs in (2, 3))
     assert short.program != long.program

@@ -51,12 +51,14 @@ LEAVES = {name: section for section in SECTIONS for name in DEFAULTS[section]} |
 CONFLICTS = {
     "size": {"batch_size", "batch_growth"},
     "batch_size": {"batch_growth"},
-    "length": {"size", "threshold", "focus", "focus_reach"},
-    "low": {"high", "threshold", "length", "focus", "focus_reach"},
-    "high": {"threshold", "length", "focus", "focus_reach"},
-    "threshold": {"focus_reach"},
+    "length": {"size", "threshold", "focus", "focus_reach", "focus_start"},
+    "low": {"high", "threshold", "length", "focus", "focus_reach", "focus_start"},
+    "high": {"threshold", "length", "focus", "focus_reach", "focus_start"},
+    "threshold": {"focus_reach", "focus_start"},
     "series": {"focus"},
-    "focus": {"focus_reach"},
+    "focus_reach": {"focus_start"},
+    "initializer": {"input_center", "input_scale"},
+    "focus": {"focus_reach", "focus_start"},
     "test_fraction": {"size", "batch_size", "batch_growth"},
     "validation_fraction": {"size", "batch_size", "batch_growth"},
 }
@@ -134,6 +136,7 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
     model = {
         "cells": up_to(9, int(range_of(ModelConfig, "cells").high)),
         "initializer": draw(st.sampled_from(["keras", "flax"])),
+        "noise": draw(st.sampled_from([0.0, 0.1, 1e3])),
         "recurrence": draw(st.sampled_from(["fused", "scan"])),
         "input_center": draw(st.sampled_from([0.0, 4.5, 1e3]) | st.floats(-1e3, 1e3)),
         "input_scale": draw(st.sampled_from([1.0, 2.9, 1e-3, 1e3]) | st.floats(1e-3, 1e3)),
@@ -143,6 +146,7 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
     laws = (length + 1) * (length * (high - low) + 1)
     focused = series == "fresh" and most > 0 and laws <= MAX_LAWS
     batch_size = up_to(6, size // 3)
+    reach = draw(st.integers(1, max(1, most)))
     trained = {
         "epochs": draw(st.integers(1, int(range_of(TrainConfig, "epochs").high))),
         "batch_size": batch_size,
@@ -158,7 +162,8 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
         "batch_growth": draw(st.integers(1, max(1, size // 3 // batch_size))),
         "series": series,
         "focus": draw(st.sampled_from([0.0, 0.5, 0.999])) if focused else 0.0,
-        "focus_reach": draw(st.integers(1, max(1, most))),
+        "focus_reach": reach,
+        "focus_start": draw(st.none() | st.integers(reach, max(reach, most))),
     }
     seeds = {name: draw(SEEDS) for name in DEFAULTS if name not in SECTIONS}
     return {"task": task, "model": model, "train": trained, **seeds}

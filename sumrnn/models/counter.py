@@ -12,8 +12,8 @@ from sumrnn.models.lstm import GATES
 
 OPEN = 30.0
 """Bias of a gate that is open: its sigmoid is 1 in float32 (from 17 on)."""
-STEEP = 1e6
-"""Weight of the output."""
+MARGIN = 10.0
+"""About the logit of a sum half a digit from the threshold."""
 CURVED = 0.25
 """Share of a half digit that the candidate's curvature may add up to."""
 ROUNDING = 2.0**-23
@@ -25,10 +25,11 @@ def counter(task: TaskConfig, cells: int = 1) -> network.Params:
 
     All gates are open, so that the first cell's state is the sum of its candidates tanh(a (x - m)),
     where m = (threshold - 1/2) / length: without curvature it would be a (sum - threshold + 1/2),
-    at least a / 2 from zero on the right side, and the output is its sign.  The other cells are
-    silent.  With d the largest |x - m|, |tanh(y) - y| <= |y|^3 / 3 bounds the curvature's part by
-    length (a d)^3 / 3; a is chosen so that this is a quarter of a / 2.  Rounding adds at most
-    about length x 2^-23 x the largest state, length a d, for which there is another half.
+    at least a / 2 from zero on the right side.  The output is that state's tanh, enlarged.  The
+    other cells are silent.  With d the largest |x - m|, |tanh(y) - y| <= |y|^3 / 3 bounds the
+    curvature's part by length (a d)^3 / 3; a is chosen so that this is a quarter of a / 2.
+    Rounding adds at most about length x 2^-23 x the largest state, length a d, for which there is
+    another half.
 
     Raises `UserError` where float32 may not suffice: length^2 (d + |m|) above 2^21.
     """
@@ -51,7 +52,7 @@ def counter(task: TaskConfig, cells: int = 1) -> network.Params:
     lstm["ig"]["kernel"][0, 0] = a
     lstm["hg"]["bias"][0] = -a * m
     kernel = np.zeros((cells, 1), np.float32)
-    kernel[0] = STEEP
+    kernel[0] = MARGIN / (a / 2)
     found: Any = {"lstm": lstm, "output": {"kernel": kernel, "bias": np.zeros(1, np.float32)}}
     params: network.Params = found
     return params

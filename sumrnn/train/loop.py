@@ -14,7 +14,7 @@ import threadpoolctl
 
 from sumrnn import fields, task
 from sumrnn.config import Config, Seed
-from sumrnn.models import network
+from sumrnn.models.initializer import initial
 from sumrnn.task import Split, Splits
 from sumrnn.train import answers, exam, optimizer
 from sumrnn.train.answers import Answers
@@ -124,7 +124,7 @@ def begin(config: Config, seeds: chex.Array) -> Begun:
     """Draws the data and the initial parameters from the seeds of `purposes`."""
     own = keys(seeds)
     data = task.split(task.generate(own.data, config.task), config.task)
-    params = network.draw(own.init, config.model)
+    params = initial(own.init, config)
     average = params if config.train.average else None
     state = State(params, optimizer.make(config).init(params), average)
     return Begun(data, state, own.shuffle)
@@ -150,7 +150,7 @@ def epoch(
     steps = -(-size // batch_size)
     weights = (jnp.arange(steps * batch_size) < size).astype(jnp.float32).reshape(steps, -1)
     if config.train.series == "fresh":
-        batches: Any = fresh(config, key, steps)
+        batches: Any = fresh(config, key, steps, number)
     else:
         order = jax.random.permutation(key, size)
         batches = jnp.pad(order, (0, -size % batch_size)).reshape(steps, -1)
@@ -167,13 +167,13 @@ def epoch(
     return state, loss / size, hits / size, finite
 
 
-def fresh(config: Config, key: chex.PRNGKey, steps: int) -> Split:
+def fresh(config: Config, key: chex.PRNGKey, steps: int, number: chex.Numeric) -> Split:
     """New series for the steps of an epoch, [steps, batch size, ...]; typed key.
 
-    Of each batch `focus` have sums drawn uniformly within `focus_reach` of the threshold, the rest
-    are drawn as all data are.
+    Of each batch `focus` have sums drawn uniformly within a reach of the threshold, which may
+    depend on the epoch's number; the rest are drawn as all data are.
     """
-    size, reach = config.train.batch_size, config.train.focus_reach
+    size, reach = config.train.batch_size, _reach(config, number)
     near = round(config.train.focus * size)
     plain_key, sum_key, near_key = jax.random.split(key, 3)
     plain = task.draw(plain_key, steps * (size - near), config.task)
@@ -186,6 +186,16 @@ def fresh(config: Config, key: chex.PRNGKey, steps: int) -> Split:
     shaped = [part.reshape(steps, -1, config.task.length) for part in parts]
     digits = jnp.concatenate(shaped, axis=1)
     return Split(digits, task.labels(digits, config.task))
+
+
+def _reach(config: Config, number: chex.Numeric) -> chex.Numeric:
+    """How near the threshold an epoch's focus is: int, or int32 []."""
+    train = config.train
+    if train.focus_start is None:
+        return train.focus_reach
+    done = jnp.asarray(number, jnp.float32) / max(1, train.epochs - 1)
+    found = train.focus_start * (train.focus_reach / train.focus_start) ** done
+    return jnp.round(found).astype(jnp.int32)
 
 
 class Parts(NamedTuple):

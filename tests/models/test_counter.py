@@ -40,6 +40,16 @@ def test_it_answers_the_exercises_right_at_every_sum(high: int) -> None:
     assert wrong(TaskConfig(high=high), each=30, cells=200) == 0
 
 
+def test_its_answers_grow_sure_half_a_digit_from_the_threshold() -> None:
+    """By enumeration: the logit is within a quarter of its size without curvature."""
+    task = TaskConfig(size=100, length=4, high=4, threshold=8)
+    digits = np.stack(np.meshgrid(*[np.arange(5)] * 4), axis=-1).reshape(-1, 4).astype(np.uint8)
+    logits = np.asarray(answer(counter(task), ModelConfig(1), digits))
+    halves = 2 * digits.sum(axis=1, dtype=int) - 15
+    near = np.abs(halves) == 1
+    np.testing.assert_allclose(logits[near], 10.0 * halves[near], rtol=0.26)
+
+
 def test_it_is_a_counter_in_flax_s_own_network() -> None:
     assert wrong(TaskConfig(), each=5, cells=20, recurrence="scan") == 0
 

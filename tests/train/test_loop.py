@@ -81,7 +81,7 @@ def test_fresh_series_are_new_in_every_epoch_and_near_the_threshold_if_asked(foc
     )
     config = dataclasses.replace(SMALL, train=train)
     config_task, keys = config.task, jax.random.split(jax.random.key(5), 40)
-    draw = jax.jit(lambda key: loop.fresh(config, key, 3))
+    draw = jax.jit(lambda key: loop.fresh(config, key, 3, 0))
     found = [draw(key) for key in keys]
     digits = np.stack([one.digits for one in found])
     labels = np.stack([one.labels for one in found])
@@ -101,6 +101,18 @@ def test_fresh_series_are_new_in_every_epoch_and_near_the_threshold_if_asked(foc
         focused = np.bincount(sums[:, :, 50 - near :].ravel() - (config_task.threshold - 2))
         assert len(focused) == 4
         assert scipy.stats.chisquare(focused).pvalue > 1e-4
+
+
+def test_focus_narrows_by_the_same_factor_each_epoch() -> None:
+    train = dataclasses.replace(
+        SMALL.train, epochs=4, series="fresh", focus=0.9, focus_start=8, focus_reach=1
+    )
+    config = dataclasses.replace(SMALL, train=train)
+    draw = jax.jit(lambda number: loop.fresh(config, jax.random.key(0), 20, number))
+    near, threshold = round(0.9 * train.batch_size), config.task.threshold
+    for number, reach in enumerate((8, 4, 2, 1)):
+        sums = np.asarray(draw(np.uint32(number)).digits).sum(axis=-1, dtype=int)[:, -near:]
+        assert (sums.min(), sums.max()) == (threshold - reach, threshold + reach - 1)
 
 
 @pytest.mark.parametrize("recurrence", ["fused", "scan"])

@@ -1,0 +1,51 @@
+import dataclasses
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from sumrnn.config import Config, ModelConfig
+from sumrnn.errors import UserError
+from sumrnn.models import network
+from sumrnn.models.counter import counter
+from sumrnn.models.initializer import initial
+from tests.conftest import SMALL
+
+
+def with_model(**changed: Any) -> Config:
+    return dataclasses.replace(SMALL, model=dataclasses.replace(SMALL.model, **changed))
+
+
+@pytest.mark.parametrize("recurrence", ["fused", "scan"])
+def test_a_counter_is_built_as_training_takes_it(recurrence: str) -> None:
+    config = with_model(initializer="counter", recurrence=recurrence)
+    found: Any = jax.jit(initial, static_argnums=1)(jax.random.key(0), config)
+    found = network.unpack(found) if recurrence == "fused" else found
+    chex.assert_trees_all_equal(found, counter(config.task, config.model.cells))
+
+
+@pytest.mark.parametrize("initializer", ["keras", "flax", "counter"])
+def test_noise_is_normal_and_has_the_given_size(initializer: str) -> None:
+    config = with_model(initializer=initializer, cells=40)
+    noisy = dataclasses.replace(config, model=dataclasses.replace(config.model, noise=0.5))
+    key = jax.random.key(1)
+    before, after = initial(key, config), initial(key, noisy)
+    added = [
+        np.ravel(b - a)
+        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    ]
+    assert scipy.stats.kstest(np.concatenate(added) / 0.5, "norm").pvalue > 1e-3
+    shared = min(len(x) for x in added)
+    assert abs(np.corrcoef(added[0][:shared], added[1][:shared])[0, 1]) < 0.5
+    other = initial(jax.random.key(2), noisy)
+    assert not jnp.allclose(jax.tree.leaves(other)[1], jax.tree.leaves(after)[1])
+
+
+@pytest.mark.parametrize("changed", [{"input_center": 1.0}, {"input_scale": 2.0}])
+def test_a_counter_takes_digits_as_they_are(changed: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=f"^{next(iter(changed))} = .* must be left as it is"):
+        ModelConfig(initializer="counter", **changed)  # type: ignore[arg-type]
