@@ -108,6 +108,25 @@ def growth(found: dict[str, Any]) -> Figure:
     return figure
 
 
+def quality(found: dict[str, Any]) -> Figure:
+    """Error against seconds of training, a line for each run."""
+    figure, (ax,) = canvas.blank(width=9, height=4.6)
+    rows = [row for row in found["rows"] if row["installed"]]
+    styles = ["--", ":", "-", "-"]
+    for row, style in zip(rows, styles, strict=False):
+        ours = row["label"].startswith("sumrnn")
+        for number, points in enumerate(row["points"]):
+            seconds, errors = zip(*[(s, e) for _, s, e in points if e > 0], strict=True)
+            label = None if number else row["label"]
+            ax.plot(seconds, errors, style, color=OURS if ours else OTHERS, lw=1.4, label=label)
+    for level in found["rows"][0]["reached"]:
+        ax.axhline(1 - float(level), color=GREY, lw=0.8, zorder=0.5)
+    ax.set(xscale="log", yscale="log", xlabel="seconds", ylabel="error by the exact law")
+    ax.legend(frameon=False)
+    ax.set_title("How soon a network errs how rarely: the notebook's task")
+    return figure
+
+
 def endurance(found: dict[str, Any]) -> Figure:
     """Time of each epoch and memory over a long run."""
     figure, (above, below) = canvas.blank(rows=2, width=9, height=2.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,20 +27,22 @@ def draw(counts: np.ndarray, path: str) -> None:
     figure.savefig(path)
 
 
-def main() -> None:
-    """Solves it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--out", default="confusion.png", help="the confusion matrix's picture")
-    arguments = parser.parse_args()
+def load() -> Any:
+    """Keras on TensorFlow."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    keras: Any = importlib.import_module("keras")
+    return importlib.import_module("keras")
 
+
+def split() -> Any:
+    """Digits and labels: training, test; training, test."""
     digits = np.random.default_rng(12).integers(0, 9, (SERIES, LENGTH, 1))
     labels = (digits.sum(axis=(1, 2)) >= THRESHOLD).astype(int)
-    x, x_test, y, y_test = train_test_split(digits, labels, test_size=0.2, random_state=12)
+    return train_test_split(digits, labels, test_size=0.2, random_state=12)
 
+
+def compiled(keras: Any) -> Any:
+    """The network."""
     model = keras.Sequential(
         [
             keras.Input((LENGTH, 1)),
@@ -48,15 +51,32 @@ def main() -> None:
         ]
     )
     model.compile(optimizer="adam", loss="binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def train(model: Any, x: Any, y: Any, epochs: int, callbacks: Sequence[Any] = ()) -> None:
+    """Fits the network; a line per epoch."""
     model.fit(
         x,
         y,
         batch_size=50,
-        epochs=arguments.epochs,
+        epochs=epochs,
         validation_split=0.1,
         shuffle=True,
         verbose=2,
+        callbacks=list(callbacks),
     )
+
+
+def main() -> None:
+    """Solves it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--out", default="confusion.png", help="the confusion matrix's picture")
+    arguments = parser.parse_args()
+    model = compiled(load())
+    x, x_test, y, y_test = split()
+    train(model, x, y, arguments.epochs)
     loss, accuracy = model.evaluate(x_test, y_test, verbose=0)
     print(f"test loss {loss:.4f}  test accuracy {accuracy:.4f}")
     answers = model.predict(x_test, verbose=0)[:, 0] > 0.5

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pathlib
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -14,7 +15,10 @@ import jax
 import numpy as np
 
 from benchmarks.peers import Peer
+from benchmarks.quality import Course
 from benchmarks.work import FIRST, Given, Work, batches
+from sumrnn import config as config_lib
+from sumrnn import task
 from sumrnn.config import Config
 from sumrnn.devices import mesh
 from sumrnn.devices.wave import Moment, Wave, fit_many, waves
@@ -22,8 +26,9 @@ from sumrnn.models.lstm import GATES
 from sumrnn.runs import origin, recorder
 from sumrnn.runs.checkpoint import COLUMNS
 from sumrnn.runs.folder import RunFolder
+from sumrnn.scores import exact
 from sumrnn.task import Split
-from sumrnn.train import loop
+from sumrnn.train import answers, exam, loop
 from sumrnn.train.step import train_step, unpacked
 
 
@@ -93,6 +98,37 @@ def fit(work: Work, seeds: int, epochs: int) -> dict[str, Any]:
 
     fit_many(work.config(epochs=1 + epochs), range(work.seed, work.seed + seeds), watch=watch)
     return {"seconds": sum(median(np.diff(times).tolist()) for times in ends.values())}
+
+
+def learn(preset: str, seed: int, epochs: int, every: int, began: float) -> dict[str, Any]:
+    """A run of a preset; see `Course`."""
+    config = config_lib.preset(preset)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=epochs))
+    wave, course = Wave(mesh.prepare(config, 1), config, (seed,)), Course(began)
+
+    def error() -> float:
+        (counts,) = wave.examine()
+        assert counts is not None
+        return float(exact.scores(config.task, counts)["error"])
+
+    while wave.epoch < epochs:
+        wave.step()
+        if wave.epoch % every == 0 or wave.epoch == epochs:
+            course.stop(wave.epoch * config.task.train_size, error)
+    return course.told()
+
+
+def exam_error(config: Config, answer: Callable[[np.ndarray], np.ndarray]) -> float:
+    """By an exam of `Wave`'s kind, of what maps digits to logits."""
+    draw, laws = loop.compiled(config.program).draw, task.log_laws(config.task)
+
+    def ask(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
+        drawn = draw(laws, sums[0], np.uint32(number))
+        parts = [np.asarray(x.digits) for x in (drawn.validation, drawn.test, drawn.train)]
+        return answer(np.concatenate(parts)[: blocks * answers.blocks(config.task).rows])[None]
+
+    (counts,) = exam.examine(config, 1, ask)
+    return float(exact.scores(config.task, counts)["error"])
 
 
 def cost(work: Work, repetitions: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import peers
+from benchmarks import notebook, peers, quality
 from benchmarks.work import Work
 
 Answer = dict[str, Any]
@@ -46,6 +46,31 @@ class Worker:
     def losses(self) -> Answer:
         """Peak memory; then, since they need some of their own, the first losses of a fresh one."""
         return _memory() | {"first_losses": peers.create(*self._given).losses()}
+
+    def learn_keras(self, seed: int, epochs: int, every: int, began: float) -> Answer:
+        """The notebook's training, see `quality.Course`, with a seed of its own."""
+        keras, course = notebook.load(), quality.Course(began)
+        keras.utils.set_random_seed(seed)
+
+        def stop(epoch: int, logs: object) -> None:
+            if (epoch + 1) % every and epoch + 1 < epochs:
+                return
+            product = importlib.import_module("benchmarks.product")  # While the clock stands.
+            config = product.config_lib.preset("notebook")
+            rows = round(config.task.size * 0.1)
+
+            def answer(digits: np.ndarray) -> np.ndarray:
+                found: np.ndarray = model.predict(digits[..., None], rows, verbose=0)[:, 0] - 0.5
+                return found
+
+            size = (epoch + 1) * config.task.train_size
+            course.stop(size, lambda: product.exam_error(config, answer))
+
+        x, _, y, _ = notebook.split()
+        model = notebook.compiled(keras)
+        watch = keras.callbacks.LambdaCallback(on_epoch_end=stop)
+        notebook.train(model, x, y, epochs, [watch])
+        return course.told()
 
     def run(self, command: Sequence[str], sample: int = 0) -> Answer:
         """A command in an empty folder, from start to finish: its time, and its peak memory.

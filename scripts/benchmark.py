@@ -2,7 +2,8 @@
 
 speed: epochs of equal work, in turn. whole: processes from start to end, against the same
 exercise in Keras. growth: time and memory against length, cells, series and seeds.
-endurance: the cost of checkpoints, and memory and pace of a long run.
+endurance: the cost of checkpoints, and memory and pace of a long run. quality: how soon a network
+in training errs how rarely, against the same exercise in Keras.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Kind(enum.StrEnum):
     whole = "whole"
     growth = "growth"
     endurance = "endurance"
+    quality = "quality"
 
 
 USED = {
@@ -47,6 +49,7 @@ USED = {
     Kind.whole: ("epochs", "shards"),
     Kind.growth: ("cells", "length", "batch_size", "size"),
     Kind.endurance: ("cells", "length", "batch_size", "size", "epochs"),
+    Kind.quality: ("epochs",),
 }
 """Options that only some kinds have; the others are of all."""
 
@@ -63,13 +66,13 @@ class Arguments:
     """One repetition, and of growth the smallest points, of endurance a hundredth of the epochs: to
     see whether it works."""
     size: int = 7_200
-    """Training series (all but whole)."""
+    """Training series (all but whole and quality)."""
     length: int = 30
-    """Digits per series (all but whole)."""
+    """Digits per series (all but whole and quality)."""
     cells: int = 200
-    """LSTM cells (all but whole)."""
+    """LSTM cells (all but whole and quality)."""
     batch_size: int = 50
-    """Series per step (all but whole)."""
+    """Series per step (all but whole and quality)."""
     seed: int = 12
     """Seed of digits, initial parameters and order."""
     seeds: Count | None = None
@@ -80,7 +83,8 @@ class Arguments:
     """Rows, such as sumrnn,shards,seeds,scan,keras-tensorflow,keras-jax,pytorch (speed);
     None: all."""
     epochs: Count | None = None
-    """Epochs of the whole process (whole) or of the long run (endurance); None: 60, 2000."""
+    """Epochs of the whole process (whole), of the long run (endurance) or of each training
+    (quality); None: 60, 2000, 60."""
     limit: Count = 600
     """Seconds that a worker may take to answer, or a whole process to end."""
     out: str | None = None
@@ -144,7 +148,7 @@ def main(argv: list[str]) -> None:
 
 def planned(arguments: Arguments, work: Work, repetitions: int) -> Callable[[], dict[str, Any]]:
     """What measures; raises `UserError` for what turns out to be impossible before that."""
-    from benchmarks import endurance, growth, speed, whole
+    from benchmarks import endurance, growth, quality, speed, whole
     from benchmarks.work import cores
 
     kind, limit = arguments.kind, arguments.limit
@@ -159,7 +163,9 @@ def planned(arguments: Arguments, work: Work, repetitions: int) -> Callable[[], 
     if kind == Kind.endurance:
         epochs = arguments.epochs or (20 if arguments.quick else 2_000)
         return functools.partial(endurance.measure, work, epochs, repetitions, limit)
-    epochs = arguments.epochs or 60
+    epochs = arguments.epochs or (3 if arguments.quick and kind == Kind.quality else 60)
+    if kind == Kind.quality:
+        return functools.partial(quality.measure, epochs, 2, repetitions, limit)
     return functools.partial(whole.measure, work, shards, epochs, repetitions, limit)
 
 

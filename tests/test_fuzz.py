@@ -279,10 +279,9 @@ def compiled(function: Any, config: Config, *arguments: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=4)
-def compiled_start(task: TaskConfig, model: ModelConfig, planned: bool, clipped: bool) -> Any:
+def compiled_start(task: TaskConfig, model: ModelConfig, kind: TrainConfig) -> Any:
     """Data and initial state depend on these, and many cases share them."""
-    train = TrainConfig(decay="cosine" if planned else "none", clip=1.0 if clipped else None)
-    config = Config(task, model, dataclasses.replace(train, batch_size=1))
+    config = Config(task, model, kind)
     return compiled(loop.begin, config, loop.purposes(config, 0))
 
 
@@ -323,8 +322,15 @@ def check_step(config: Config, trains: bool) -> str:
     if not (trains and is_small(config)):
         return "accepted, shapes only"
 
-    chosen = (config.train.planned, config.train.clip is not None)
-    begun = compiled_start(task, config.model, *chosen)(seeds)
+    train = config.train
+    kind = TrainConfig(
+        batch_size=1,
+        decay="cosine" if train.planned else "none",
+        clip=None if train.clip is None else 1.0,
+        average=0.5 if train.average else 0.0,
+        batch_growth=min(train.batch_growth, 2),
+    )
+    begun = compiled_start(task, config.model, kind)(seeds)
     # A step has nothing to do with seeds and epochs.
     once = dataclasses.replace(config.train, epochs=1)
     found = compiled_step(dataclasses.replace(config.unpinned, train=once))(begun)

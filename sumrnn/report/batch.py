@@ -41,6 +41,7 @@ def build(collected: Collected) -> dict[str, Any]:
         "format": FORMAT,
         "experiment": experiment.name,
         "question": experiment.question,
+        "baselines": experiment.baselines,
         "seeds": list(collected.seeds),
         "versions": collected.versions,
         **({"continued": True} if collected.continued else {}),
@@ -84,9 +85,10 @@ def _condition(collected: Collected, name: str, config: Config) -> dict[str, Any
 
 
 def _differences(collected: Collected) -> list[dict[str, Any]]:
-    """Between all pairs of conditions, over the seeds for which both have the score."""
-    found = []
-    for first, second in itertools.combinations(collected.experiment.conditions, 2):
+    """Between conditions, over the seeds for which both have the score."""
+    experiment, found = collected.experiment, []
+    every = itertools.combinations(experiment.conditions, 2)
+    for first, second in experiment.baselines.items() or every:
         scores = {}
         for score in collected.experiment.scores:
             a, b = collected.values(first, score), collected.values(second, score)

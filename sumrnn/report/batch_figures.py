@@ -81,6 +81,11 @@ def points(
                 label.set(rotation=40, ha="right", rotation_mode="anchor")
         ax.set_xlim(-0.5, len(names) - 0.4)
         ax.set_title(score, fontsize=11)
+        if score.endswith("error"):
+            # By orders of magnitude, but for those without one.
+            some = [x for y in conditions.values() for x in y if x > 0]
+            ax.set_yscale("symlog", linthresh=min(some, default=1.0))
+            ax.set_ylim(bottom=0)
         ax.grid(axis="y", color="#dddddd", lw=0.6)
         ax.set_axisbelow(True)
     for ax in axes[len(values) :]:

@@ -30,8 +30,11 @@ def _format(value: float, form: str) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number with a fixed number of digits; None is undefined."""
-    return UNDEFINED if value is None else _format(value, f".{digits}f")
+    """A number with a fixed number of digits, or two where these would be 0; None is undefined."""
+    if value is None:
+        return UNDEFINED
+    vanishes = 0 < abs(value) < 0.5 * 10**-digits
+    return _format(value, ".1e" if vanishes else f".{digits}f")
 
 
 def general(value: float, digits: int) -> str:

@@ -17,7 +17,7 @@ from sumrnn.scores.strata import Counts, strata, within
 
 
 def scores(task: TaskConfig, found: Counts) -> dict[str, Any]:
-    """The network's accuracy, skill, balanced accuracy and Matthews correlation, by the law.
+    """The network's accuracy, error rate, skill, balanced accuracy and Matthews correlation.
 
     Each has a 95 % interval, NAME_interval.  Error rates are sums over strata of weighted counts,
     whose interval is the one of M. P. Fay and E. J. Feuer, Stat. Med. 16 (1997) 791-801, with the
@@ -31,7 +31,10 @@ def scores(task: TaskConfig, found: Counts) -> dict[str, Any]:
     fp, fn = (_rate(own.masses * (own.labels == label), found) for label in (0, 1))
     error = _rate(own.masses, found)
     fewer = min(negatives, positives)
-    values: dict[str, Any] = {"accuracy": [1 - x for x in error]}
+    values: dict[str, Any] = {
+        "accuracy": [1 - x for x in error],
+        "error": [error[0], error[2], error[1]],
+    }
     both = fewer > 0
     values["skill"] = [1 - x / fewer for x in error] if both else None
     halves = _rate(within(own) / 2, found)

@@ -26,6 +26,7 @@ SCORES = (
     "brier_score",
     "log_loss",
     "exact_accuracy",
+    "exact_error",
     "exact_skill",
     "exact_balanced_accuracy",
     "exact_matthews_correlation",
@@ -53,6 +54,8 @@ class Experiment:
     """Scores of the test series that are shown; the table has all."""
     plots: tuple[str, ...] = ("scores", "learning")
     """From `PLOTS`."""
+    baselines: dict[str, str] = dataclasses.field(default_factory=dict)
+    """By condition: the one that it is compared with; none: each with each."""
     references: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     """By condition and score: a value from elsewhere, to be placed among the runs."""
 
@@ -65,6 +68,9 @@ class Experiment:
             chosen = getattr(self, field)
             good = len(chosen) == len(set(chosen)) > 0 and set(chosen) <= set(known)
             require(good, field, chosen, f"some of {', '.join(known)}, once each")
+        for name, baseline in self.baselines.items():
+            good = {name, baseline} <= set(self.conditions) and name != baseline
+            require(good, "baselines", {name: baseline}, "two conditions by their names")
         for name, values in self.references.items():
             require(name in self.conditions, "references", name, "the name of a condition")
             for score, value in values.items():

@@ -282,6 +282,30 @@ def test_equal_runs_are_shown_without_an_interval() -> None:
     assert "mean, no interval" in axes[0].get_legend_handles_labels()[1]
 
 
+def test_conditions_are_compared_with_their_baselines() -> None:
+    conditions = {"slow": SMALL, "fast": EASY, "other": EASY}
+    baselines = {"fast": "slow", "slow": "other"}
+    experiment = dataclasses.replace(
+        EXPERIMENT, conditions=conditions, baselines=baselines, references={}
+    )
+    folders = Folders(experiment)
+    write(folders)
+    found = json.loads(folders.texts[report.SUMMARY_JSON])
+    pairs = [(pair["first"], pair["second"]) for pair in found["differences"]]
+    assert pairs == list(baselines.items())
+    text = folders.texts[report.SUMMARY_MD]
+    assert "| fast − slow | accuracy |" in text
+    assert "| slow − other | accuracy |" in text
+    assert "other − " not in text
+
+
+def test_an_error_is_shown_by_orders_of_magnitude() -> None:
+    some = {"exact error": {"x": np.array([0.0, 1e-7, 1e-3])}}
+    figure = figures.points(some, {"exact error": {"x": (3e-4, None)}}, {}, "tiny")
+    assert figure.axes[0].get_yscale() == "symlog"
+    assert figure.axes[0].get_ylim()[0] == 0
+
+
 def test_one_sign_stands_for_minus() -> None:
     """Also in the values from elsewhere, beside means that are negative."""
     references = {"slow": {"gain": -0.125, "log_loss": 1.5e-7}}

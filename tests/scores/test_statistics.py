@@ -80,6 +80,30 @@ def test_paired_differences_cancel_what_seeds_share() -> None:
     assert statistics.difference(np.array([]), np.array([]))["mean"] is None
 
 
+def test_the_probability_of_improvement_is_that_of_mann_and_whitney() -> None:
+    random = np.random.default_rng(2)
+    first, second = random.integers(0, 9, 40) / 4 + 0.5, random.integers(0, 9, 40) / 4
+    found, interval = statistics.improvement(first, second)
+    u = scipy.stats.mannwhitneyu(first, second).statistic
+    assert found == pytest.approx(u / 40**2)
+    assert interval is not None
+    both = scipy.stats.bootstrap(
+        (first, second),
+        lambda a, b: scipy.stats.mannwhitneyu(a, b).statistic / 40**2,
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        n_resamples=2_000,
+        rng=1,
+    ).confidence_interval
+    assert interval == pytest.approx([both.low, both.high], abs=0.02)
+    assert statistics.improvement(first + 9, second) == (1.0, None)
+    assert statistics.improvement(first, first)[0] == 0.5
+    assert statistics.improvement(first[:0], second[:0]) == (None, None)
+    many = random.normal(size=2_000)
+    assert statistics.improvement(many, many + 0.1)[1] is None
+
+
 def test_a_value_is_placed_among_the_runs() -> None:
     values = np.array([0.1, 0.2, 0.3, 0.3, 0.5])
     assert statistics.place(0.3, values) == {"value": 0.3, "below": 2, "equal": 2, "above": 1}
