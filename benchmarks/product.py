@@ -118,8 +118,9 @@ def learn(preset: str, seed: int, epochs: int, every: int, began: float) -> dict
     return course.told()
 
 
-def exam_error(config: Config, answer: Callable[[np.ndarray], np.ndarray]) -> float:
-    """By an exam of `Wave`'s kind, of what maps digits to logits."""
+def exam_error(preset: str, answer: Callable[[np.ndarray], np.ndarray]) -> float:
+    """By an exam as `Wave` holds it, of what maps digits to logits."""
+    config = config_lib.preset(preset)
     draw, laws = loop.compiled(config.program).draw, task.log_laws(config.task)
 
     def ask(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:

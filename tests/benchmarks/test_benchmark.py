@@ -11,13 +11,30 @@ import time
 
 import pytest
 
-from benchmarks import endurance, figures, growth, machine, machines, process, speed, table, whole
+from benchmarks import (
+    endurance,
+    figures,
+    growth,
+    machine,
+    machines,
+    process,
+    quality,
+    speed,
+    table,
+    whole,
+)
 from benchmarks.turns import Program
 from sumrnn.config import TrainConfig
 from sumrnn.errors import UserError
 from tests.conftest import ROOT, SECONDS, run_script
 
-MODULES = {"speed": speed, "whole": whole, "growth": growth, "endurance": endurance}
+MODULES = {
+    "speed": speed,
+    "whole": whole,
+    "growth": growth,
+    "endurance": endurance,
+    "quality": quality,
+}
 SMALL = ("--size", 220, "--length", 6, "--cells", 8, "--batch-size", 50, "--seed", 3)
 
 
@@ -195,6 +212,45 @@ def test_the_memory_of_a_long_run_stays_what_it_is_after_two_checkpoints(
     warm = [mebibytes for epoch, mebibytes in found["memory"] if epoch > 100]
     assert warm[-1] < warm[0] + 30
     assert 0 < found["cost"]["mebibytes"] < 1
+
+
+def test_a_level_is_reached_where_it_is_never_left_again() -> None:
+    run = [(10, 1.0, 0.5), (20, 2.0, 0.005), (30, 3.0, 0.02), (40, 4.0, 0.005), (50, 5.0, 0.0)]
+    assert quality.reached(run, 0.99) == (40, 4.0)
+    assert quality.reached(run, 0.4) == (10, 1.0)
+    assert quality.reached(run[:3], 0.99) is None
+    later = [(series, 2 * seconds, error) for series, seconds, error in run]
+    found = quality.summary([run, later, run[:3]], 0.99)
+    assert found == {"runs": 2, "of": 3, "series": 40, "seconds": 6.0}
+    assert quality.summary([run[:3]], 0.99)["seconds"] is None
+
+
+def test_the_clock_of_a_training_stops_for_exams() -> None:
+    def slow() -> float:
+        time.sleep(0.3)
+        return 0.25
+
+    began = time.time() - 1
+    course = quality.Course(began)
+    course.stop(7, slow)
+    course.stop(9, slow)
+    told = course.told()
+    assert [point[::2] for point in told["points"]] == [(7, 0.25), (9, 0.25)]
+    assert 1 <= told["points"][0][1] <= told["seconds"] < time.time() - began - 0.5
+
+
+@pytest.mark.slow
+def test_time_to_quality(tmp_path: pathlib.Path) -> None:
+    done = run_script("benchmark", "quality", "--quick", "--epochs", 2, "--out", ".", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "quality.json").read_text())
+    *ours, notebook = found["rows"]
+    for row in ours:
+        (points,) = row["points"]
+        assert [series for series, _, _ in points] == [14_400]
+        assert 0 < points[0][2] < 0.2
+    assert notebook["installed"] == (importlib.util.find_spec("tensorflow") is not None)
+    assert "| sumrnn, solved |" in (tmp_path / "quality.md").read_text()
 
 
 @pytest.mark.slow

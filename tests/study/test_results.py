@@ -1,0 +1,30 @@
+"""Committed results are of the code that stands beside them."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import pytest
+
+from sumrnn.study import batch
+from sumrnn.study.experiment import Experiment
+from tests.conftest import ROOT, load_script
+
+SUMMARIES = sorted(ROOT.glob("experiments/*/summary.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SUMMARIES, ids=lambda path: path.parent.name)
+def test_a_summary_is_of_this_code_or_named_as_earlier(path: pathlib.Path) -> None:
+    """A digest of what is computed, which depends on the version of JAX too."""
+    summary: Any = json.loads(path.read_text())
+    made = summary["versions"]
+    if made["jax"] != jax.__version__:
+        pytest.skip(f"made with jax {made['jax']}")
+    experiment: Experiment = load_script("experiment").find(path.parent.name)
+    assert list(summary["conditions"]) == list(experiment.conditions)
+    now: Any = batch.origin_of(experiment)
+    named = f"`{experiment.name}` is of an earlier version, code {made['code']}"
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert (now["versions"]["code"] == made["code"]) != (named in readme)
