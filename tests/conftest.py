@@ -316,12 +316,10 @@ def small_experiment(epochs: int) -> Experiment:
     return Experiment("small", "Does it work?", {"a": config, "b": other})
 
 
-EXPERIMENT = f"""
+EXPERIMENT = """
 import sys
 import tests.conftest
-from sumrnn.cli import command
-sys.path.insert(0, {str(ROOT / "scripts")!r})
-import experiment
+from sumrnn.cli import command, experiment
 experiment.find = lambda name: tests.conftest.small_experiment(int(name))
 sys.argv[0] = "experiment.py"
 command.run(experiment.main)
@@ -331,7 +329,9 @@ command.run(experiment.main)
 
 @functools.cache
 def load_script(name: str) -> Any:
-    """The module of scripts/NAME.py."""
+    """The module that scripts/NAME.py runs."""
+    if name != "benchmark":
+        return importlib.import_module(f"sumrnn.cli.{name}")
     spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / f"scripts/{name}.py")
     assert spec is not None
     assert spec.loader is not None

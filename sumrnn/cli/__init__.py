@@ -1,1 +1,1 @@
-"""What every script shares; only scripts import it."""
+"""What a person types: a module for each command, and what they share."""

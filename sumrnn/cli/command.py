@@ -1,4 +1,4 @@
-"""What every script shares: a command line made from dataclasses, and its exit statuses.
+"""What every command shares: a command line made from dataclasses, and its exit statuses.
 
 0: done.  1: something failed.  2: misuse, told in one line.  3: training diverged.
 128 + n: stopped by signal n (130: SIGINT, 143: SIGTERM).
@@ -11,6 +11,7 @@ import itertools
 import os
 import pathlib
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -189,7 +190,16 @@ def _is_text(line: str) -> bool:
 
 
 def _program() -> str:
-    return pathlib.Path(sys.argv[0]).name
+    """What was called: train.py, or sumrnn train."""
+    name = pathlib.Path(sys.argv[0]).name
+    return name.replace("__main__.py", "sumrnn", 1)
+
+
+def typed(*words: str) -> str:
+    """The command line that calls this program with other words."""
+    name = _program()
+    start = ["python", sys.argv[0]] if name.endswith(".py") else name.split(" ")
+    return shlex.join([*start, *words])
 
 
 def say(message: str) -> None:

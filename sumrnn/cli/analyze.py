@@ -1,0 +1,33 @@
+"""Rebuilds what is read and looked at, of a run or of a batch, from its folder alone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tyro
+
+from sumrnn.cli import command
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What to analyze."""
+
+    folder: tyro.conf.Positional[str]
+    """Folder of a finished run, or of a batch as from experiment.py."""
+
+
+def main(argv: list[str]) -> None:
+    """Reads the folder, writes its report and prints the summary."""
+    path = command.folder("folder", command.parse(Arguments, argv, __doc__ or "").folder)
+    from sumrnn.study.batch import BatchFolder  # Imported late, so that --help is quick.
+
+    if BatchFolder(path).is_batch():
+        from sumrnn.report import batch
+
+        print(batch.overview(batch.write(BatchFolder(path), command.warn), path))
+    else:
+        from sumrnn.report import run
+        from sumrnn.runs.folder import RunFolder
+
+        print(run.overview(run.write(RunFolder(path), command.warn), path))

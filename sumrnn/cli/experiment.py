@@ -1,0 +1,165 @@
+"""Runs every condition of an experiment with every seed, on all devices, and sums it up.
+
+Started again on the same folder, it continues with what is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from sumrnn import fields
+from sumrnn.cli import command, progress
+from sumrnn.errors import UserError, invalid, require
+from sumrnn.fields import Range
+
+if TYPE_CHECKING:
+    from sumrnn.study.experiment import Experiment
+
+Count = Annotated[int, Range(1, 10**9)]
+
+EXPERIMENTS = next(
+    path / "experiments"
+    for path in pathlib.Path(__file__).parents[1:]  # Of the installed package, or a checkout.
+    if (path / "experiments" / "reproduce.py").is_file()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """One batch of runs."""
+
+    name: tyro.conf.Positional[str]
+    """Which experiment: one of the package's own, such as reproduce, or a file of your own, such as
+    mine.py, that declares an EXPERIMENT like theirs."""
+    seeds: str | None = None
+    """Seeds such as 0:32 (0 to 31) or 3,5,8:12; None: what the experiment says."""
+    out: str | None = None
+    """Folder of the batch; None: runs/NAME."""
+    anyway: bool = False
+    """Continue also with other versions or on another kind of processor, which changes bits."""
+    devices: Count | None = None
+    """CPU cores to make into devices; None: all that this process may use."""
+    checkpoint_every: Count | None = None
+    """Epochs between checkpoints, which change no number; None: as many as cost 1 % of the time."""
+    per_device: Count | None = None
+    """Seeds that a GPU or TPU takes per wave; None: what its memory holds.  A CPU core takes 1."""
+    distributed: bool = False
+    """Work together with the other processes of a Slurm, Open MPI, Kubernetes or TPU job."""
+    coordinator: str | None = None
+    """host:port of process 0, where no such job tells; needs the next two."""
+    processes: int | None = None
+    """Number of processes."""
+    process_id: int | None = None
+    """Which process this is, from 0."""
+    patience: Annotated[int, Range(1, 86_399, "seconds")] = 300
+    """Seconds to wait for the other processes at the start."""
+
+
+def find(name: str) -> Experiment:
+    """The declaration of one of the package's own experiments, or in a file NAME.py.
+
+    Raises:
+      UserError: if there is none.
+    """
+    known = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
+    own = pathlib.Path(name)
+    if own.suffix == ".py":
+        require(own.is_file(), "experiment", name, "a file that is there")
+        path, name = own.absolute(), own.stem
+    else:
+        require(name in known, "experiment", name, f"one of {', '.join(known)}, or a file.py")
+        path = EXPERIMENTS / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"experiments.{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # Where dataclasses look their annotations up.
+    try:
+        spec.loader.exec_module(module)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except Exception as error:  # Whatever a person writes there.
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from None
+    experiment: Experiment | None = getattr(module, "EXPERIMENT", None)
+    if experiment is None or experiment.name != name:
+        found = getattr(experiment, "name", None)
+        raise invalid("EXPERIMENT.name", found, f"{name!r}, as its file is {name}.py")
+    return experiment
+
+
+def main(argv: list[str]) -> None:
+    """Runs what is missing of the batch, writes its summary and prints it."""
+    arguments = command.parse(Arguments, argv, __doc__ or "")
+    fields.check(arguments)
+    experiment = find(arguments.name)
+    chosen = f"runs/{experiment.name}" if arguments.out is None else arguments.out
+    out = command.folder("out", chosen)
+
+    # Imported late, so that --help is quick.
+    from sumrnn.devices import cluster, mesh
+    from sumrnn.study.experiment import parse_seeds
+
+    chosen = experiment.seeds if arguments.seeds is None else arguments.seeds
+    seeds = parse_seeds("seeds", chosen)
+    mesh.use_cores(arguments.devices)
+    given = (arguments.coordinator, arguments.processes, arguments.process_id)
+    if arguments.distributed or any(value is not None for value in given):
+        late = (
+            f"coordinator = {arguments.coordinator or 'the one of this job'!r}: must be reached "
+            f"by every process within {arguments.patience} s (--patience); not all were"
+        )
+        with command.deadline(arguments.patience, late):
+            cluster.join(*given)
+    try:
+        with cluster.together():
+            work(arguments, experiment, seeds, out)
+    except cluster.Lost as error:
+        # At a normal exit the JAX runtime would wait for the lost process, and abort.
+        command.end(str(error))
+
+
+def work(
+    arguments: Arguments, experiment: Experiment, seeds: Sequence[int], out: pathlib.Path
+) -> None:
+    """Trains what is missing, and sums up what is there."""
+    from sumrnn.cli import signals
+    from sumrnn.devices import cluster, mesh
+    from sumrnn.runs.recorder import Stop
+    from sumrnn.study import batch as batch_lib
+
+    batch = batch_lib.BatchFolder(out)
+    cluster.first_does(lambda: batch.check(experiment, arguments.anyway))
+    # Before anything is made; the other conditions when it is their turn.
+    first = next(iter(experiment.conditions.values()))
+    with progress.waiting("compiling"):
+        mesh.prepare(first, len(seeds), arguments.per_device)
+    cluster.first_does(lambda: batch.open(experiment, seeds, arguments.anyway))
+
+    def train(stop: Stop) -> None:
+        done = batch_lib.run(
+            batch,
+            experiment,
+            seeds,
+            stop,
+            show,
+            command.warn,
+            arguments.checkpoint_every,
+            arguments.per_device,
+            arguments.anyway,
+        )
+        if stop.number is not None and done.done < done.total:
+            how = f"with {done.done} of {done.total} runs done; the same command continues"
+            raise signals.stopped(stop, how)
+
+    with progress.of_batch(cluster.is_first()) as show:
+        signals.attend(train, command.say)
+    from sumrnn.report import batch as report  # Not before: it takes memory and time.
+
+    cluster.first_does(lambda: print(report.overview(report.write(batch, command.warn), out)))

@@ -1,0 +1,148 @@
+"""Trains one network to say whether digits sum to at least a threshold, and reports on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from concurrent import futures
+from typing import TYPE_CHECKING, Annotated
+
+from sumrnn import fields
+from sumrnn.cli import command, progress
+from sumrnn.config import PRESETS, Config, Seed, preset
+from sumrnn.errors import UserError, require
+from sumrnn.fields import Range
+
+if TYPE_CHECKING:
+    from sumrnn.runs.folder import RunFolder
+    from sumrnn.runs.record import Status
+
+
+@dataclasses.dataclass(frozen=True)
+class Basis:
+    """The options on which the defaults of all depend."""
+
+    preset: str | None = None
+    seed: int = 0
+    out: str | None = None
+    resume: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """One run."""
+
+    preset: str = "sheet"
+    """What to start from: sheet (digits 0 to 9) or notebook (0 to 8), the exercise's procedure;
+    sheet-fresh or notebook-fresh, new series in every epoch; sheet-solved or notebook-solved, most
+    of them near the threshold.  Other options change it."""
+    seed: Seed = 0
+    """Seed of the run, 0 to 4294967295: digits, initial parameters, order."""
+    out: str | None = None
+    """Run folder to write; None: runs/PRESET-seedSEED."""
+    resume: bool = False
+    """Continue the run that is in the run folder, with its options; start it if there is none.
+    Given more epochs, a finished one gives up its report and goes on."""
+    overwrite: bool = False
+    """Replace the run that is in the run folder."""
+    anyway: bool = False
+    """Continue also with other versions or on another kind of processor, which changes bits."""
+    checkpoint_every: Annotated[int, Range(1, 10**9)] | None = None
+    """Epochs between checkpoints, which change no number; None: as many as cost 1 % of the time."""
+    config: Config = dataclasses.field(default_factory=Config)
+
+
+def main(argv: list[str]) -> None:
+    """Trains, writes the run folder, and prints the summary of its report."""
+    out, default = basis(command.parse_known(Basis, argv))
+    arguments = command.parse(Arguments, argv, __doc__ or "", default)
+    fields.check(arguments)
+    require(not (arguments.resume and arguments.overwrite), "overwrite", True, "without --resume")
+
+    # Late, so that --help and errors are quick.
+    from sumrnn.devices import mesh
+    from sumrnn.runs import origin
+    from sumrnn.runs.folder import RunFolder, Survey
+
+    mesh.use_cores()
+    folder, config, seed = RunFolder(out), arguments.config, arguments.seed
+
+    def look() -> Survey:
+        if arguments.resume:
+            return folder.survey(config, seed, arguments.anyway)
+        folder.check_free(arguments.overwrite)
+        return Survey("unfinished", 0, [])
+
+    if look().status == "unfinished":  # Whether memory holds it, before anything is made.
+        with progress.waiting("compiling"), futures.ThreadPoolExecutor(1) as aside:
+            aside.submit(origin.program, config)  # Kept for later; the compiler leaves it a core.
+            mesh.prepare(config, 1)
+    with folder.lock():
+        status, epoch, wrong = look()
+        if arguments.overwrite:
+            folder.begin(config, seed, arguments.preset)
+        for line in wrong:
+            command.warn(f"{line}; continuing after epoch {epoch}")
+        if status == "unfinished":
+            status = train(arguments, folder, epoch)
+        if status == "diverged":
+            raise UserError(folder.divergence(), status=3)
+        from sumrnn.report import run as report  # Not before: it takes memory and time.
+
+        print(report.overview(report.write(folder, command.warn), out))
+
+
+def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
+    """The run folder, and what all options are unless given."""
+    name = "sheet" if given.preset is None else given.preset
+    default = Arguments(preset=name, config=preset(name))
+    out = command.folder("out", f"runs/{name}-seed{given.seed}" if given.out is None else given.out)
+    if not given.resume:
+        return out, default
+    from sumrnn.runs.folder import RunFolder
+
+    folder = RunFolder(out)
+    if not folder.is_run():
+        return out, default
+    read = folder.read()
+    config = read.config
+    if given.preset is not None:
+        same = given.preset == read.name or {given.preset, read.name} <= {*PRESETS}
+        require(same, "preset", name, f"{read.name}, with which the run in {out} began")
+        config = dataclasses.replace(config, task=preset(name).task)
+    return out, Arguments(preset=read.name, seed=read.seed, config=config)
+
+
+def train(arguments: Arguments, folder: RunFolder, epoch: int) -> Status:
+    """Trains the network to its end, from the checkpoint after an epoch unless that is 0.
+
+    Raises:
+      UserError: if the folder cannot be written, or a signal asked for an early end; all that is
+        done is in the folder.
+    """
+    from sumrnn.cli import signals
+    from sumrnn.runs import recorder
+
+    epochs, seed = arguments.config.train.epochs, arguments.seed
+
+    def work(stop: recorder.Stop) -> Status:
+        waves = recorder.record(
+            {seed: folder},
+            {seed: epoch},
+            arguments.config,
+            arguments.preset,
+            stop,
+            lambda seeds, number, row: show(row),
+            arguments.checkpoint_every,
+        )
+        ended = next(waves, None)
+        if ended is None:
+            raise signals.stopped(stop, "before it began; the same command starts it")
+        if ended.status[seed] != "unfinished":
+            return ended.status[seed]
+        again = command.typed("--resume", "--out", str(folder.path))
+        done = f"after epoch {ended.epoch} of {epochs}; {again} continues"
+        raise signals.stopped(stop, done)
+
+    with progress.of_run(epochs) as show:
+        return signals.attend(work, command.say)
