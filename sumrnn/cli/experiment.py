@@ -99,7 +99,8 @@ def main(argv: list[str]) -> None:
     arguments = command.parse(Arguments, argv, __doc__ or "")
     fields.check(arguments)
     experiment = find(arguments.name)
-    chosen = f"runs/{experiment.name}" if arguments.out is None else arguments.out
+    name = pathlib.Path(arguments.name).stem
+    chosen = f"runs/{name}" if arguments.out is None else arguments.out
     out = command.folder("out", chosen)
 
     # Imported late, so that --help is quick.

@@ -88,14 +88,31 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     return folder / "runs" / "2", done.out
 
 
-def test_a_declaration_may_have_dataclasses_of_its_own(
+def test_a_declaration_may_be_anywhere_and_have_dataclasses_of_its_own(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.py").write_text(MINE)
-    module = load_script("experiment")
-    monkeypatch.setattr(module, "EXPERIMENTS", tmp_path)
-    assert module.find("mine").question == "3 cells?"
+    find = load_script("experiment").find
+    monkeypatch.chdir(tmp_path)
+    assert find("mine.py").question == find(str(tmp_path / "mine.py")).question == "3 cells?"
     monkeypatch.delitem(sys.modules, "experiments.mine")
+
+
+OWN = {
+    "nothing.py": (None, "experiment = 'nothing.py': must be a file that is there"),
+    "broken.py": ("EXPERIMENT = (", "broken.py: SyntaxError: '(' was never closed"),
+    "empty.py": ("", "EXPERIMENT.name = None: must be 'empty', as its file is empty.py"),
+    "impossible.py": (MINE.replace("3", "0").replace("{Size", "{1 / Size"), "ZeroDivisionError"),
+    "refused.py": (MINE.replace("Config()", "1"), "refused.py: conditions = "),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_bad_declaration_is_told_in_one_line(name: str, tmp_path: pathlib.Path) -> None:
+    text, message = OWN[name]
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    assert message in refused("experiment", name, cwd=tmp_path)
 
 
 # --- alone --------------------------------------------------------------------------------
@@ -175,7 +192,10 @@ def test_tiny_does_what_the_others_do(tmp_path: pathlib.Path) -> None:
 
 HOW = "must be under Slurm, Open MPI, Kubernetes or on a TPU pod, or with --coordinator, "
 BAD = {
-    "nothing": (("nothing",), "experiment = 'nothing': must be one of reproduce, scale, skew"),
+    "nothing": (("nothing",), "experiment = 'nothing': must be one of ablation, counter, repro"),
+        ("nothing",),
+        "experiment = 'nothing': must be one of ablation, counter, reproduce, scale",
+    ),
     "path": (("../scripts/train",), "experiment = '../scripts/train': must be one of"),
     "no experiment": ((), "Missing from experiment.py: "),
     "empty seeds": (("tiny", "--seeds", ""), "seeds = '': must be seeds and ranges"),

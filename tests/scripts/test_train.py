@@ -403,11 +403,9 @@ def test_a_signal_ends_after_the_epoch_and_says_how_to_go_on(
     assert len((folder.path / HISTORY).read_text().splitlines()) == 1 + last
 
 
-STUCK = f"""
+STUCK = """
 import sys, time
-sys.path.insert(0, {str(ROOT / "scripts")!r})
-import train
-from sumrnn.cli import command
+from sumrnn.cli import command, train
 from sumrnn.devices.wave import Wave
 
 step = Wave.step
