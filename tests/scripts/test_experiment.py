@@ -192,7 +192,7 @@ def test_tiny_does_what_the_others_do(tmp_path: pathlib.Path) -> None:
 
 HOW = "must be under Slurm, Open MPI, Kubernetes or on a TPU pod, or with --coordinator, "
 BAD = {
-    "nothing": (("nothing",), "experiment = 'nothing': must be one of ablation, counter, repro"),
+    "nothing": (
         ("nothing",),
         "experiment = 'nothing': must be one of ablation, counter, reproduce, scale",
     ),
