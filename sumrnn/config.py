@@ -114,6 +114,9 @@ class ModelConfig:
     initializer: Literal["keras", "flax", "counter"] = "keras"
     """keras: the four gates are one matrix; flax: each gate has its own; counter: nothing is drawn,
     the network counts by construction."""
+    weights: Annotated[str, Pattern("[0-9a-f]{64}", "the SHA-256 of a file")] | None = None
+    """Of the file of weights that training starts from (--init-from), its SHA-256; None: they are
+    initialized."""
     noise: Annotated[float, Range(0, 1e3)] = 0.0
     """Standard deviation of what is added to every initial parameter."""
     recurrence: Literal["fused", "scan"] = "fused"
@@ -125,10 +128,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         fields.check(self)
+        require(self.weights is None or not self.noise, "noise", self.noise, "0 for given weights")
         if self.initializer == "counter":
             limit = "left as it is: the counter takes digits as they are"
             require(self.input_center == 0, "input_center", self.input_center, limit)
             require(self.input_scale == 1, "input_scale", self.input_scale, limit)
+
+    @property
+    def scales(self) -> bool:
+        """Whether digits are not taken as they are."""
+        return (self.input_center, self.input_scale) != (0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,9 +231,12 @@ class Config:
 
     @property
     def program(self) -> "Config":
-        """This config without what no program depends on: pinned seeds, and often the epochs."""
+        """This config without what no program depends on: pinned seeds, given weights, and often
+        the epochs."""
         once = dataclasses.replace(self.train, epochs=1)
-        return dataclasses.replace(self.unpinned, train=self.train if self.train.planned else once)
+        drawn = dataclasses.replace(self.model, weights=None)
+        train = self.train if self.train.planned else once
+        return dataclasses.replace(self.unpinned, model=drawn, train=train)
 
 
 PRESETS: dict[str, TaskConfig] = {
@@ -254,7 +266,7 @@ def preset(name: str) -> Config:
     model = ModelConfig(
         input_center=(task.low + task.high) / 2, input_scale=math.sqrt((width**2 - 1) / 12)
     )
-    train = TrainConfig(learning_rate=3e-3, warmup=0.05, decay="cosine", clip=1.0, series="fresh")
+    train = TrainConfig(learning_rate=1.5e-3, warmup=0.05, decay="cosine", clip=1.0, series="fresh")
     if recipe == "solved":
         train = dataclasses.replace(
             train, learning_rate=6e-3, focus=0.95, focus_start=8, focus_reach=1

@@ -1,6 +1,8 @@
 """The one error for what a person can do something about."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 
 MAX_SHOWN = 200
 """Characters of a value or name in a message."""
@@ -46,3 +48,13 @@ def _name(field: str) -> str:
     """A field's name; what cannot be one, as the key of foreign JSON may be, as a value."""
     short = isinstance(field, str) and len(field) <= MAX_SHOWN
     return field if short and re.fullmatch(r"[\w.-]+", field) else _shown(field)
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """A context that needs libraries of an extra of the package, and says how to get them."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        how = f"python -m pip install 'sumrnn[{name}]' brings it"
+        raise UserError(f"{error.name}: must be installed for this; {how}") from None

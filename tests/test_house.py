@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 ROOMS = (
     *("version", "errors", "fields", "config", "task", "models", "scores"),
-    *("train", "devices", "runs", "study", "report", "cli"),
+    *("train", "devices", "runs", "exchange", "study", "report", "cli", "__main__"),
 )
 """From the bottom to the top."""
 LONGEST = 300

@@ -13,6 +13,8 @@ COMMANDS = {
     "train": "train one network and report on it",
     "experiment": "put a question to many seeds",
     "analyze": "write the report of a run or a batch again",
+    "predict": "let a trained network answer series of digits",
+    "export": "write a trained network for Keras, PyTorch, ONNX or JAX",
 }
 """Modules of this room, and what they do."""
 

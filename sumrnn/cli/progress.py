@@ -66,6 +66,22 @@ def waiting(words: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def counted(what: str, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Yields what counts things; shown only on a terminal that has nothing else to show."""
+    if not shown or sys.stdout.isatty() or not sys.stderr.isatty():
+        yield lambda more: None
+        return
+    from rich import progress
+    from rich.console import Console
+
+    text = progress.TextColumn(f"{{task.completed:,.0f}} {what}")
+    bar = progress.Progress(text, progress.TimeElapsedColumn(), console=Console(stderr=True))
+    task = bar.add_task("", total=None)
+    with bar:
+        yield lambda more: bar.update(task, advance=more)
+
+
+@contextlib.contextmanager
 def _unless_hung_up() -> Iterator[None]:
     """Lets the work go on where the terminal is gone: its signal ends it well."""
     try:

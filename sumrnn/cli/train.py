@@ -14,6 +14,7 @@ from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
 
 if TYPE_CHECKING:
+    from sumrnn.models.network import Params
     from sumrnn.runs.folder import RunFolder
     from sumrnn.runs.record import Status
 
@@ -43,6 +44,9 @@ class Arguments:
     resume: bool = False
     """Continue the run that is in the run folder, with its options; start it if there is none.
     Given more epochs, a finished one gives up its report and goes on."""
+    init_from: str | None = None
+    """File of weights to start from, of Keras (.keras, .weights.h5) or PyTorch (.safetensors);
+    None: initial ones."""
     overwrite: bool = False
     """Replace the run that is in the run folder."""
     anyway: bool = False
@@ -58,6 +62,7 @@ def main(argv: list[str]) -> None:
     arguments = command.parse(Arguments, argv, __doc__ or "", default)
     fields.check(arguments)
     require(not (arguments.resume and arguments.overwrite), "overwrite", True, "without --resume")
+    params, arguments = weights(arguments)
 
     # Late, so that --help and errors are quick.
     from sumrnn.devices import mesh
@@ -84,7 +89,7 @@ def main(argv: list[str]) -> None:
         for line in wrong:
             command.warn(f"{line}; continuing after epoch {epoch}")
         if status == "unfinished":
-            status = train(arguments, folder, epoch)
+            status = train(arguments, folder, epoch, params)
         if status == "diverged":
             raise UserError(folder.divergence(), status=3)
         from sumrnn.report import run as report  # Not before: it takes memory and time.
@@ -113,7 +118,22 @@ def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
     return out, Arguments(preset=read.name, seed=read.seed, config=config)
 
 
-def train(arguments: Arguments, folder: RunFolder, epoch: int) -> Status:
+def weights(arguments: Arguments) -> tuple[Params | None, Arguments]:
+    """The parameters to begin with, if any are given, and the options with their digest."""
+    if arguments.init_from is None:
+        return None, arguments
+    from sumrnn.exchange import formats
+
+    model = arguments.config.model
+    path = command.folder("init_from", arguments.init_from)
+    params, digest = formats.read("init_from", path, model)
+    same = model.weights in (None, digest)
+    require(same, "weights", model.weights, f"{digest}, as {path} has it, or left out")
+    config = dataclasses.replace(arguments.config, model=dataclasses.replace(model, weights=digest))
+    return params, dataclasses.replace(arguments, config=config)
+
+
+def train(arguments: Arguments, folder: RunFolder, epoch: int, params: Params | None) -> Status:
     """Trains the network to its end, from the checkpoint after an epoch unless that is 0.
 
     Raises:
@@ -134,6 +154,7 @@ def train(arguments: Arguments, folder: RunFolder, epoch: int) -> Status:
             stop,
             lambda seeds, number, row: show(row),
             arguments.checkpoint_every,
+            params=params,
         )
         ended = next(waves, None)
         if ended is None:

@@ -89,7 +89,7 @@ def logits(params: Params | Packed, config: ModelConfig, digits: chex.Array) -> 
     chex.assert_rank(digits, 2)
     chex.assert_type(jax.tree.leaves(params), jnp.float32)
     inputs = digits.astype(jnp.float32)
-    if (config.input_center, config.input_scale) != (0.0, 1.0):
+    if config.scales:
         inputs = (inputs - config.input_center) / config.input_scale
     forward: Callable[..., chex.Array] = _fused if config.recurrence == "fused" else _scanned
     # GPU and TPU multiply float32 with fewer bits unless told otherwise.

@@ -18,11 +18,13 @@ from sumrnn.devices import cluster, mesh
 from sumrnn.devices.mesh import Program
 from sumrnn.devices.wave import Moment, Start, Wave, waves
 from sumrnn.errors import UserError, invalid
+from sumrnn.models.network import Params
 from sumrnn.runs import checkpoint, locks
 from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.record import Status
 from sumrnn.scores.strata import Counts
 from sumrnn.task import Splits
+from sumrnn.train import loop
 from sumrnn.train.loop import Metrics, Result
 
 SHARE = 0.01
@@ -63,6 +65,7 @@ def record(
     watch: Watch = lambda seeds, epoch, row: None,
     every: int | None = None,
     per_device: int | None = None,
+    params: Params | None = None,
 ) -> Iterator[Ended]:
     """Trains runs from where they are to their end; yields after each wave how far it came.
 
@@ -76,12 +79,15 @@ def record(
       every: epochs between checkpoints, at least 1; None: as many as keep them to `SHARE` of the
         time.  There is always one after the last epoch.
       per_device: see `mesh.prepare`.
+      params: those that runs begin with, if their config has the digest of weights.
 
     Raises `UserError` if memory does not hold a run, or a folder is another process's, cannot be
     written, or has a damaged checkpoint; `OSError` if the disk is full, or fails.
     """
     if every is not None and every < 1:
         raise invalid("checkpoint_every", every, "at least 1")
+    if not all(epochs[seed] for seed in folders):
+        loop.check_given(config, params)
     # Runs that are equally far go together, those that are furthest first.
     for epoch in sorted({epochs[seed] for seed in folders}, reverse=True):
         seeds = [seed for seed in folders if epochs[seed] == epoch]
@@ -91,7 +97,7 @@ def record(
                 return
             chosen = {seed: folders[seed] for seed in own}
             with _locked(chosen.values()):
-                recorder = _Recorder(chosen, config, name)
+                recorder = _Recorder(chosen, config, name, params)
                 ended = recorder.run(program, epoch, stop, watch, every)
             yield ended
 
@@ -121,8 +127,15 @@ def _locked(folders: Collection[RunFolder]) -> Iterator[None]:
 class _Recorder:
     """The runs of a wave, from where they are to their end."""
 
-    def __init__(self, folders: Mapping[int, RunFolder], config: Config, name: str) -> None:
+    def __init__(
+        self,
+        folders: Mapping[int, RunFolder],
+        config: Config,
+        name: str,
+        params: Params | None,
+    ) -> None:
         self._folders, self._config, self._name = folders, config, name
+        self._params = params
         self._good = list(folders)
         self._due = time.perf_counter() + FIRST / SHARE
 
@@ -154,6 +167,9 @@ class _Recorder:
     def _start(self, epoch: int) -> Start | None:
         """Makes the folders, or reads their checkpoints after an epoch above 0."""
         found = [checkpoint.like(self._config, epoch)] * len(self._folders)
+        if self._params is not None and not epoch:
+            state = jax.device_get(loop.given(self._config, self._params))
+            found = [one._replace(state=state) for one in found]
 
         def act() -> None:
             for i, (seed, folder) in enumerate(self._folders.items()):
@@ -165,7 +181,7 @@ class _Recorder:
                     folder.begin(self._config, seed, self._name)
 
         cluster.first_does(act)
-        if not epoch:
+        if not epoch and self._params is None:
             return None
         state, history = (
             jax.tree.map(lambda *x: np.stack(x), *(getattr(one, part) for one in found))

@@ -14,12 +14,14 @@ import threadpoolctl
 
 from sumrnn import fields, task
 from sumrnn.config import Config, Seed
+from sumrnn.errors import require
+from sumrnn.models import network
 from sumrnn.models.initializer import initial
 from sumrnn.task import Split, Splits
 from sumrnn.train import answers, exam, optimizer
 from sumrnn.train.answers import Answers
 from sumrnn.train.shards import HERE, Spread
-from sumrnn.train.step import State, Step, train_step, unpacked
+from sumrnn.train.step import State, Step, packed, train_step, unpacked
 
 T = TypeVar("T")
 
@@ -59,17 +61,20 @@ class Result(NamedTuple):
     """float32 [n] of each split, in the order of `Splits`."""
 
 
-def fit(config: Config, seed: chex.Numeric) -> Result:
-    """A whole run, data included, of a seed in [0, 2^32).
+def fit(config: Config, seed: chex.Numeric, params: network.Params | None = None) -> Result:
+    """A whole run, data included, of a seed in [0, 2^32), from given or initial parameters.
 
     It is a loop over compiled epochs.  `jax.jit(fit, static_argnums=0)` is the same function, but
     one program: the compiler may fuse across epochs and round differently, and the initial
     matrices then depend on the number of LAPACK's threads.
     """
+    check_given(config, params)
     run, cut, history = compiled(config.program), answers.blocks(config.task), []
     numbers = [jax.device_put(np.uint32(n)) for n in range(max(config.train.epochs, cut.all))]
     with one_thread():
         data, state, shuffle = jax.block_until_ready(run.begin(purposes(config, seed)))
+    if params is not None:
+        state = packed(config, given(config, params))
     for number in numbers[: config.train.epochs]:
         state, loss, accuracy, _ = run.epoch(state, shuffle, data.train, number)
         found = [run.answer(state.answering, data, n) for n in numbers[: cut.validation]]
@@ -125,9 +130,19 @@ def begin(config: Config, seeds: chex.Array) -> Begun:
     own = keys(seeds)
     data = task.split(task.generate(own.data, config.task), config.task)
     params = initial(own.init, config)
+    return Begun(data, given(config, params), own.shuffle)
+
+
+def check_given(config: Config, params: object) -> None:
+    """Raises `UserError` if weights are asked for, and no parameters are given."""
+    needed = config.model.weights
+    require(needed is None or params is not None, "weights", needed, "given (--init-from)")
+
+
+def given(config: Config, params: Any) -> State:
+    """The state before the first step, of parameters in Flax's structure or packed."""
     average = params if config.train.average else None
-    state = State(params, optimizer.make(config).init(params), average)
-    return Begun(data, state, own.shuffle)
+    return State(params, optimizer.make(config).init(params), average)
 
 
 def epoch(

@@ -1,0 +1,114 @@
+"""Lets a trained network answer series of digits: whether their sum reaches the threshold.
+
+The digits follow the folder, or come from standard input, a series per line, with spaces or commas
+between.  A line for each says the probability, the network's answer, the true sum and its label.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import tyro
+
+from sumrnn.cli import command, progress
+from sumrnn.config import TaskConfig
+from sumrnn.errors import UserError
+
+CHUNK = 10_000
+"""Series that are read before they are answered."""
+MAX_LENGTH = 10_000
+"""Digits of a series."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What to answer."""
+
+    folder: tyro.conf.Positional[str]
+    """Folder of a finished run."""
+    digits: tyro.conf.Positional[tuple[str, ...]] = ()
+    """A series; none: series from standard input."""
+    json: bool = False
+    """Write a line of JSON for each series."""
+
+
+def main(argv: list[str]) -> None:
+    """Answers every series in its turn."""
+    arguments = command.parse(Arguments, argv, __doc__ or "")
+    path = command.folder("folder", arguments.folder)
+
+    # Imported late, so that --help is quick.
+    from sumrnn.devices import mesh
+    from sumrnn.exchange.answers import Answerer
+    from sumrnn.runs import trained
+    from sumrnn.runs.folder import RunFolder
+
+    mesh.use_cores()
+    record, params = trained.load(RunFolder(path))
+    task, answer = record.config.task, Answerer(params, record.config)
+    given: Iterable[str] = [" ".join(arguments.digits)]
+    if not arguments.digits:
+        given = sys.stdin
+        if isinstance(given, io.TextIOWrapper):
+            given.reconfigure(errors="replace")  # What is no text is no digit either.
+    others = 0
+    if not arguments.json:
+        print("probability  answer  sum  label")
+    with progress.counted("series", shown=not arguments.digits) as show:
+        for chunk in chunks(series(given, task)):
+            others += sum(len(digits) != task.length for digits in chunk)
+            lines = rows(chunk, answer(chunk), task, arguments.json)
+            sys.stdout.write("".join(lines))
+            show(len(chunk))
+    sys.stdout.flush()
+    if others:
+        trained_on = f"the network was trained on {task.length} digits"
+        command.say(f"note: {others:,} series of another length; {trained_on}")
+
+
+def series(lines: Iterable[str], task: TaskConfig) -> Iterator[np.ndarray]:
+    """The digits of each line that has any, uint8 [length].
+
+    Raises `UserError` that names row and column of what is none of the task's digits.
+    """
+    known = {str(digit): digit for digit in range(task.low, task.high + 1)}
+    for number, line in enumerate(lines, 1):
+        words = [word for word in re.split(r"[,;\s]+", line) if word]
+        if len(words) > MAX_LENGTH:
+            raise UserError(f"row {number}: must have at most {MAX_LENGTH:,} digits")
+        try:
+            found = [known[word] for word in words]
+        except KeyError as error:
+            column = 1 + words.index(error.args[0])
+            where = f"row {number}, column {column}"
+            allowed = f"a digit from {task.low} to {task.high}"
+            raise UserError(f"{where}: {error.args[0][:40]!r} must be {allowed}") from None
+        if found:
+            yield np.array(found, np.uint8)
+
+
+def chunks(found: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """So many at a time that memory stays bounded."""
+    while chunk := list(itertools.islice(found, CHUNK)):
+        yield chunk
+
+
+def rows(
+    chunk: list[np.ndarray], probabilities: np.ndarray, task: TaskConfig, as_json: bool
+) -> Iterator[str]:
+    """A line for each series."""
+    for digits, probability in zip(chunk, probabilities.tolist(), strict=True):
+        total = int(digits.sum(dtype=int))
+        answer, label = int(probability > 0.5), int(total >= task.threshold)
+        if as_json:
+            found = {"probability": probability, "answer": answer, "sum": total, "label": label}
+            yield json.dumps(found) + "\n"
+        else:
+            yield f"{probability:11.7f}{answer:8}{total:5}{label:7}\n"

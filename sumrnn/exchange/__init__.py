@@ -1,0 +1,1 @@
+"""Weights and networks for other programs, and from them."""

@@ -1,0 +1,50 @@
+"""The trained network as a program of StableHLO, for JAX without this package."""
+
+import contextlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax import export
+
+from sumrnn.config import Config
+from sumrnn.models import network
+from sumrnn.train import loop
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+UNTRACED = {
+    "jax_include_full_tracebacks_in_locations": False,
+    "jax_hlo_source_file_canonicalization_regex": ".*/",
+}
+"""Settings of JAX that keep the names of this machine's folders out of the program."""
+
+
+def write(params: network.Params, config: Config) -> bytes:
+    """Maps digits uint8 [batch, length] to logits float32 [batch]; any batch, any length from 2.
+
+    `jax.export.deserialize` reads it, of this version of JAX or one of the next six months.  With
+    the compiler's options of `loop.CPU_OPTIONS` it gives the bits of a run on the same processor.
+    """
+    batch, length = export.symbolic_shape("batch, length", constraints=["length >= 2"])
+    digits = jax.ShapeDtypeStruct((batch, length), np.uint8)
+
+    def answer(digits: jax.Array) -> jax.Array:
+        # Known to the compiler, they would be multiplied with in another order.
+        known: network.Params = jax.lax.optimization_barrier(params)
+        return network.logits(known, config.model, digits)
+
+    with loop.pinned(), _untraced():
+        exported = export.export(jax.jit(answer), platforms=PLATFORMS)(digits)
+    return bytes(exported.serialize())
+
+
+@contextlib.contextmanager
+def _untraced() -> Iterator[None]:
+    before = {name: jax.config.values[name] for name in UNTRACED}
+    try:
+        for name, value in UNTRACED.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
