@@ -58,6 +58,7 @@ CONFLICTS = {
     "series": {"focus"},
     "focus_reach": {"focus_start"},
     "initializer": {"input_center", "input_scale"},
+    "weights": {"noise"},
     "focus": {"focus_reach", "focus_start"},
     "test_fraction": {"size", "batch_size", "batch_growth"},
     "validation_fraction": {"size", "batch_size", "batch_growth"},
@@ -133,10 +134,12 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
         "test_fraction": draw(fraction),
         "validation_fraction": draw(fraction),
     }
+    weights = draw(st.none() | st.text("0123456789abcdef", min_size=64, max_size=64))
     model = {
         "cells": up_to(9, int(range_of(ModelConfig, "cells").high)),
         "initializer": draw(st.sampled_from(["keras", "flax"])),
-        "noise": draw(st.sampled_from([0.0, 0.1, 1e3])),
+        "weights": weights,
+        "noise": 0.0 if weights else draw(st.sampled_from([0.0, 0.1, 1e3])),
         "recurrence": draw(st.sampled_from(["fused", "scan"])),
         "input_center": draw(st.sampled_from([0.0, 4.5, 1e3]) | st.floats(-1e3, 1e3)),
         "input_scale": draw(st.sampled_from([1.0, 2.9, 1e-3, 1e3]) | st.floats(1e-3, 1e3)),
@@ -159,7 +162,7 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
         "decay": draw(st.sampled_from(["none", "cosine"])),
         "clip": draw(st.none() | st.floats(1e-3, 1e3)),
         "average": draw(reals("average", 0.999)),
-        "batch_growth": draw(st.integers(1, max(1, size // 3 // batch_size))),
+        "batch_growth": draw(st.integers(1, max(1, min(1_024, size // 3 // batch_size)))),
         "series": series,
         "focus": draw(st.sampled_from([0.0, 0.5, 0.999])) if focused else 0.0,
         "focus_reach": reach,

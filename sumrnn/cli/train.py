@@ -68,6 +68,7 @@ def main(argv: list[str]) -> None:
     from sumrnn.devices import mesh
     from sumrnn.runs import origin
     from sumrnn.runs.folder import RunFolder, Survey
+    from sumrnn.train import loop
 
     mesh.use_cores()
     folder, config, seed = RunFolder(out), arguments.config, arguments.seed
@@ -78,7 +79,10 @@ def main(argv: list[str]) -> None:
         folder.check_free(arguments.overwrite)
         return Survey("unfinished", 0, [])
 
-    if look().status == "unfinished":  # Whether memory holds it, before anything is made.
+    found = look()
+    if found.epoch == 0:
+        loop.check_given(config, params)
+    if found.status == "unfinished":  # Whether memory holds it, before anything is made.
         with progress.waiting("compiling"), futures.ThreadPoolExecutor(1) as aside:
             aside.submit(origin.program, config)  # Kept for later; the compiler leaves it a core.
             mesh.prepare(config, 1)

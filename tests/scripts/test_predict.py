@@ -1,0 +1,119 @@
+"""scripts/predict.py: a trained network answers series, of the command line or a stream."""
+
+import io
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.special
+
+import sumrnn
+from tests.conftest import Done, call, refused, run_script
+
+Trained = tuple[pathlib.Path, Done]
+
+
+def given(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def test_it_answers_as_the_run_did(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    part = sumrnn.load(trained[0]).parts["test"]
+    separators = (" ", ",", ", ", ";", "\t")
+    lines = [
+        separators[i % 5].join(map(str, digits)) for i, digits in enumerate(part.digits.tolist())
+    ]
+    given(monkeypatch, "\n".join(lines))
+    done = call("predict", trained[0], "--json", cwd=tmp_path)
+    assert (done.status, done.err) == (0, "")
+    found = [json.loads(line) for line in done.out.splitlines()]
+    expected = scipy.special.expit(part.logits.astype(float))
+    np.testing.assert_allclose([one["probability"] for one in found], expected, atol=1e-6)
+    assert [one["answer"] for one in found] == (part.logits > 0).astype(int).tolist()
+    assert [one["label"] for one in found] == part.labels.tolist()
+    assert [one["sum"] for one in found] == part.digits.sum(axis=1, dtype=int).tolist()
+
+
+def test_one_series_may_follow_the_folder(trained: Trained, tmp_path: pathlib.Path) -> None:
+    part = sumrnn.load(trained[0]).parts["test"]
+    done = call("predict", trained[0], *part.digits[0], cwd=tmp_path)
+    assert (done.status, done.err) == (0, "")
+    head, line = done.out.splitlines()
+    assert head.split() == ["probability", "answer", "sum", "label"]
+    probability, *counts = line.split()
+    assert float(probability) == pytest.approx(scipy.special.expit(float(part.logits[0])), abs=1e-6)
+    total = int(part.digits[0].sum())
+    assert counts == [str(int(part.logits[0] > 0)), str(total), str(int(part.labels[0]))]
+
+
+def test_other_lengths_are_answered_with_a_note(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    given(monkeypatch, "3 3\n\n1 2 3 1 2\n0 1 2 3 0 1 2 3\n3 0\n")
+    done = call("predict", trained[0], cwd=tmp_path)
+    assert done.status == 0
+    assert [line.split()[2] for line in done.out.splitlines()[1:]] == ["6", "9", "12", "3"]
+    note = "predict.py: note: 3 series of another length; the network was trained on 5 digits\n"
+    assert done.err == note
+
+
+BAD = {
+    "4 1 2 3 0": "row 1, column 1: '4' must be a digit from 0 to 3",
+    "1 2 3 0 1\n\n1,x,3": "row 3, column 2: 'x' must be a digit from 0 to 3",
+    "1 2 -1": "row 1, column 3: '-1' must be a digit",
+    "12310": "row 1, column 1: '12310' must be a digit",
+    "1.0 2": "row 1, column 1: '1.0' must be a digit",
+    "1 " * 10_001: "row 1: must have at most 10,000 digits",
+    "\N{SUPERSCRIPT TWO}": "row 1, column 1: ",
+}
+
+
+@pytest.mark.parametrize("text", BAD, ids=lambda text: text[:9])
+def test_what_is_no_digit_is_named_by_row_and_column(
+    text: str, trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    given(monkeypatch, text)
+    done = call("predict", trained[0], "--json", cwd=tmp_path)
+    (line,) = done.err.splitlines()
+    assert (done.status, BAD[text] in line) == (2, True)
+
+
+def test_bytes_that_are_no_text_are_no_digits(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe\0")))
+    done = call("predict", trained[0], "--json", cwd=tmp_path)
+    assert (done.status, len(done.err.splitlines())) == (2, 1)
+
+
+def test_there_must_be_a_finished_run(tmp_path: pathlib.Path) -> None:
+    assert "nothing: must be a run folder" in refused("predict", "nothing", 1, cwd=tmp_path)
+    (tmp_path / "out").mkdir()
+    assert "out/config.json: missing" in refused("predict", "out", 1, cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_long_stream_takes_no_more_memory(trained: Trained, tmp_path: pathlib.Path) -> None:
+    code = (
+        "import resource, sys, sumrnn.cli.predict as p; sys.argv[0] = 'predict.py'\n"
+        "p.main(sys.argv[1:])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    peaks = []
+    for rows in (10_000, 400_000):
+        text = "1 2 3 0 1\n" * rows
+        argv = [sys.executable, "-c", code, str(trained[0]), "--json"]
+        done = subprocess.run(argv, input=text, capture_output=True, text=True, cwd=tmp_path)
+        assert done.stdout.count("\n") == rows
+        peaks.append(int(done.stderr))
+    assert peaks[1] < peaks[0] + 40_000, peaks
+
+
+def test_it_is_a_script(trained: Trained, tmp_path: pathlib.Path) -> None:
+    done = run_script("predict", trained[0], 1, 2, 3, 0, 1, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
