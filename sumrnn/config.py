@@ -210,6 +210,10 @@ class Config:
         most = task.train_size // train.batch_size
         limit = f"at most {most}: a step needs no more than the {task.train_size} training series"
         require(train.batch_growth <= most, "batch_growth", train.batch_growth, limit)
+        if train.planned:
+            most = MAX_ELEMENTS // -(-task.train_size // train.batch_size)
+            limit = f"at most {most}, so that the steps of a plan can be counted"
+            require(train.epochs <= most, "epochs", train.epochs, limit)
         if train.focus:
             require(train.series == "fresh", "focus", train.focus, "0 unless series are fresh")
             lowest, highest = task.length * task.low, task.length * task.high

@@ -70,6 +70,14 @@ def test_a_step_takes_no_more_than_the_training_series() -> None:
         Config(train=TrainConfig(batch_growth=145))
 
 
+def test_a_plan_counts_its_steps() -> None:
+    plan = {"batch_size": 1, "decay": "cosine"}
+    with pytest.raises(UserError, match=r"^epochs = 298262: must be at most 298261, so that"):
+        Config(train=TrainConfig(298_262, **plan))  # type: ignore[arg-type]
+    assert Config(train=TrainConfig(298_261, **plan)).train.planned  # type: ignore[arg-type]
+    assert Config(train=TrainConfig(1_000_000, batch_size=1)).train.epochs == 1_000_000
+
+
 NARROWING = {"series": "fresh", "focus": 0.5, "focus_start": 9}
 
 

@@ -49,8 +49,9 @@ LEAVES = {name: section for section in SECTIONS for name in DEFAULTS[section]} |
 """Every field that is a value, and the section it is in."""
 
 CONFLICTS = {
-    "size": {"batch_size", "batch_growth"},
-    "batch_size": {"batch_growth"},
+    "size": {"batch_size", "batch_growth", "epochs"},
+    "batch_size": {"batch_growth", "epochs"},
+    **{name: {"epochs"} for name in ("warmup", "decay", "batch_growth", "focus_start")},
     "length": {"size", "threshold", "focus", "focus_reach", "focus_start"},
     "low": {"high", "threshold", "length", "focus", "focus_reach", "focus_start"},
     "high": {"threshold", "length", "focus", "focus_reach", "focus_start"},
@@ -60,8 +61,8 @@ CONFLICTS = {
     "initializer": {"input_center", "input_scale"},
     "weights": {"noise"},
     "focus": {"focus_reach", "focus_start"},
-    "test_fraction": {"size", "batch_size", "batch_growth"},
-    "validation_fraction": {"size", "batch_size", "batch_growth"},
+    "test_fraction": {"size", "batch_size", "batch_growth", "epochs"},
+    "validation_fraction": {"size", "batch_size", "batch_growth", "epochs"},
 }
 """Which fields may be named when one is changed; and itself."""
 MEMORY = {"size", "length", "cells", "batch_size", "batch_shards"}
@@ -150,8 +151,9 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
     focused = series == "fresh" and most > 0 and laws <= MAX_LAWS
     batch_size = up_to(6, size // 3)
     reach = draw(st.integers(1, max(1, most)))
+    most_epochs = min(int(range_of(TrainConfig, "epochs").high), MAX_ELEMENTS // size)
     trained = {
-        "epochs": draw(st.integers(1, int(range_of(TrainConfig, "epochs").high))),
+        "epochs": draw(st.integers(1, most_epochs)),
         "batch_size": batch_size,
         "batch_shards": up_to(4, int(range_of(TrainConfig, "batch_shards").high)),
         "learning_rate": draw(reals("learning_rate", 1e-8, 1e-3, 0.1, 1, 1.0)),

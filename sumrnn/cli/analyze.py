@@ -15,19 +15,29 @@ class Arguments:
 
     folder: tyro.conf.Positional[str]
     """Folder of a finished run, or of a batch as from experiment.py."""
+    tensorboard: bool = False
+    """Write histories for TensorBoard too; needs sumrnn[tensorboard]."""
 
 
 def main(argv: list[str]) -> None:
     """Reads the folder, writes its report and prints the summary."""
-    path = command.folder("folder", command.parse(Arguments, argv, __doc__ or "").folder)
-    from sumrnn.study.batch import BatchFolder  # Imported late, so that --help is quick.
+    arguments = command.parse(Arguments, argv, __doc__ or "")
+    path = command.folder("folder", arguments.folder)
+    if arguments.tensorboard:
+        command.need("tensorboardX", "tensorboard")
+    from sumrnn.report import events  # Imported late, so that --help is quick.
+    from sumrnn.study.batch import BatchFolder
 
     if BatchFolder(path).is_batch():
         from sumrnn.report import batch
 
         print(batch.overview(batch.write(BatchFolder(path), command.warn), path))
+        if arguments.tensorboard:
+            events.write_all(BatchFolder(path))
     else:
         from sumrnn.report import run
         from sumrnn.runs.folder import RunFolder
 
         print(run.overview(run.write(RunFolder(path), command.warn), path))
+        if arguments.tensorboard:
+            events.write(RunFolder(path))

@@ -6,6 +6,7 @@
 
 import codecs
 import contextlib
+import importlib
 import io
 import itertools
 import os
@@ -20,6 +21,7 @@ from typing import NoReturn, TypeVar
 
 import tyro
 
+from sumrnn import errors
 from sumrnn.errors import UserError, require
 
 T = TypeVar("T")
@@ -108,6 +110,12 @@ def folder(field: str, text: str) -> pathlib.Path:
     allowed = f"the name of a folder, in UTF-8, each part at most {MAX_NAME} bytes"
     require(text != "" and fits and is_text, field, text, allowed)
     return pathlib.Path(text)
+
+
+def need(module: str, extra: str) -> None:
+    """Raises `UserError`, before any work, unless what an extra brings is installed."""
+    with errors.extra(extra):
+        importlib.import_module(module)
 
 
 def run(main: Callable[[list[str]], None]) -> None:

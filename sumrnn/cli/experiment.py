@@ -44,6 +44,8 @@ class Arguments:
     """Folder of the batch; None: runs/NAME."""
     anyway: bool = False
     """Continue also with other versions or on another kind of processor, which changes bits."""
+    tensorboard: bool = False
+    """Write the history of every run for TensorBoard too; needs sumrnn[tensorboard]."""
     devices: Count | None = None
     """CPU cores to make into devices; None: all that this process may use."""
     checkpoint_every: Count | None = None
@@ -98,6 +100,8 @@ def main(argv: list[str]) -> None:
     """Runs what is missing of the batch, writes its summary and prints it."""
     arguments = command.parse(Arguments, argv, __doc__ or "")
     fields.check(arguments)
+    if arguments.tensorboard:
+        command.need("tensorboardX", "tensorboard")
     experiment = find(arguments.name)
     name = pathlib.Path(arguments.name).stem
     chosen = f"runs/{name}" if arguments.out is None else arguments.out
@@ -164,3 +168,7 @@ def work(
     from sumrnn.report import batch as report  # Not before: it takes memory and time.
 
     cluster.first_does(lambda: print(report.overview(report.write(batch, command.warn), out)))
+    if arguments.tensorboard:
+        from sumrnn.report import events
+
+        cluster.first_does(lambda: events.write_all(batch))

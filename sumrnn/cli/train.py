@@ -51,6 +51,8 @@ class Arguments:
     """Replace the run that is in the run folder."""
     anyway: bool = False
     """Continue also with other versions or on another kind of processor, which changes bits."""
+    tensorboard: bool = False
+    """Write the history for TensorBoard too; needs sumrnn[tensorboard]."""
     checkpoint_every: Annotated[int, Range(1, 10**9)] | None = None
     """Epochs between checkpoints, which change no number; None: as many as cost 1 % of the time."""
     config: Config = dataclasses.field(default_factory=Config)
@@ -63,6 +65,8 @@ def main(argv: list[str]) -> None:
     fields.check(arguments)
     require(not (arguments.resume and arguments.overwrite), "overwrite", True, "without --resume")
     params, arguments = weights(arguments)
+    if arguments.tensorboard:
+        command.need("tensorboardX", "tensorboard")
 
     # Late, so that --help and errors are quick.
     from sumrnn.devices import mesh
@@ -99,6 +103,10 @@ def main(argv: list[str]) -> None:
         from sumrnn.report import run as report  # Not before: it takes memory and time.
 
         print(report.overview(report.write(folder, command.warn), out))
+        if arguments.tensorboard:
+            from sumrnn.report import events
+
+            events.write(folder)
 
 
 def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:

@@ -31,7 +31,8 @@ def write(params: network.Params, config: Config) -> bytes:
     def answer(digits: jax.Array) -> jax.Array:
         # Known to the compiler, they would be multiplied with in another order.
         known: network.Params = jax.lax.optimization_barrier(params)
-        return network.logits(known, config.model, digits)
+        found: jax.Array = network.logits(known, config.model, digits)
+        return found
 
     with loop.pinned(), _untraced():
         exported = export.export(jax.jit(answer), platforms=PLATFORMS)(digits)

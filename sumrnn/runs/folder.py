@@ -32,7 +32,7 @@ from sumrnn.train.step import State
 
 CONFIG, HISTORY, PREDICTIONS = "config.json", "history.csv", "predictions.npz"
 CHECKPOINTS, FIGURES = "checkpoints", files.FIGURES
-REPORT_JSON, REPORT_MD = "report.json", "report.md"
+REPORT_JSON, REPORT_MD, EVENTS = "report.json", "report.md", "events.out.tfevents.sumrnn"
 PROOF: dict[Status, tuple[str, ...]] = {
     "finished": (HISTORY, PREDICTIONS),
     "diverged": (HISTORY,),
@@ -212,7 +212,7 @@ class RunFolder:
             files.clear(self.path)
             new = Record(name, seed, config, **origin.here(config))
             # Killed in between, this is still the old run, which lacks something.
-            self._write_record(new, lambda: self._remove(*REST, "SHA256SUMS"))  # Of format 3.
+            self._write_record(new, lambda: self._remove(*REST, EVENTS))
 
     def restore(self, config: Config, seed: int, epoch: int) -> Snapshot:
         """Takes a run up again after an epoch, and removes what lies behind that.
@@ -231,7 +231,7 @@ class RunFolder:
         if new != found:
             self._write_record(new)
         if config != found.config:  # What there is of the end is not that of this run.
-            self._remove(REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS)
+            self._remove(REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, EVENTS)
         self._record = new
         self.checkpoints.forget(epoch)
         self._write_history()

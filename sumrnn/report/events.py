@@ -1,0 +1,53 @@
+"""A run's history for TensorBoard, in its folder: one --logdir shows the runs of any folder."""
+
+import pathlib
+import tempfile
+
+import numpy as np
+
+from sumrnn.errors import extra
+from sumrnn.runs.folder import EVENTS, RunFolder
+from sumrnn.study.batch import BatchFolder
+
+FIRST = 1.0
+"""Seconds since 1970 at which every run begins, so that relative times compare."""
+TAGS = {
+    "loss": "loss/training",
+    "val_loss": "loss/validation",
+    "accuracy": "accuracy/training",
+    "val_accuracy": "accuracy/validation",
+}
+"""Columns of history.csv, and where TensorBoard shows them."""
+
+
+def encode(history: dict[str, np.ndarray]) -> bytes:
+    """The content of an events file: a point of each column of `TAGS` for every epoch."""
+    with extra("tensorboard"):
+        from tensorboardX import SummaryWriter
+    ends = FIRST + np.cumsum(history["seconds"])
+    with tempfile.TemporaryDirectory() as folder:
+        with SummaryWriter(folder) as writer:
+            for column, tag in TAGS.items():
+                points = zip(history[column], history["epoch"], ends, strict=True)
+                for value, epoch, end in points:
+                    writer.add_scalar(tag, float(value), int(epoch), float(end))
+        (file,) = pathlib.Path(folder).iterdir()
+        return file.read_bytes()
+
+
+def write(folder: RunFolder) -> None:
+    """Writes the events of a finished run into its folder.
+
+    Raises `UserError` if there is none, or tensorboardX is not installed.
+    """
+    folder.write_report({EVENTS: encode(folder.load().history)}, ())
+
+
+def write_all(batch: BatchFolder) -> None:
+    """Likewise into the folder of every finished run of a batch."""
+    found = batch.read()
+    for condition in found.experiment.conditions:
+        for seed in found.seeds:
+            folder = batch.run(condition, seed)
+            if folder.status() == "finished":
+                write(folder)

@@ -1,0 +1,56 @@
+"""What TensorBoard reads back."""
+
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+import sumrnn
+from sumrnn.report import events
+from sumrnn.runs.folder import EVENTS
+from tests.conftest import SMALL_OPTIONS, call, files_of, refused
+
+record = pytest.importorskip("tensorboardX.record_writer")
+
+
+def scalars(path: pathlib.Path) -> dict[str, list[tuple[int, float]]]:
+    """By tag: epochs and values, by the format's own description."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    content, found = path.read_bytes(), {}  # type: ignore[var-annotated]
+    while content:
+        size = int.from_bytes(content[:8], "little")
+        event = event_pb2.Event.FromString(content[12 : 12 + size])
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+        content = content[12 + size + 4 :]
+    return found
+
+
+def test_a_run_and_its_batch_leave_their_histories_where_asked(tmp_path: pathlib.Path) -> None:
+    words = ("train", *SMALL_OPTIONS, "--out", "run")
+    assert call(*words, "--tensorboard", cwd=tmp_path).status == 0
+    history = sumrnn.load(tmp_path / "run").history
+    found = scalars(tmp_path / "run" / EVENTS)
+    assert set(found) == set(events.TAGS.values())
+    for column, tag in events.TAGS.items():
+        epochs, values = zip(*found[tag], strict=True)
+        np.testing.assert_array_equal(epochs, history["epoch"])
+        np.testing.assert_array_equal(np.float32(values), np.float32(history[column]))
+    (tmp_path / "run" / EVENTS).unlink()
+    before = files_of(tmp_path / "run")
+    assert call("analyze", "run", cwd=tmp_path).status == 0
+    assert files_of(tmp_path / "run").keys() == before.keys()
+    assert call("analyze", "run", "--tensorboard", cwd=tmp_path).status == 0
+    assert (tmp_path / "run" / EVENTS).is_file()
+    assert call(*words, "--overwrite", cwd=tmp_path).status == 0
+    assert not (tmp_path / "run" / EVENTS).exists()
+
+
+def test_a_missing_library_is_told_before_any_work(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    for words in (("train",), ("experiment", "tiny"), ("analyze", ".")):
+        message = refused(*words, "--tensorboard", cwd=tmp_path)
+        assert "pip install 'sumrnn[tensorboard]'" in message
