@@ -9,6 +9,7 @@ A run is a pure function: `fit(config, seed)`.
     many = sumrnn.fit_many(sumrnn.Config(), range(8))   # the same bits, a leading axis of seeds
     many.history.val_accuracy                           # float32 [8, 60]; also state, data, logits
 
+    sumrnn.evaluate(sumrnn.Config(), one.state.params)["accuracy"]       # by the exact law
     data = sumrnn.generate(jax.random.key(0), sumrnn.PRESETS["sheet"])   # digits and labels
     sumrnn.sum_law(sumrnn.PRESETS["sheet"]).positive_rate                # 0.98825..., exact
     sumrnn.load("runs/sheet-seed12").parts["test"].logits                # a run that was recorded
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from sumrnn.task import generate as generate
     from sumrnn.task import sum_law as sum_law
     from sumrnn.train import fit as fit
+    from sumrnn.train.evaluation import evaluate as evaluate
 
 _LATE = {
     "fit": "sumrnn.train",
@@ -44,6 +46,7 @@ _LATE = {
     "use_cores": "sumrnn.devices.mesh",
     "generate": "sumrnn.task",
     "sum_law": "sumrnn.task",
+    "evaluate": "sumrnn.train.evaluation",
 }
 """What brings JAX with it, which takes half a second: imported when it is asked for."""
 

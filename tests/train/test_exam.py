@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,9 +9,13 @@ import pytest
 from sumrnn.config import Config, TaskConfig
 from sumrnn.devices import mesh
 from sumrnn.devices.wave import Wave
+from sumrnn.errors import UserError
 from sumrnn.models import network
+from sumrnn.models.counter import counter
+from sumrnn.scores import exact
 from sumrnn.scores import strata as strata_lib
 from sumrnn.train import exam
+from sumrnn.train.evaluation import evaluate
 from tests.conftest import SMALL
 
 SEEDS = (3, 4)
@@ -53,6 +58,21 @@ def test_an_exam_is_the_same_wherever_the_run_is() -> None:
     alone.step()
     for ours, theirs in zip(alone.examine()[0] or (), together[1] or (), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_any_weights_are_examined_as_those_of_a_run() -> None:
+    wave = waved(SMALL, epochs=20)
+    state = wave.result().state
+    config = longer(SMALL, 20)
+    for i, counts in enumerate(wave.examine()):
+        assert counts is not None
+        params: Any = jax.tree.map(lambda x, i=i: np.asarray(x[i]), state.params)
+        assert evaluate(config, params) == exact.scores(config.task, counts)
+    perfect = evaluate(config, counter(config.task, config.model.cells))
+    assert (perfect["accuracy"], perfect["matthews_correlation"]) == (1, 1)
+    long = TaskConfig(size=100, length=2_000, threshold=2_000)
+    with pytest.raises(UserError, match=r"^length = 2000: must be short enough"):
+        evaluate(dataclasses.replace(config, task=long), params)
 
 
 @pytest.mark.parametrize(("length", "has"), [(30, True), (1_000, True), (2_000, False)])
