@@ -10,7 +10,7 @@ from sumrnn.errors import UserError
 from sumrnn.runs import origin
 from sumrnn.runs.origin import Continued, Origin
 
-FORMAT = 4
+FORMAT = 5
 Status = Literal["finished", "diverged", "unfinished"]
 
 

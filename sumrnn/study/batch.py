@@ -23,7 +23,7 @@ from sumrnn.runs.origin import Origin
 from sumrnn.runs.recorder import Stop
 from sumrnn.study.experiment import PLOTS, Experiment
 
-FORMAT = 3
+FORMAT = 4
 EXPERIMENT = "experiment.json"
 RUNS = "runs"
 

@@ -158,7 +158,7 @@ def test_what_is_no_finished_run_is_not_read_as_one(tmp_path: pathlib.Path) -> N
         folder.load()
 
 
-OLD = {"format": 3, "seed": 7, "config": None, "versions": {}}
+OLD = {"format": 4, "seed": 7, "config": None, "versions": {}}
 """What config.json of an earlier format had."""
 
 
@@ -169,7 +169,7 @@ def test_a_folder_of_the_earlier_format_is_refused_and_may_be_replaced(
     (tmp_path / CONFIG).write_text(json.dumps(OLD))
     (tmp_path / "SHA256SUMS").write_text("0" * 64 + "  config.json\n")
     before = files_of(tmp_path)
-    told = rf"config\.json: has format 3, of another version .*; this one reads format {FORMAT}$"
+    told = rf"config\.json: has format 4, of another version .*; this one reads format {FORMAT}$"
     for action in (
         folder.read,
         folder.load,

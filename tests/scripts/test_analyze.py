@@ -144,7 +144,7 @@ def test_a_batch_of_the_format_before_is_told_apart(
     batched: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     path = copy(batched, tmp_path / "batch")
-    content = json.loads((path / batch.EXPERIMENT).read_text()) | {"format": 2}
+    content = json.loads((path / batch.EXPERIMENT).read_text()) | {"format": 3}
     (path / batch.EXPERIMENT).write_text(json.dumps(content))
-    message = "batch/experiment.json: has format 2, of another version of this program; this one"
+    message = "batch/experiment.json: has format 3, of another version of this program; this one"
     assert message in refused("analyze", "batch", cwd=tmp_path)

@@ -324,9 +324,9 @@ def test_a_folder_of_the_format_before_is_told_apart(
     whole: tuple[pathlib.Path, str], tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "batch").mkdir()
-    content = json.loads((whole[0] / EXPERIMENT).read_text()) | {"format": 2}
+    content = json.loads((whole[0] / EXPERIMENT).read_text()) | {"format": 3}
     (tmp_path / "batch" / EXPERIMENT).write_text(json.dumps(content))
-    message = "batch/experiment.json: has format 2, of another version of this program; this one"
+    message = "batch/experiment.json: has format 3, of another version of this program; this one"
     (tmp_path / "batch" / files.LOCK).touch()
     assert message in refused("experiment", 2, "--out", "batch", cwd=tmp_path)
 

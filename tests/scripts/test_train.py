@@ -337,9 +337,9 @@ def test_a_folder_of_the_format_before_is_told_apart(
     trained: Trained, tmp_path: pathlib.Path
 ) -> None:
     path = pathlib.Path(shutil.copytree(trained[0], tmp_path / "run"))
-    content = json.loads((path / CONFIG).read_text()) | {"format": 3}
+    content = json.loads((path / CONFIG).read_text()) | {"format": 4}
     (path / CONFIG).write_text(json.dumps(content))
-    message = "run/config.json: has format 3, of another version of this program; this one reads"
+    message = "run/config.json: has format 4, of another version of this program; this one reads"
     assert message in refused("train", "--resume", "--out", "run", cwd=tmp_path)
     assert message in refused("analyze", "run", cwd=tmp_path)
     line = refused("train", *SMALL_OPTIONS, "--out", "run", cwd=tmp_path)

@@ -163,7 +163,7 @@ def declared(**changes: object) -> dict[str, object]:
         ({"made": [{"versions": {}}]}, r"damaged \(made = "),
         ({"seeds": [1, 1]}, r"damaged \(seeds = "),
         ({"seeds": "all"}, r"damaged \(seeds = "),
-        ({"format": 2}, "has format 2, of another version of this program"),
+        ({"format": 3}, "has format 3, of another version of this program"),
         ({"format": "3"}, r"damaged \(must be an object with a format"),
     ],
 )
