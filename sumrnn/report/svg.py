@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 MANY = 5_000
 """Points of a panel from which its data are an image within the SVG: by then that is smaller."""
+DENSITY = 100
+"""Dots per inch of such an image."""
 SHRUNK, GROWN = 0.75, 1.25
 """Of a figure's own size: where it stops to shrink, and is scrolled, and where it stops to grow."""
 REFERENCE = re.compile(r"url\(#")
@@ -32,7 +34,7 @@ def draw(figure: Figure, name: str) -> str:
     file = io.BytesIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         undated = {"Date": None, "Creator": None}
-        figure.savefig(file, format="svg", transparent=True, metadata=undated)
+        figure.savefig(file, format="svg", dpi=DENSITY, transparent=True, metadata=undated)
     return _element(file.getvalue(), name)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sumrnn.config import TaskConfig
 from sumrnn.report import batch, canvas, page, run, svg
 from sumrnn.runs.folder import REPORT_HTML, REPORT_MD
 from sumrnn.runs.run import Run
@@ -19,12 +20,12 @@ NASTY = '<script>alert("&")</script> ![x](http://evil.org/x.png) <img src=x> | `
 BATCH = dataclasses.replace(test_batch.EXPERIMENT, question=NASTY)
 
 
-def write_run(**changed: Any) -> dict[str, str]:
+def write_run(task: TaskConfig = test_run.SHEET) -> dict[str, str]:
     """The texts of the report of a run, by their names."""
 
     class Folder:
         def load(self) -> Run:
-            return test_run.make_run(test_run.SHEET, **changed)
+            return test_run.make_run(task)
 
         def write_report(self, texts: dict[str, str], pictures: Any, known: Any) -> None:
             self.texts = texts
