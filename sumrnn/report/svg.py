@@ -9,12 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 MANY = 5_000
-"""Points of a panel from which its data are an image within the SVG: by then that is smaller."""
+"""Points of a panel beyond which its data are an image within the SVG, as that is smaller."""
 DENSITY = 100
 """Dots per inch of such an image."""
 SHRUNK, GROWN = 0.75, 1.25
-"""Of a figure's own size: where it stops to shrink, and is scrolled, and where it stops to grow."""
-REFERENCE = re.compile(r"url\(#")
+"""Of a figure's own size: where it stops shrinking, and scrolls, and where it stops growing."""
 FONT = re.compile(r" ?font-family: [^;]*;?")
 """Lists fonts that a phone lacks; the page's style has others."""
 
@@ -27,7 +26,7 @@ def draw(figure: Figure, name: str) -> str:
     """
     for ax in figure.axes:
         paths = [line.get_path() for line in ax.lines] + [patch.get_path() for patch in ax.patches]
-        paths += [path for fields in ax.collections for path in fields.get_paths()]
+        paths += [path for several in ax.collections for path in several.get_paths()]
         if sum(np.shape(path.vertices)[0] for path in paths) > MANY:
             for artist in (*ax.lines, *ax.patches, *ax.collections):
                 artist.set_rasterized(True)
@@ -70,4 +69,4 @@ def _value(key: str, value: str, name: str) -> str:
         return f"{name}.{value}"
     if key.endswith("href"):
         return f"#{name}.{value[1:]}" if value.startswith("#") else "".join(value.split())
-    return FONT.sub("", " ".join(REFERENCE.sub(f"url(#{name}.", value).split()))
+    return FONT.sub("", " ".join(value.replace("url(#", f"url(#{name}.").split()))
