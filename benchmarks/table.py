@@ -97,5 +97,5 @@ def write(
     with files.writing(out):
         files.write_atomic(out / f"{kind}.json", files.to_json(found))
         files.write_atomic(out / f"{kind}.md", text)
-        for name, png in canvas.pngs({kind: draw}, warn):
-            files.write_atomic(out / f"{name}.png", png)
+        for name, picture in canvas.pictures({kind: draw}, warn).items():
+            files.write_atomic(out / f"{name}.png", picture.png)

@@ -1,7 +1,7 @@
 """What a person reads of a batch: table, statistics, words and pictures, from its folder alone.
 
-`build` makes the numbers, `markdown` and `overview` the words, `draw` the pictures; `write`
-puts them on disk.
+`build` makes the numbers, `markdown`, `overview` and `captions` the words, `draw` the pictures;
+`write` puts them on disk.
 """
 
 import itertools
@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 
 from sumrnn.config import Config
 from sumrnn.report import batch_figures as figures
-from sumrnn.report import words
-from sumrnn.report.canvas import pngs
+from sumrnn.report import page, words
+from sumrnn.report.canvas import pictures
 from sumrnn.runs import files
 from sumrnn.runs.folder import FIGURES as FOLDER
+from sumrnn.runs.folder import REPORT_HTML
 from sumrnn.scores import metrics, statistics
 from sumrnn.scores.statistics import SIGNIFICANT
 from sumrnn.study.batch import BatchFolder
@@ -28,6 +29,8 @@ from sumrnn.task import sum_law
 FORMAT = 1
 SUMMARY_JSON = "summary.json"
 SUMMARY_MD = "summary.md"
+SHOWN = 1_000
+"""Runs in the table of a page, whose size has a limit then."""
 
 
 def build(collected: Collected) -> dict[str, Any]:
@@ -197,19 +200,74 @@ def draw(collected: Collected, summary: dict[str, Any]) -> dict[str, Callable[[]
     return {plot: known[plot] for plot in experiment.plots if plot in known}
 
 
-def write(batch: BatchFolder, warn: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Rebuilds runs.csv, summary.json, summary.md and figures of a batch; the numbers of `build`.
+def captions(collected: Collected, summary: dict[str, Any]) -> dict[str, str]:
+    """What is to be seen in the figures, by the names in `PLOTS`; for a batch that has some."""
+    conditions, scores = summary["conditions"], collected.experiment.scores
+    means = {
+        score: sorted(
+            (found["scores"][score]["mean"], name)
+            for name, found in conditions.items()
+            if found["scores"][score]["mean"] is not None
+        )
+        for score in scores
+    }
+    errors = sorted(
+        (float(np.median(1 - history["val_accuracy"][:, -1])), name)
+        for name, history in collected.histories.items()
+    )
+    splits = {score: split for score, split in (summary["variance"] or {}).items() if split}
+    return words.paragraphs(
+        "batch_captions.txt.j2",
+        means=means,
+        errors=errors,
+        by_rate=sorted(conditions.values(), key=lambda found: found["positive_rate"]),
+        largest={
+            score: max((of["share"], source) for source, of in split.items())
+            for score, split in splits.items()
+        },
+    )
 
-    `warn` is told of a figure that cannot be drawn.  Raises `UserError` if there is no batch, a run
-    in it is damaged, or it cannot be written.
+
+def table(collected: Collected) -> page.Table:
+    """The runs of the lowest seeds, with the scores that the experiment shows."""
+    scores = collected.experiment.scores
+    rows = sorted(collected.rows, key=lambda row: row["seed"])
+    note = f"All {len(rows):,} runs, by seed."
+    if len(rows) > SHOWN:
+        note = f"The {SHOWN:,} runs of the lowest seeds; {TABLE} has all {len(rows):,}."
+    return page.Table(
+        "Every run",
+        note,
+        ("condition", "seed", "status", *map(words.score_name, scores)),
+        [
+            (
+                row["condition"],
+                str(row["seed"]),
+                row["status"],
+                *(words.number(row[s]) if row["status"] == "finished" else "" for s in scores),
+            )
+            for row in rows[:SHOWN]
+        ],
+    )
+
+
+def write(batch: BatchFolder, warn: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Rebuilds runs.csv, summary.json, summary.md, report.html and the figures of a batch.
+
+    Returns the numbers of `build`.  `warn` is told of a figure that cannot be drawn.  Raises
+    `UserError` if there is no batch, a run in it is damaged, or it cannot be written.
     """
     collected = collect(batch)
     summary = build(collected)
-    drawn = draw(collected, summary)
+    plots = draw(collected, summary)
+    text, drawn = markdown(summary, collected.experiment.scores, plots), pictures(plots, warn)
+    svgs = {name: picture.svg for name, picture in drawn.items()}
+    said = captions(collected, summary) if svgs else {}
     texts = {
         TABLE: to_csv(collected.rows),
         SUMMARY_JSON: files.to_json(summary),
-        SUMMARY_MD: markdown(summary, collected.experiment.scores, drawn),
+        SUMMARY_MD: text,
+        REPORT_HTML: page.render(text, svgs, said, table(collected)),
     }
-    batch.write_report(texts, pngs(drawn, warn))
+    batch.write_report(texts, [(name, of.png) for name, of in drawn.items()])
     return summary

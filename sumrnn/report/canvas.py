@@ -5,12 +5,15 @@ No pyplot: it keeps global state and is slow to import.
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+
+from sumrnn.report import svg
 
 COLORS = ("#f4a259", "#2b59a3")
 """Light orange for the negatives, dark blue for the positives."""
@@ -37,22 +40,31 @@ def percentages() -> PercentFormatter:
     return PercentFormatter(1, symbol=" %")
 
 
-def pngs(
+class Picture(NamedTuple):
+    """A drawn figure, as a file and as an element of a page."""
+
+    png: bytes
+    svg: str
+
+
+def pictures(
     figures: Mapping[str, Callable[[], Figure]], warn: Callable[[str], None]
-) -> Iterator[tuple[str, bytes]]:
-    """Draws figures one by one, under Matplotlib's defaults; yields their names and PNG files.
+) -> dict[str, Picture]:
+    """Draws figures by name, under Matplotlib's defaults.
 
     The same figure gives the same bytes, whatever the user's settings.  One that cannot be drawn is
     left out, and `warn` is told why.
     """
+    drawn = {}
     for name, draw in figures.items():
         png = io.BytesIO()
         try:
             with mpl.rc_context():
                 mpl.rcdefaults()
-                draw().savefig(png, format="png", metadata={"Software": None})
+                figure = draw()
+                figure.savefig(png, format="png", metadata={"Software": None})
+                drawn[name] = Picture(png.getvalue(), svg.draw(figure, name))
         except Exception as error:  # Of many kinds, and the numbers do not need it.
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             warn(f"figure {name}: not drawn ({reason})")
-        else:
-            yield name, png.getvalue()
+    return drawn

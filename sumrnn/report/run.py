@@ -1,7 +1,7 @@
 """One run's report, built from its folder alone.
 
-`build` makes the numbers, `markdown` and `overview` the words, `draw` the pictures; `write`
-puts them on disk.
+`build` makes the numbers, `markdown`, `overview` and `captions` the words, `draw` the pictures;
+`write` puts them on disk.
 """
 
 import dataclasses
@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from sumrnn.report import page, words
 from sumrnn.report import run_figures as figures
-from sumrnn.report import words
-from sumrnn.report.canvas import pngs
+from sumrnn.report.canvas import pictures
 from sumrnn.runs import files
 from sumrnn.runs.folder import FIGURES as FOLDER
-from sumrnn.runs.folder import REPORT_JSON, REPORT_MD, RunFolder
+from sumrnn.runs.folder import REPORT_HTML, REPORT_JSON, REPORT_MD, RunFolder
 from sumrnn.runs.run import Run
 from sumrnn.scores import exact, metrics
 from sumrnn.scores.statistics import SIGNIFICANT
@@ -108,6 +108,21 @@ def overview(report: dict[str, Any], path: pathlib.Path) -> str:
     return words.render("overview.txt.j2", **values)
 
 
+def captions(run: Run, report: dict[str, Any]) -> dict[str, str]:
+    """What is to be seen in the figures, by the names in `FIGURES`."""
+    test, exam = run.parts["test"], report["exact"]
+    wrong = metrics.answers(test.logits) != test.labels
+    counts = ("size", "negatives", "expected_negatives")
+    return words.paragraphs(
+        "run_captions.txt.j2",
+        **_values(report),
+        last={name: float(column[-1]) for name, column in run.history.items()},
+        all={name: sum(report[split][name] for split in SPLITS) for name in counts},
+        wrong=test.digits[wrong].sum(axis=1, dtype=np.int64).tolist(),
+        worst=exam and max(exam["strata"], key=lambda of: of["wrong"] / of["series"]),
+    )
+
+
 def draw(run: Run, report: dict[str, Any]) -> dict[str, Callable[[], Figure]]:
     """What draws the figures of a run, by the names in `FIGURES`."""
     task, test = run.record.config.task, run.parts["test"]
@@ -134,13 +149,19 @@ def draw(run: Run, report: dict[str, Any]) -> dict[str, Callable[[], Figure]]:
 
 
 def write(folder: RunFolder, warn: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Rebuilds report.json, report.md and the figures of a run; returns the numbers of `build`.
+    """Rebuilds report.json, report.md, report.html and the figures; returns the numbers of `build`.
 
     `warn` is told of a figure that cannot be drawn.  Raises `UserError` if the folder holds no
     finished run or cannot be written.
     """
     run = folder.load()
     report = build(run)
-    texts = {REPORT_JSON: files.to_json(report), REPORT_MD: markdown(report)}
-    folder.write_report(texts, pngs(draw(run, report), warn), FIGURES)
+    text, drawn = markdown(report), pictures(draw(run, report), warn)
+    svgs = {name: picture.svg for name, picture in drawn.items()}
+    texts = {
+        REPORT_JSON: files.to_json(report),
+        REPORT_MD: text,
+        REPORT_HTML: page.render(text, svgs, captions(run, report)),
+    }
+    folder.write_report(texts, [(name, of.png) for name, of in drawn.items()], FIGURES)
     return report

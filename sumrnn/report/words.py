@@ -80,7 +80,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # Markdown and plain text: nothing is HTML.
+        autoescape=jinja2.select_autoescape(["html.j2"], default=False),  # The rest is no HTML.
     )
     for helper in (score_name, number, general, count, percent, span, with_interval, row):
         found.filters[helper.__name__] = helper
@@ -103,3 +103,9 @@ def markdown(template: str, **values: Any) -> str:
         lines = [line.strip() for line in paragraph.strip().splitlines()]
         blocks.append(("\n" if lines[0].startswith(("| ", "* ")) else " ").join(lines))
     return "\n\n".join(blocks) + "\n"
+
+
+def paragraphs(template: str, **values: Any) -> dict[str, str]:
+    """The paragraphs of `markdown`, each by the name that it begins with."""
+    found = markdown(template, **values).strip().split("\n\n")
+    return dict(paragraph.split(": ", 1) for paragraph in found)

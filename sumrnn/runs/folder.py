@@ -4,7 +4,7 @@ config.json      which run it is, what computed it, and how it ended (see `recor
 history.csv      one row per epoch, up to the newest checkpoint
 checkpoints/EPOCH.npz      the last ones (see `checkpoint`); sealed
 predictions.npz  digits, labels and logits; errors at given sums
-report.json, report.md, figures/*.png      rebuilt from the others at any time
+report.json, report.md, report.html, figures/*.png      rebuilt from the others at any time
 
 A run has ended when config.json says so, with the SHA-256 of history.csv and predictions.npz: it
 is written last.  A run that diverged has no predictions.
@@ -31,15 +31,15 @@ from sumrnn.task import Splits
 from sumrnn.train.step import State
 
 CONFIG, HISTORY, PREDICTIONS = "config.json", "history.csv", "predictions.npz"
-CHECKPOINTS, FIGURES = "checkpoints", files.FIGURES
-REPORT_JSON, REPORT_MD, EVENTS = "report.json", "report.md", "events.out.tfevents.sumrnn"
+CHECKPOINTS, FIGURES, EVENTS = "checkpoints", files.FIGURES, "events.out.tfevents.sumrnn"
+REPORT_JSON, REPORT_MD, REPORT_HTML = "report.json", "report.md", "report.html"
 PROOF: dict[Status, tuple[str, ...]] = {
     "finished": (HISTORY, PREDICTIONS),
     "diverged": (HISTORY,),
     "unfinished": (),
 }
 """Which files prove how a run ended."""
-REST = (REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, CHECKPOINTS, HISTORY)
+REST = (REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, CHECKPOINTS, HISTORY)
 """What there is beside config.json."""
 
 
@@ -231,7 +231,7 @@ class RunFolder:
         if new != found:
             self._write_record(new)
         if config != found.config:  # What there is of the end is not that of this run.
-            self._remove(REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, EVENTS)
+            self._remove(REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, EVENTS)
         self._record = new
         self.checkpoints.forget(epoch)
         self._write_history()

@@ -2,7 +2,7 @@
 
 experiment.json             the declaration, the seeds asked for, what computes the runs; sealed
 runs/CONDITION-seedSEED/    a run folder for each condition and seed
-runs.csv, summary.json, summary.md, figures/*.png      rebuilt from these at any time
+runs.csv, summary.json, summary.md, report.html, figures/*.png      rebuilt from these at any time
 """
 
 import dataclasses

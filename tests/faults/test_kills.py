@@ -22,7 +22,15 @@ import pytest
 from sumrnn.errors import UserError
 from sumrnn.report import batch as batch_report
 from sumrnn.runs import files
-from sumrnn.runs.folder import CONFIG, FIGURES, PREDICTIONS, REPORT_JSON, REPORT_MD, RunFolder
+from sumrnn.runs.folder import (
+    CONFIG,
+    FIGURES,
+    PREDICTIONS,
+    REPORT_HTML,
+    REPORT_JSON,
+    REPORT_MD,
+    RunFolder,
+)
 from sumrnn.runs.recorder import Stop
 from sumrnn.study import batch
 from sumrnn.study.batch import BatchFolder
@@ -392,7 +400,13 @@ def test_a_run_killed_again_and_again_ends_alike(tmp_path: pathlib.Path) -> None
 
 
 def results_of_batch(path: pathlib.Path) -> dict[str, object]:
-    names = (batch.EXPERIMENT, "runs.csv", batch_report.SUMMARY_JSON, batch_report.SUMMARY_MD)
+    names = (
+        batch.EXPERIMENT,
+        "runs.csv",
+        batch_report.SUMMARY_JSON,
+        batch_report.SUMMARY_MD,
+        REPORT_HTML,
+    )
     return {name: (path / name).read_bytes() for name in names} | {
         folder.name: results_of(folder) for folder in (path / batch.RUNS).iterdir()
     }

@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import types
+import unittest.mock
 import warnings
 from typing import Any
 
@@ -16,6 +17,7 @@ from sumrnn.errors import UserError
 from sumrnn.report import batch as report
 from sumrnn.report import batch_figures as figures
 from sumrnn.runs import files
+from sumrnn.runs.folder import REPORT_HTML
 from sumrnn.runs.record import Record
 from sumrnn.runs.run import Part, Run
 from sumrnn.scores import statistics
@@ -92,11 +94,14 @@ class Folders:
         return self.runs[condition, seed]
 
     def write_report(self, texts: dict[str, str], pictures: Any) -> None:
-        self.texts, self.pictures = texts, pictures  # Drawn as they are asked for.
+        self.texts, self.pictures = texts, pictures
 
 
-def write(folders: Folders) -> dict[str, Any]:
-    return report.write(folders)  # type: ignore[arg-type]
+def write(folders: Folders, drawn: bool = False) -> dict[str, Any]:
+    """Figures take a second: they are drawn if they are asked for."""
+    draw = report.pictures if drawn else lambda figures, warn: {}
+    with unittest.mock.patch.object(report, "pictures", draw):
+        return report.write(folders)  # type: ignore[arg-type]
 
 
 def collect(folders: Folders) -> table.Collected:
@@ -107,7 +112,7 @@ def collect(folders: Folders) -> table.Collected:
 def written() -> Folders:
     """Do not change it."""
     folders = Folders()
-    write(folders)
+    write(folders, drawn=True)
     return folders
 
 
@@ -161,7 +166,7 @@ def test_the_statistics_are_those_of_the_predictions(written: Folders) -> None:
 
 def test_analysis_again_gives_the_same_bytes(written: Folders) -> None:
     again = Folders()
-    write(again)
+    write(again, drawn=True)
     assert again.texts == written.texts
     first, second = dict(again.pictures), dict(written.pictures)
     assert tuple(first) == EXPERIMENT.plots
@@ -200,7 +205,7 @@ def test_a_batch_without_a_finished_run_has_a_summary() -> None:
     folders = Folders()
     for run in folders.runs.values():
         run.ended = "unfinished"
-    write(folders)
+    write(folders, drawn=True)
     assert "No run has ended; 3 are missing." in folders.texts[report.SUMMARY_MD]
     assert json.loads(folders.texts[report.SUMMARY_JSON])["conditions"]["slow"]
     assert dict(folders.pictures) == {}
@@ -256,8 +261,11 @@ def test_a_crossed_design_splits_the_variance() -> None:
     for i, run in enumerate(folders.runs.values()):
         logits = run.part.logits + np.float32(i / 4)
         run.part = dataclasses.replace(run.part, logits=logits)
-    found = write(folders)
+    found = write(folders, drawn=True)
     split = found["variance"]["accuracy"]
+    source = max(split, key=lambda name: split[name]["share"])
+    told = f"of accuracy {source}, {100 * split[source]['share']:.0f} %"
+    assert told in folders.texts[REPORT_HTML]
     assert sum(part["share"] for part in split.values()) == pytest.approx(1)
     assert found["differences"] == []
     assert set(dict(folders.pictures)) == {"variance"}

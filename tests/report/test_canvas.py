@@ -34,16 +34,16 @@ def warned(line: str) -> None:
 def test_pictures_are_the_same_under_a_stranger_s_settings(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    usual = dict(canvas.pngs({"a": draw}, warned))
+    usual = canvas.pictures({"a": draw}, warned)
     with mpl.rc_context(STRANGE), caplog.at_level(logging.WARNING):
-        assert dict(canvas.pngs({"a": draw}, warned)) == usual
+        assert canvas.pictures({"a": draw}, warned) == usual
         assert {name: mpl.rcParams[name] for name in STRANGE} == STRANGE
     assert not caplog.records
-    assert usual["a"].startswith(b"\x89PNG")
+    assert usual["a"].png.startswith(b"\x89PNG")
 
 
 def test_a_picture_that_cannot_be_drawn_costs_itself_and_a_line() -> None:
     lines: list[str] = []
-    found = dict(canvas.pngs({"a": broken, "b": draw}, lines.append))
+    found = canvas.pictures({"a": broken, "b": draw}, lines.append)
     assert set(found) == {"b"}
     assert lines == ["figure a: not drawn (no room)"]

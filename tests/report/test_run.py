@@ -127,7 +127,7 @@ def test_every_report_can_be_written_and_drawn(threshold: int) -> None:
             assert min(box.x0, box.y0) >= 0, title
             assert box.x1 <= width, title
             assert box.y1 <= height, title
-    assert set(drawn) == set(report.FIGURES)
+    assert set(drawn) == set(report.FIGURES) == set(report.captions(run, built))
     files.to_json(built)
     assert "nan" not in text.lower().split()
     if threshold != 100:
@@ -175,4 +175,4 @@ def test_writing_again_gives_the_same_bytes() -> None:
     report.write(first)  # type: ignore[arg-type]
     report.write(again)  # type: ignore[arg-type]
     assert first.written == again.written
-    assert set(first.written[0]) == {"report.json", "report.md"}
+    assert set(first.written[0]) == {"report.json", "report.md", "report.html"}

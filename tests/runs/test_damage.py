@@ -24,6 +24,7 @@ from sumrnn.runs.folder import (
     FIGURES,
     HISTORY,
     PREDICTIONS,
+    REPORT_HTML,
     REPORT_JSON,
     REPORT_MD,
     RunFolder,
@@ -38,7 +39,12 @@ OTHER = dataclasses.replace(THREE, data_seed=1)  # Compiles to the same program.
 
 OWN = (CONFIG, HISTORY, PREDICTIONS)
 """What a finished run is read from."""
-REBUILT = (REPORT_JSON, REPORT_MD, *(f"{FIGURES}/{name}.png" for name in report.FIGURES))
+REBUILT = (
+    REPORT_JSON,
+    REPORT_MD,
+    REPORT_HTML,
+    *(f"{FIGURES}/{name}.png" for name in report.FIGURES),
+)
 FINISHED = ("3.npz", "2.npz")
 INTERRUPTED = ("2.npz", "1.npz")
 NAMES = {

@@ -23,6 +23,7 @@ from sumrnn.runs.folder import (
     FIGURES,
     HISTORY,
     PREDICTIONS,
+    REPORT_HTML,
     REPORT_JSON,
     REPORT_MD,
     RunFolder,
@@ -214,7 +215,7 @@ def test_a_config_of_something_else_makes_no_run(content: str, tmp_path: pathlib
 
 
 def test_overwriting_removes_the_old_run_and_nothing_else(copy: RunFolder) -> None:
-    for name in (REPORT_JSON, REPORT_MD, "notes.txt", ".notes.7.tmp"):
+    for name in (REPORT_JSON, REPORT_MD, REPORT_HTML, "notes.txt", ".notes.7.tmp"):
         (copy.path / name).write_text("mine")
     (copy.path / FIGURES).mkdir()
     copy.begin(SMALL, 3, "sheet")

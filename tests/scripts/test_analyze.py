@@ -13,6 +13,7 @@ from sumrnn.runs.folder import (
     FIGURES,
     HISTORY,
     PREDICTIONS,
+    REPORT_HTML,
     REPORT_JSON,
     REPORT_MD,
 )
@@ -23,7 +24,7 @@ from sumrnn.study.table import TABLE
 from tests.conftest import Done, call, files_of, refused, run_script, small_experiment
 
 Trained = tuple[pathlib.Path, Done]
-SUMMARY = (TABLE, batch_report.SUMMARY_JSON, batch_report.SUMMARY_MD)
+SUMMARY = (TABLE, batch_report.SUMMARY_JSON, batch_report.SUMMARY_MD, REPORT_HTML)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def copy(path: pathlib.Path, to: pathlib.Path) -> pathlib.Path:
 def test_it_rebuilds_the_report_of_a_run(trained: Trained, tmp_path: pathlib.Path) -> None:
     path = copy(trained[0], tmp_path / "moved")
     before = files_of(path)
-    for name in (REPORT_JSON, REPORT_MD):
+    for name in (REPORT_JSON, REPORT_MD, REPORT_HTML):
         (path / name).unlink()
     shutil.rmtree(path / FIGURES)
     shutil.rmtree(path / CHECKPOINTS)

@@ -16,7 +16,7 @@ import pytest
 from sumrnn.devices import memory, mesh
 from sumrnn.report import batch as report
 from sumrnn.runs import files
-from sumrnn.runs.folder import CHECKPOINTS, CONFIG, FIGURES, HISTORY, PREDICTIONS
+from sumrnn.runs.folder import CHECKPOINTS, CONFIG, FIGURES, HISTORY, PREDICTIONS, REPORT_HTML
 from sumrnn.study.batch import EXPERIMENT, RUNS, BatchFolder
 from sumrnn.study.experiment import Experiment
 from sumrnn.study.table import TABLE
@@ -120,7 +120,7 @@ def test_a_bad_declaration_is_told_in_one_line(name: str, tmp_path: pathlib.Path
 
 def test_it_leaves_runs_table_summary_and_figures(whole: tuple[pathlib.Path, str]) -> None:
     path, shown = whole
-    summary = (TABLE, report.SUMMARY_JSON, report.SUMMARY_MD, FIGURES)
+    summary = (TABLE, report.SUMMARY_JSON, report.SUMMARY_MD, REPORT_HTML, FIGURES)
     assert {entry.name for entry in path.iterdir()} == {files.LOCK, EXPERIMENT, RUNS, *summary}
     names = {f"{name}-seed{seed}" for name in "ab" for seed in (0, 1, 2, 7)}
     assert {entry.name for entry in (path / RUNS).iterdir()} == names
