@@ -26,6 +26,7 @@ from sumrnn.study.batch import Batch
 from sumrnn.study.experiment import Experiment
 
 COMMITTED = pathlib.Path(__file__).parents[2] / "experiments"
+NAMES = sorted(path.parent.name for path in COMMITTED.glob("*/summary.json"))
 SEEDS = (0, 1, 2)
 SMALL = Config(
     TaskConfig(size=200, length=5, high=3, threshold=8),
@@ -121,7 +122,9 @@ def accuracies(folders: Folders, condition: str) -> np.ndarray:
     return np.array([sk.accuracy_score(part.labels, part.logits > 0) for part in parts])
 
 
-@pytest.mark.parametrize("name", ["reproduce", "skew", "spread", "solve"])
+@pytest.mark.parametrize(
+    "name", sorted(path.parent.name for path in COMMITTED.glob("*/summary.json"))
+)
 def test_a_committed_summary_is_that_of_its_numbers(name: str) -> None:
     numbers = json.loads((COMMITTED / name / report.SUMMARY_JSON).read_text())
     text = (COMMITTED / name / report.SUMMARY_MD).read_text(encoding="utf-8")

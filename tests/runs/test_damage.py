@@ -29,6 +29,7 @@ from sumrnn.runs.folder import (
     REPORT_MD,
     RunFolder,
 )
+from sumrnn.runs.record import FORMAT
 from sumrnn.study import table
 from sumrnn.study.batch import EXPERIMENT, BatchFolder
 from sumrnn.study.experiment import Experiment
@@ -485,7 +486,7 @@ def batch(made: Made, tmp_path: pathlib.Path) -> BatchFolder:
     runs = found.path / "runs"
     for path in runs.iterdir():  # As the batch names its runs.
         record = RunFolder(path).read()
-        files.write_json(path / CONFIG, dataclasses.replace(record, name="a"), 4)
+        files.write_json(path / CONFIG, dataclasses.replace(record, name="a"), FORMAT)
     return found
 
 
