@@ -1,14 +1,16 @@
 """The command `sumrnn`, as `python -m sumrnn`."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from sumrnn.cli import command, main
+from sumrnn.runs.folder import REPORT_MD
 from sumrnn.version import __version__
-from tests.conftest import SECONDS, SMALL_OPTIONS
+from tests.conftest import SECONDS, Done, files_of
 
 
 def sumrnn(*words: object, cwd: pathlib.Path) -> "subprocess.CompletedProcess[str]":
@@ -16,13 +18,15 @@ def sumrnn(*words: object, cwd: pathlib.Path) -> "subprocess.CompletedProcess[st
     return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=SECONDS)
 
 
-def test_it_is_the_same_code_as_the_scripts(tmp_path: pathlib.Path) -> None:
-    done = sumrnn("train", *SMALL_OPTIONS, "--epochs", 1, cwd=tmp_path)
+def test_it_is_the_same_code_as_the_scripts(
+    trained: tuple[pathlib.Path, Done], tmp_path: pathlib.Path
+) -> None:
+    path = pathlib.Path(shutil.copytree(trained[0], tmp_path / "run"))
+    before = files_of(path)
+    (path / REPORT_MD).unlink()
+    done = sumrnn("analyze", "run", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert (tmp_path / "runs" / "sheet-seed0" / "report.md").is_file()
-    again = sumrnn("train", *SMALL_OPTIONS, "--epochs", 1, cwd=tmp_path)
-    assert again.returncode == 2
-    assert again.stderr.startswith("sumrnn train: error: runs/sheet-seed0")
+    assert files_of(path) == before
 
 
 def test_it_shows_its_commands_and_version(capsys: pytest.CaptureFixture[str]) -> None:
