@@ -132,7 +132,7 @@ def of_torch(torch: Any, path: pathlib.Path, config: Config) -> Theirs:
         loss = loss_of(net(batch.digits), torch.tensor(batch.labels.astype(np.float32)))
         loss.backward()
         adam.step()
-        return float(loss)
+        return float(loss.detach())
 
     def weights() -> Layout:
         own = {name: x.detach().numpy() for name, x in net.state_dict().items()}
