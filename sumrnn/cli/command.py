@@ -21,8 +21,7 @@ from typing import NoReturn, TypeVar
 
 import tyro
 
-from sumrnn import errors
-from sumrnn.errors import UserError, require
+from sumrnn.errors import UserError, extra, require
 
 T = TypeVar("T")
 MAX_NAME, MAX_PATH = 255, 3_000
@@ -112,9 +111,9 @@ def folder(field: str, text: str) -> pathlib.Path:
     return pathlib.Path(text)
 
 
-def need(module: str, extra: str) -> None:
+def need(module: str, brought_by: str) -> None:
     """Raises `UserError`, before any work, unless what an extra brings is installed."""
-    with errors.extra(extra):
+    with extra(brought_by):
         importlib.import_module(module)
 
 

@@ -17,8 +17,6 @@ from sumrnn.exchange.layout import Layout
 WEIGHTS = "model.weights.h5"
 LSTM = [f"layers/lstm/cell/vars/{i}" for i in range(3)]
 DENSE = [f"layers/dense/vars/{i}" for i in range(2)]
-OTHERS = {"vars", "optimizer", "metrics", "loss_tracker", "_layer_checkpoint_dependencies"}
-"""What else a file may have that is no layer."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """A file's date in a .keras file, so that the same network is the same bytes."""
 
@@ -111,9 +109,9 @@ def _read(source: Any) -> Layout:
     with h5py.File(source, "r") as found:
         if "model_weights" in found or "layer_names" in found.attrs:
             raise ValueError("it is of Keras 2; Keras 3 reads it and saves it as .keras")
-        has = sorted(set(found) - OTHERS | {*found.get("layers", {})} - {"layers", "input_layer"})
-        if sorted(found.get("layers", {}).keys() - {"input_layer"}) != ["dense", "lstm"]:
-            names = [name for name in has if name != "layers"]
-            raise ValueError(f"its layers are {', '.join(names) or 'none'}, needed are dense, lstm")
+        layers = sorted(found.get("layers", {}).keys() - {"input_layer"})
+        if layers != ["dense", "lstm"]:
+            names = ", ".join(layers) or "none"
+            raise ValueError(f"its layers are {names}, needed are dense, lstm")
         arrays = [np.asarray(found[name]) for name in (*LSTM, *DENSE)]
     return Layout(*arrays)
