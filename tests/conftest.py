@@ -104,7 +104,12 @@ SMALL_OPTIONS = (
 
 
 def train(
-    path: pathlib.Path, config: Config = SMALL, seed: int = 7, until: int = 0, every: int = 1
+    path: pathlib.Path,
+    config: Config = SMALL,
+    seed: int = 7,
+    until: int = 0,
+    every: int = 1,
+    keep: int = 1,
 ) -> RunFolder:
     """Records a run in a folder, from where it is there; stops early after epoch `until`."""
     stop, folder = Stop(), RunFolder(path)
@@ -114,7 +119,7 @@ def train(
             stop.number = signal.SIGINT
 
     epoch = folder.survey(config, seed).epoch
-    for _ in record({seed: folder}, {seed: epoch}, config, "sheet", stop, watch, every):
+    for _ in record({seed: folder}, {seed: epoch}, config, "sheet", stop, watch, every, keep=keep):
         pass
     return folder
 

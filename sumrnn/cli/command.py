@@ -57,8 +57,13 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(LACKING, _plain)
 
 
-class _Stopped(KeyboardInterrupt):
+class Stopped(KeyboardInterrupt):
     """A signal of `STOPPING`, where nothing has to be brought to a good end."""
+
+    def error(self, how: str) -> UserError:
+        """The error for work that came to its end early; `how` says how to go on."""
+        (number,) = self.args
+        return UserError(f"{STOPPING[number]} {how}", status=128 + number)
 
 
 def _stop(number: int, frame: object) -> NoReturn:
@@ -70,7 +75,7 @@ def _stop(number: int, frame: object) -> NoReturn:
     timer = threading.Timer(GRACE, end, (word, status))
     timer.daemon = True
     timer.start()
-    raise _Stopped(number)
+    raise Stopped(number)
 
 
 def parse(cls: type[T], argv: list[str], description: str, default: T | None = None) -> T:
@@ -136,7 +141,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     except UserError as error:
         _say(str(error))
         raise SystemExit(error.status) from None
-    except _Stopped as stopped:
+    except Stopped as stopped:
         (number,) = stopped.args  # JAX may be in the midst of something that it does not survive.
         end(STOPPING[number], 128 + number)
     except BrokenPipeError:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sumrnn import fields
-from sumrnn.cli import command, progress
+from sumrnn.cli import command, jobs, progress
+from sumrnn.cli.jobs import Chunk, Launcher, Resources
 from sumrnn.errors import UserError, invalid, require
 from sumrnn.fields import Range
 
 if TYPE_CHECKING:
+    from sumrnn.study.batch import BatchFolder
     from sumrnn.study.experiment import Experiment
 
 Count = Annotated[int, Range(1, 10**9)]
@@ -52,6 +54,16 @@ class Arguments:
     """Epochs between checkpoints, which change no number; None: as many as cost 1 % of the time."""
     per_device: Count | None = None
     """Seeds that a GPU or TPU takes per wave; None: what its memory holds.  A CPU core takes 1."""
+    keep: Annotated[int, Range(0, 1)] = 1
+    """Checkpoints that a finished run keeps, for sumrnn predict, export, and more epochs."""
+    launcher: Launcher | None = None
+    """Let jobs make the runs, each on its own: local, processes of this machine, or slurm; needs
+    sumrnn[cluster].  None: this process makes them."""
+    chunk: Count | None = None
+    """Runs of a job; None: as many as it makes at a time."""
+    retries: Annotated[int, Range(0, 100)] = 2
+    """How often a run is tried again whose job ended without it."""
+    resources: Resources = dataclasses.field(default_factory=Resources)
     distributed: bool = False
     """Work together with the other processes of a Slurm, Open MPI, Kubernetes or TPU job."""
     coordinator: str | None = None
@@ -100,8 +112,7 @@ def main(argv: list[str]) -> None:
     """Runs what is missing of the batch, writes its summary and prints it."""
     arguments = command.parse(Arguments, argv, __doc__ or "")
     fields.check(arguments)
-    if arguments.tensorboard:
-        command.need("tensorboardX", "tensorboard")
+    check(arguments)
     experiment = find(arguments.name)
     name = pathlib.Path(arguments.name).stem
     chosen = f"runs/{name}" if arguments.out is None else arguments.out
@@ -114,6 +125,9 @@ def main(argv: list[str]) -> None:
     chosen = experiment.seeds if arguments.seeds is None else arguments.seeds
     seeds = parse_seeds("seeds", chosen)
     mesh.use_cores(arguments.devices)
+    if arguments.launcher:
+        launch(arguments, experiment, seeds, out)
+        return
     given = (arguments.coordinator, arguments.processes, arguments.process_id)
     if arguments.distributed or any(value is not None for value in given):
         late = (
@@ -128,6 +142,85 @@ def main(argv: list[str]) -> None:
     except cluster.Lost as error:
         # At a normal exit the JAX runtime would wait for the lost process, and abort.
         command.end(str(error))
+
+
+def check(arguments: Arguments) -> None:
+    """Raises `UserError` unless the options go together, and what they need is installed."""
+    if arguments.tensorboard:
+        command.need("tensorboardX", "tensorboard")
+    launcher, chosen = arguments.launcher, fields.to_dict(arguments.resources)
+    usual = {"chunk": None, "retries": 2} | fields.to_dict(Resources())
+    given = {"chunk": arguments.chunk, "retries": arguments.retries} | chosen
+    local = ("chunk", "retries", "parallel")
+    for name, value in given.items():
+        fits = launcher == "slurm" or (launcher == "local" and name in local)
+        allowed = "left out without --launcher" + (" slurm" if name not in local else "")
+        require(fits or value == usual[name], name, value, allowed)
+    together = arguments.distributed or arguments.coordinator is not None
+    require(not (launcher and together), "launcher", launcher, "left out of --distributed")
+    if launcher:
+        command.need("submitit", "cluster")
+
+
+def launch(
+    arguments: Arguments, experiment: Experiment, seeds: Sequence[int], out: pathlib.Path
+) -> None:
+    """Lets jobs train what is missing, and sums up what is there."""
+    from sumrnn.cli import launcher
+    from sumrnn.devices import mesh
+    from sumrnn.study import batch as batch_lib
+
+    assert arguments.launcher is not None
+    batch, chosen = batch_lib.BatchFolder(out), arguments.resources
+    engine = jobs.Engine(arguments.launcher, out, chosen)
+    batch.check(experiment, arguments.anyway, anywhere=True)
+    engine.check()
+    batch.open(experiment, seeds, arguments.anyway, anywhere=True)
+    engine.check_seen()
+    missing = batch_lib.missing(batch, experiment, seeds, command.warn)
+    slots, size = None, (chosen.cpus_per_task or 1)
+    if chosen.gpus_per_node:
+        size = chosen.gpus_per_node * (arguments.per_device or jobs.PER_GPU)
+    if arguments.launcher == "local":
+        slots = launcher.slots(mesh.numbers(), chosen.parallel or mesh.cores())
+        size = arguments.devices or len(slots[0])
+    template = Chunk(
+        str(out.absolute()),
+        arguments.devices,
+        arguments.checkpoint_every,
+        arguments.per_device,
+        arguments.anyway,
+        arguments.keep,
+    )
+    work = launcher.Launch(
+        batch, engine, missing, arguments.chunk or size, template, slots, arguments.retries
+    )
+    counts = launcher.Counts(len(experiment.conditions) * len(seeds))
+    try:
+        with progress.of_jobs() as show:
+            work.watch(counts, show)
+    except command.Stopped as stopped:
+        how = f"with {counts.done} of {counts.total} runs done; {counts.jobs} jobs go on, and "
+        raise stopped.error(how + "the same command looks again") from None
+    sum_up(arguments, batch)
+    failed = work.failed()
+    for (condition, seed), log in failed.items():
+        command.warn(f"{condition} with seed {seed} failed; see {log}")
+    if failed:
+        raise UserError(f"{len(failed)} of {counts.total} runs failed", status=1)
+    if counts.done == counts.total:
+        engine.clear()
+
+
+def sum_up(arguments: Arguments, batch: BatchFolder) -> None:
+    """Writes and prints the summary of what is there."""
+    from sumrnn.report import batch as report  # Not before: it takes memory and time.
+
+    print(report.overview(report.write(batch, command.warn), batch.path))
+    if arguments.tensorboard:
+        from sumrnn.report import events
+
+        events.write_all(batch)
 
 
 def work(
@@ -158,17 +251,14 @@ def work(
             arguments.checkpoint_every,
             arguments.per_device,
             arguments.anyway,
+            arguments.keep,
         )
+        if done.elsewhere:
+            command.warn(f"{done.elsewhere} runs are being made by other processes")
         if stop.number is not None and done.done < done.total:
             how = f"with {done.done} of {done.total} runs done; the same command continues"
             raise signals.stopped(stop, how)
 
     with progress.of_batch(cluster.is_first()) as show:
         signals.attend(train, command.say)
-    from sumrnn.report import batch as report  # Not before: it takes memory and time.
-
-    cluster.first_does(lambda: print(report.overview(report.write(batch, command.warn), out)))
-    if arguments.tensorboard:
-        from sumrnn.report import events
-
-        cluster.first_does(lambda: events.write_all(batch))
+    cluster.first_does(lambda: sum_up(arguments, batch))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sumrnn.cli.launcher import Counts
     from sumrnn.study.batch import Progress
 
 BAR = 12
@@ -147,6 +148,26 @@ def of_batch(shown: bool) -> Iterator[Callable[[Progress], None]]:
                 # What is done is that of this start; the words count earlier runs too.
                 done = progress.worked if progress.todo else 1
                 show(describe(progress), done, max(progress.todo, 1))
+
+        yield view
+
+
+@contextlib.contextmanager
+def of_jobs() -> Iterator[Callable[[Counts], None]]:
+    """Yields a function that shows how far the runs of jobs are; elsewhere only what is new."""
+    in_place, last = _columns() is not None, [""]
+    with live() as show:
+
+        def view(counts: Counts) -> None:
+            parts = [f"runs {counts.done}/{counts.total}"]
+            for name in ("running", "waiting", "elsewhere", "failed"):
+                if number := getattr(counts, name):
+                    parts.append(f"{number} {name}")
+            new, last[0] = " ".join(parts) != last[0], " ".join(parts)
+            if counts.seconds_left > 0:  # Not NaN.
+                parts.insert(1, _left(counts.seconds_left))
+            if in_place or new:
+                show(parts, counts.done, counts.total)
 
         yield view
 

@@ -48,10 +48,19 @@ def use_cores(devices: int | None = None) -> None:
 
 
 def cores() -> int:
-    """Cores that this process may use, of a container its share; at least 1."""
+    """Cores that this process may use, of a container or a job of Slurm its share; at least 1."""
     known = hasattr(os, "sched_getaffinity")  # Not every system can restrict them.
     here = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    return max(1, math.ceil(min(here, cgroup.cores())))
+    share = os.environ.get("SLURM_CPUS_PER_TASK", "")  # Slurm need not confine its jobs to it.
+    given = int(share) if share.isdecimal() else here
+    return max(1, math.ceil(min(here, given, cgroup.cores())))
+
+
+def numbers() -> list[int]:
+    """The numbers of the cores that this process may use, as the system counts them."""
+    known = hasattr(os, "sched_getaffinity")
+    found = sorted(os.sched_getaffinity(0)) if known else list(range(os.cpu_count() or 1))
+    return found[: cores()]
 
 
 def available() -> list[jax.Device]:

@@ -36,7 +36,7 @@ SHOWN = 1_000
 def build(collected: Collected) -> dict[str, Any]:
     """Every number of the summary, under the names of summary.json.
 
-    It holds `continued` only if the batch was.
+    It holds `continued` only if the batch was, `processors` only if there are several kinds.
     """
     experiment = collected.experiment
     crossed = "variance" in experiment.plots
@@ -48,6 +48,7 @@ def build(collected: Collected) -> dict[str, Any]:
         "seeds": list(collected.seeds),
         "versions": collected.versions,
         **({"continued": True} if collected.continued else {}),
+        **({"processors": collected.processors} if len(collected.processors) > 1 else {}),
         "conditions": {
             name: _condition(collected, name, config)
             for name, config in experiment.conditions.items()
@@ -257,6 +258,11 @@ def write(batch: BatchFolder, warn: Callable[[str], None] = lambda line: None) -
     Returns the numbers of `build`.  `warn` is told of a figure that cannot be drawn.  Raises
     `UserError` if there is no batch, a run in it is damaged, or it cannot be written.
     """
+    with batch.lock():  # Who comes later has seen more.
+        return _write(batch, warn)
+
+
+def _write(batch: BatchFolder, warn: Callable[[str], None]) -> dict[str, Any]:
     collected = collect(batch)
     summary = build(collected)
     plots = draw(collected, summary)

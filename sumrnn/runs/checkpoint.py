@@ -17,7 +17,7 @@ from sumrnn.train.loop import Metrics
 from sumrnn.train.step import State, unpacked
 
 KEPT = 2
-"""Of a run, the last ones."""
+"""Of a run that goes on, the last ones."""
 COLUMNS: dict[str, type[np.floating[Any]]] = {
     **dict.fromkeys(Metrics._fields, np.float32),
     "seconds": np.float64,
@@ -96,7 +96,11 @@ class Checkpoints:
         if file.is_dir():  # Damaged, or the run would have gone on from there.
             files.remove(file)
         files.write_arrays(file, pack(snapshot, config, seed), sealed=True)
-        for old in self.epochs()[KEPT:]:
+        self.keep(KEPT)
+
+    def keep(self, count: int) -> None:
+        """Removes all but the newest ones."""
+        for old in self.epochs()[count:]:
             files.remove(self.file(old))
 
     def forget(self, epoch: int) -> None:

@@ -94,6 +94,13 @@ def device() -> dict[str, str]:
     }
 
 
+def kind(made: Origin) -> str:
+    """The kind of processor in a few words: what it is, and the widest vectors that it has."""
+    found = made["device"]
+    vectors = found.get("vectors", "").split(" ")
+    return " ".join(x for x in (found["kind"], found.get("machine", ""), vectors[-1]) if x)
+
+
 def settings() -> dict[str, str]:
     """What is not as usual, by the names of `VARIABLES` and `OPTIONS`."""
     found = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}

@@ -33,13 +33,13 @@ class Record:
 
     def __post_init__(self) -> None:
         fields.check(self)
-        for made in self._origins:
+        for made in self.origins:
             origin.check(made)
 
     @property
     def made(self) -> Origin:
         """What computed it last."""
-        return self._origins[-1]
+        return self.origins[-1]
 
     @property
     def epochs(self) -> int:
@@ -47,7 +47,8 @@ class Record:
         return self.config.train.epochs
 
     @property
-    def _origins(self) -> list[Origin]:
+    def origins(self) -> list[Origin]:
+        """What computed it at first, and wherever it was continued."""
         first = Origin(versions=self.versions, device=self.device, settings=self.settings)
         return [first, *self.continued]
 

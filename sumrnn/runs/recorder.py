@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,11 +16,12 @@ import numpy as np
 from sumrnn.config import Config
 from sumrnn.devices import cluster, mesh
 from sumrnn.devices.mesh import Program
-from sumrnn.devices.wave import Moment, Start, Wave, waves
-from sumrnn.errors import UserError, invalid
+from sumrnn.devices.wave import Moment, Start, Wave
+from sumrnn.errors import invalid
 from sumrnn.models.network import Params
 from sumrnn.runs import checkpoint, locks
 from sumrnn.runs.folder import RunFolder
+from sumrnn.runs.locks import Held
 from sumrnn.runs.record import Status
 from sumrnn.scores.strata import Counts
 from sumrnn.task import Splits
@@ -66,8 +67,11 @@ def record(
     every: int | None = None,
     per_device: int | None = None,
     params: Params | None = None,
+    keep: int = 1,
 ) -> Iterator[Ended]:
     """Trains runs from where they are to their end; yields after each wave how far it came.
+
+    A run that another process has, or that has moved on since it was surveyed, is left alone.
 
     Args:
       folders: of each run, by seed.
@@ -80,9 +84,10 @@ def record(
         time.  There is always one after the last epoch.
       per_device: see `mesh.prepare`.
       params: those that runs begin with, if their config has the digest of weights.
+      keep: checkpoints that a finished run keeps.
 
-    Raises `UserError` if memory does not hold a run, or a folder is another process's, cannot be
-    written, or has a damaged checkpoint; `OSError` if the disk is full, or fails.
+    Raises `UserError` if memory does not hold a run, or a folder cannot be written, or has a
+    damaged checkpoint; `OSError` if the disk is full, or fails.
     """
     if every is not None and every < 1:
         raise invalid("checkpoint_every", every, "at least 1")
@@ -90,16 +95,15 @@ def record(
         loop.check_given(config, params)
     # Runs that are equally far go together, those that are furthest first.
     for epoch in sorted({epochs[seed] for seed in folders}, reverse=True):
-        seeds = [seed for seed in folders if epochs[seed] == epoch]
-        program = mesh.prepare(config, len(seeds), per_device)
-        for own in waves(seeds, program.plan.wave):
-            if _agreed(stop):
-                return
-            chosen = {seed: folders[seed] for seed in own}
-            with _locked(chosen.values()):
-                recorder = _Recorder(chosen, config, name, params)
-                ended = recorder.run(program, epoch, stop, watch, every)
-            yield ended
+        left = {seed: folders[seed] for seed in folders if epochs[seed] == epoch}
+        program = mesh.prepare(config, len(left), per_device)
+        while left and not _agreed(stop):
+            with _claimed(left, program.plan.wave, config, epoch) as own:
+                if own:
+                    recorder = _Recorder(own, config, name, params, keep)
+                    ended = recorder.run(program, epoch, stop, watch, every)
+            if own:
+                yield ended
 
 
 def _agreed(stop: Stop) -> bool:
@@ -111,17 +115,37 @@ def _agreed(stop: Stop) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(folders: Collection[RunFolder]) -> Iterator[None]:
-    """Makes the folders the first process's own."""
+def _claimed(
+    left: dict[int, RunFolder], size: int, config: Config, epoch: int
+) -> Iterator[dict[int, RunFolder]]:
+    """Makes up to `size` of the runs that are left the first process's own.
+
+    It looks at one after the other, and takes those that nobody has and that are still after this
+    epoch; all that it has looked at are left no more.
+    """
+    unseen, taken, others = range(3)
+    found = np.full(len(left), unseen)
     with contextlib.ExitStack() as held:
 
-        def lock() -> None:
-            locks.allow(len(folders))
-            for folder in folders:
-                held.enter_context(folder.lock())
+        def take() -> None:
+            locks.allow(size)
+            for i, (seed, folder) in enumerate(left.items()):
+                if np.count_nonzero(found == taken) == size:
+                    return
+                found[i] = others
+                with contextlib.suppress(Held), contextlib.ExitStack() as own:
+                    own.enter_context(folder.lock())
+                    if folder.survey(config, seed, anyway=True)[:2] == ("unfinished", epoch):
+                        held.push(own.pop_all())
+                        found[i] = taken
 
-        cluster.first_does(lock)
-        yield
+        cluster.first_does(take)
+        states = dict(zip(left, cluster.from_first(found).tolist(), strict=True))
+        claimed = {seed: left[seed] for seed, state in states.items() if state == taken}
+        for seed, state in states.items():
+            if state != unseen:
+                del left[seed]
+        yield claimed
 
 
 class _Recorder:
@@ -133,9 +157,10 @@ class _Recorder:
         config: Config,
         name: str,
         params: Params | None,
+        keep: int,
     ) -> None:
         self._folders, self._config, self._name = folders, config, name
-        self._params = params
+        self._params, self._keep = params, keep
         self._good = list(folders)
         self._due = time.perf_counter() + FIRST / SHARE
 
@@ -173,8 +198,6 @@ class _Recorder:
 
         def act() -> None:
             for i, (seed, folder) in enumerate(self._folders.items()):
-                if folder.survey(self._config, seed, anyway=True)[:2] != ("unfinished", epoch):
-                    raise UserError(f"{folder.path}: another process was at work there")
                 if epoch:
                     found[i] = folder.restore(self._config, seed, epoch)
                 else:
@@ -221,7 +244,7 @@ class _Recorder:
                     lambda x: x[i],  # noqa: B023
                     (result.data, result.logits),
                 )
-                self._folders[seed].finish(*own, exams[i])
+                self._folders[seed].finish(*own, exams[i], self._keep)
 
 
 def _rows(moment: Moment, seconds: float) -> list[Row]:

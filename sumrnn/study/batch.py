@@ -5,6 +5,7 @@ runs/CONDITION-seedSEED/    a run folder for each condition and seed
 runs.csv, summary.json, summary.md, report.html, figures/*.png      rebuilt from these at any time
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import pathlib
@@ -19,11 +20,16 @@ from sumrnn.devices import cluster
 from sumrnn.errors import UserError, require
 from sumrnn.runs import files, locks, origin, recorder
 from sumrnn.runs.folder import RunFolder
+from sumrnn.runs.locks import Held
 from sumrnn.runs.origin import Origin
 from sumrnn.runs.recorder import Stop
 from sumrnn.study.experiment import PLOTS, Experiment
 
 FORMAT = 4
+PATIENCE = 300.0
+"""Seconds to wait for another process to begin the batch, or to sum it up."""
+ENDED, ELSEWHERE = -1, -2
+"""Instead of the epoch after which a run goes on."""
 EXPERIMENT = "experiment.json"
 RUNS = "runs"
 
@@ -87,8 +93,12 @@ class BatchFolder:
         """Where a run is."""
         return RunFolder(self.path / RUNS / f"{condition}-seed{seed}")
 
-    def check(self, experiment: Experiment, anyway: bool = False) -> Batch | None:
+    def check(
+        self, experiment: Experiment, anyway: bool = False, anywhere: bool = False
+    ) -> Batch | None:
         """The batch that is there and may be continued; None where one may begin.
+
+        With `anywhere` its runs may be made on other kinds of devices than here.
 
         Raises `UserError` if the folder holds something else: another experiment, other configs, or
         runs that were made by something else (see `origin.check_same`).  Touches nothing.
@@ -104,23 +114,34 @@ class BatchFolder:
                 )
         found = self.read()
         _check_same(file, found.experiment, experiment)
-        origin.check_same(file, found.made[-1], origin_of(experiment), anyway)
+        origin.check_same(file, found.made[-1], _now(experiment, found, anywhere), anyway)
         return found
 
-    def open(self, experiment: Experiment, seeds: Collection[int], anyway: bool = False) -> None:
+    def open(
+        self,
+        experiment: Experiment,
+        seeds: Collection[int],
+        anyway: bool = False,
+        anywhere: bool = False,
+    ) -> None:
         """Starts the batch, or makes sure that it may be continued; earlier seeds stay.
 
         Raises `UserError` as `check` does, or if the folder cannot be written.
         """
-        self.check(experiment, anyway)  # Before anything is made, were it a lock.
-        with locks.lock(self.path), files.writing(self.path):
-            found, now = self.check(experiment, anyway), origin_of(experiment)
+        self.check(experiment, anyway, anywhere)  # Before anything is made, were it a lock.
+        with self.lock(), files.writing(self.path):
+            found = self.check(experiment, anyway, anywhere)
+            now = _now(experiment, found, anywhere)
             made: tuple[BatchOrigin, ...] = (now,)
             if found:
                 seeds = {*seeds, *found.seeds}
                 made = found.made if found.made[-1] == now else (*found.made, now)
             batch = Batch(experiment, tuple(sorted(seeds)), made)
             files.write_json(self.path / EXPERIMENT, batch, FORMAT)
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Makes declaration and summary this process's own; others wait a while for it."""
+        return locks.lock(self.path, PATIENCE)
 
     def read(self) -> Batch:
         """The content of experiment.json, checked.
@@ -134,6 +155,53 @@ class BatchFolder:
     ) -> None:
         """Writes what is rebuilt from the runs; see `files.write_report`."""
         files.write_report(self.path, texts, pictures, known=PLOTS)
+
+
+def _now(experiment: Experiment, found: Batch | None, anywhere: bool) -> BatchOrigin:
+    """What computes here; of a batch whose runs are made elsewhere, on the same devices."""
+    now = origin_of(experiment)
+    return BatchOrigin(**{**now, "device": found.made[-1]["device"]}) if found and anywhere else now
+
+
+def expected(made: BatchOrigin, condition: str, found: Origin) -> Origin:
+    """The origin of a batch as its runs of a condition have it on the devices of `found`.
+
+    The program is only compared on the same platform: for another one it is compiled otherwise.
+    """
+    same = made["device"].get("platform") == found["device"].get("platform")
+    code = made["programs"][condition] if same else found["versions"].get("code", "")
+    versions = made["versions"] | {"code": code}
+    return Origin(versions=versions, device=found["device"], settings=made["settings"])
+
+
+def check_here(batch: BatchFolder, condition: str, anyway: bool) -> Experiment:
+    """Makes sure that runs of a condition can be made here, on whatever kind of device.
+
+    Returns the experiment with this condition alone.  Raises `UserError` if there is no batch, it
+    is damaged, or was begun with other versions or settings.
+    """
+    found = batch.read()
+    now = origin.here(found.experiment.conditions[condition])
+    made = expected(found.made[-1], condition, now)
+    origin.check_same(batch.path / EXPERIMENT, made, now, anyway)
+    return found.experiment.only(condition)
+
+
+def missing(
+    batch: BatchFolder,
+    experiment: Experiment,
+    seeds: Sequence[int],
+    warn: Callable[[str], None] = lambda line: None,
+) -> list[tuple[str, int]]:
+    """Condition and seed of the runs that have not ended; `warn` is told what is damaged.
+
+    Raises `UserError` if a folder is another run's.
+    """
+    found = []
+    for condition, config in experiment.conditions.items():
+        begun = _begun(batch, condition, config, seeds, warn, anyway=True)
+        found += [(condition, seed) for seed, epoch in begun.items() if epoch != ENDED]
+    return found
 
 
 def _check_same(file: pathlib.Path, found: Experiment, asked: Experiment) -> None:
@@ -167,6 +235,8 @@ class Progress:
     """Seed-epochs done since the start."""
     diverged: int = 0
     """Runs since the start whose numbers are no longer finite."""
+    elsewhere: int = 0
+    """Runs that other processes had when they were last looked at."""
     began: float = dataclasses.field(default_factory=time.perf_counter)
 
     @property
@@ -190,43 +260,66 @@ def run(
     every: int | None = None,
     per_device: int | None = None,
     anyway: bool = False,
+    keep: int = 1,
 ) -> Progress:
     """Runs what is missing in an open batch, for every condition and seed.
 
+    What other processes have is left to them, and taken only when they have ended without it.
     `view` is shown the progress after every epoch and wave, `warn` told what is damaged and made
     again; for the rest, and what is raised, see `recorder.record` and `origin.check_same`.  Several
     processes call this together; only the first one touches the folder.
     """
-    begun = {
-        condition: _begun(batch, condition, config, seeds, warn, anyway)
-        for condition, config in experiment.conditions.items()
-    }
-    missing = sum(
-        config.train.epochs - epoch
-        for condition, config in experiment.conditions.items()
-        for epoch in begun[condition].values()
-    )
-    total = len(seeds) * len(experiment.conditions)
-    progress = Progress(total, total - sum(map(len, begun.values())), missing)
-    cluster.first_does(lambda: view(progress))
+    left = {condition: set(seeds) for condition in experiment.conditions}
+    progress = Progress(len(seeds) * len(left), 0, 0)
+
+    def look() -> dict[str, dict[int, int]]:
+        """What nobody has of what is left: after which epoch it goes on."""
+        begun, progress.elsewhere = {}, 0
+        for condition, config in experiment.conditions.items():
+            found = _begun(batch, condition, config, sorted(left[condition]), warn, anyway)
+            begun[condition] = {seed: epoch for seed, epoch in found.items() if epoch >= 0}
+            ended = {seed for seed, epoch in found.items() if epoch == ENDED}
+            left[condition] -= ended
+            progress.done += len(ended)
+            progress.elsewhere += list(found.values()).count(ELSEWHERE)
+            progress.todo += sum(config.train.epochs - epoch for epoch in begun[condition].values())
+        return begun
 
     def watch(seeds: Sequence[int], epoch: int, row: recorder.Row) -> None:
         progress.seeds, progress.epoch = tuple(seeds), epoch
         progress.worked += len(seeds)
         view(progress)
 
-    for condition, config in experiment.conditions.items():
-        progress.condition, progress.epochs = condition, config.train.epochs
-        folders = {seed: batch.run(condition, seed) for seed in begun[condition]}
-        for wave in recorder.record(
-            folders, begun[condition], config, condition, stop, watch, every, per_device
-        ):
-            status = list(wave.status.values())
-            progress.done += len(status) - status.count("unfinished")
-            progress.diverged += status.count("diverged")
-            progress.todo -= (config.train.epochs - wave.epoch) * len(status)
-            progress.epoch = 0
-            cluster.first_does(lambda: view(progress))
+    begun = look()
+    cluster.first_does(lambda: view(progress))
+    while any(begun.values()):
+        for condition, config in experiment.conditions.items():
+            progress.condition, progress.epochs = condition, config.train.epochs
+            folders = {seed: batch.run(condition, seed) for seed in begun[condition]}
+            for wave in recorder.record(
+                folders,
+                begun[condition],
+                config,
+                condition,
+                stop,
+                watch,
+                every,
+                per_device,
+                keep=keep,
+            ):
+                status = list(wave.status.values())
+                progress.done += len(status) - status.count("unfinished")
+                progress.diverged += status.count("diverged")
+                progress.todo -= (config.train.epochs - wave.epoch) * len(status)
+                progress.epoch = 0
+                left[condition] -= set(wave.status)
+                cluster.first_does(lambda: view(progress))
+            if stop.number is not None:
+                return progress
+            # Others took them first; they are looked at again.
+            lost = left[condition] & set(folders)
+            progress.todo -= sum(config.train.epochs - begun[condition][seed] for seed in lost)
+        begun = look()
     return progress
 
 
@@ -238,18 +331,24 @@ def _begun(
     warn: Callable[[str], None],
     anyway: bool,
 ) -> dict[int, int]:
-    """Of the runs that have not ended: after which epoch each goes on, by seed."""
-    ended = -1
-    found = np.full(len(seeds), ended)
+    """By seed: after which epoch a run goes on, or that it is `ENDED` or another process's."""
+    found = np.full(len(seeds), ENDED)
 
     def look() -> None:
         for i, seed in enumerate(seeds):
-            status, epoch, wrong = batch.run(condition, seed).survey(config, seed, anyway)
+            folder = batch.run(condition, seed)
+            try:
+                with contextlib.ExitStack() as held:
+                    if folder.status() == "unfinished" and folder.path.exists():
+                        held.enter_context(folder.lock())  # Or it would change meanwhile.
+                    status, epoch, wrong = folder.survey(config, seed, anyway)
+            except Held:
+                found[i] = ELSEWHERE
+                continue
             for line in wrong:
                 warn(f"{line}; continuing after epoch {epoch}")
             if status == "unfinished":
                 found[i] = epoch
 
     cluster.first_does(look)
-    epochs = cluster.from_first(found)
-    return {seed: int(epoch) for seed, epoch in zip(seeds, epochs, strict=True) if epoch != ended}
+    return dict(zip(seeds, cluster.from_first(found).tolist(), strict=True))

@@ -80,6 +80,11 @@ class Experiment:
         allowed = "of conditions that differ in their seeds alone"
         require(crossed or "variance" not in self.plots, "plots", "variance", allowed)
 
+    def only(self, condition: str) -> "Experiment":
+        """The experiment with this condition alone."""
+        conditions = {condition: self.conditions[condition]}
+        return dataclasses.replace(self, conditions=conditions, baselines={}, references={})
+
 
 def parse_seeds(field: str, text: str) -> tuple[int, ...]:
     """Seeds from a list such as "0:32" (0 to 31) or "3,5,8:12".

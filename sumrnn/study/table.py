@@ -1,5 +1,6 @@
 """The table of a batch: what its runs left, one row per condition and seed."""
 
+import collections
 import csv
 import dataclasses
 import io
@@ -9,14 +10,17 @@ import numpy as np
 
 from sumrnn.config import Config
 from sumrnn.errors import UserError
+from sumrnn.runs import origin
 from sumrnn.runs.folder import CONFIG, RunFolder
 from sumrnn.scores import exact, metrics
-from sumrnn.study.batch import EXPERIMENT, BatchFolder
+from sumrnn.study.batch import EXPERIMENT, BatchFolder, expected
 from sumrnn.study.experiment import SCORES, Experiment
 from sumrnn.task import sum_law
 
 TABLE = "runs.csv"
 COLUMNS = ("condition", "seed", "status", *SCORES)
+PROCESSOR = "processor"
+"""One more column, where the runs are of different kinds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Collected:
     """By condition: columns of history.csv of the finished runs, float64 [runs, epochs]."""
     continued: bool = False
     """Whether the batch or a run went on with other versions, settings or kind of device."""
+    processors: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Runs that have ended, by the kind of processor that made them (the last one, if several)."""
 
     def values(self, condition: str, score: str) -> dict[int, float]:
         """By seed: a score where it is defined."""
@@ -50,10 +56,8 @@ def collect(batch: BatchFolder) -> Collected:
     """
     found = batch.read()
     continued = len(found.made) > 1
-    rows, histories = [], {}
+    rows, histories, processors = [], {}, collections.Counter[str]()
     for condition, config in found.experiment.conditions.items():
-        # What a run may have begun with.
-        versions = [made["versions"] | {"code": made["programs"][condition]} for made in found.made]
         finished = []
         for seed in found.seeds:
             folder = batch.run(condition, seed)
@@ -66,10 +70,14 @@ def collect(batch: BatchFolder) -> Collected:
                 if (record.config, record.seed) != (config, seed):
                     has = f"the batch has {condition} with seed {seed} here"
                     raise UserError(f"{file}: is another run; {has}")
-                if record.versions not in versions:
+                begun = record.origins[0]  # The batch may have been continued since.
+                known = (expected(made, condition, begun)["versions"] for made in found.made)
+                if record.versions not in known:
                     declared = batch.path / EXPERIMENT
                     raise UserError(f"{file}: was made with other versions than {declared} has")
                 continued |= bool(record.continued)
+                row[PROCESSOR] = kind = origin.kind(record.made)
+                processors[kind] += 1
             if row["status"] == "finished":
                 scores, history = _finished(folder, config)
                 row |= scores
@@ -80,7 +88,9 @@ def collect(batch: BatchFolder) -> Collected:
                 name: np.stack([history[name] for history in finished]) for name in finished[0]
             }
     first = found.made[0]["versions"]
-    return Collected(found.experiment, found.seeds, first, rows, histories, continued)
+    return Collected(
+        found.experiment, found.seeds, first, rows, histories, continued, dict(processors)
+    )
 
 
 def _finished(folder: RunFolder, config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -96,7 +106,9 @@ def _finished(folder: RunFolder, config: Config) -> tuple[dict[str, Any], dict[s
 def to_csv(rows: list[dict[str, Any]]) -> str:
     """The table as text: nine digits, and empty where a score is undefined."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    several = len({row[PROCESSOR] for row in rows if PROCESSOR in row}) > 1
+    columns = (*COLUMNS, PROCESSOR) if several else COLUMNS
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in rows:
         writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import dataclasses
 import io
@@ -93,6 +94,9 @@ class Folders:
 
     def run(self, condition: str, seed: int) -> Folder:
         return self.runs[condition, seed]
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def write_report(self, texts: dict[str, str], pictures: Any) -> None:
         self.texts, self.pictures = texts, pictures

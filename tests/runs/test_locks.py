@@ -104,7 +104,7 @@ def test_without_locks_a_holder_that_may_live_is_told_and_how_to_go_on(
 def test_another_fault_of_the_system_is_told_as_it_is(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def acquire(self: object) -> None:
+    def acquire(self: object, **how: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", acquire)

@@ -48,7 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A finished batch of two conditions and three seeds.  Do not change it."""
     path = tmp_path_factory.mktemp("batch") / "whole"
     BatchFolder(path).open(TWO, (0, 1, 2))
-    run(path, (0, 1, 2), every=1)
+    run(path, (0, 1, 2), every=1, keep=2)
     return path
 
 

@@ -1,0 +1,315 @@
+"""Runs of a batch as jobs that fail alone: a chunk of them each, started by submitit.
+
+submitit hands them to Slurm as arrays, or starts them as processes of this machine.  What it needs
+is in jobs/LAUNCHER-NUMBER of the batch, with the logs; a job itself is a pickled `Chunk`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import getpass
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from sumrnn import fields
+from sumrnn.errors import UserError, extra, invalid, require
+from sumrnn.fields import Range
+
+if TYPE_CHECKING:
+    import submitit
+
+FOLDER = "jobs"
+"""Of a batch."""
+SUBMITTED, RESULT = "_submitted.pkl", "_0_result.pkl"
+"""What submitit leaves of each job, after its id."""
+ARRAY = 1_000
+"""Jobs of an array, as many as Slurm takes unless it is told otherwise (MaxArraySize)."""
+PER_GPU = 32
+"""Runs that a GPU is given, unless it is said how many."""
+PERIOD = 0.1
+"""Seconds between looks whether a job's work is done."""
+PROBE = 10
+"""Seconds in which Slurm may answer whether its machines see a folder."""
+FOREVER = 10**6
+"""Minutes, and times that a job is started again because its time was over."""
+
+Launcher = Literal["local", "slurm"]
+State = Literal["running", "waiting"]
+Minutes = Annotated[int, Range(1, 10**6, "minutes")]
+Count = Annotated[int, Range(1, 10**6)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """What a job may use; all but the first two are Slurm's own words."""
+
+    parallel: Count | None = None
+    """Jobs at a time; None: on this machine one per core, else as many as Slurm starts."""
+    gpus_per_node: Count | None = None
+    """GPUs of a job; None: none."""
+    cpus_per_task: Count | None = None
+    """Cores of a job; None: Slurm's default."""
+    time: Minutes = 240
+    """Minutes after which Slurm stops a job; it is started again, and goes on."""
+    partition: str | None = None
+    """Slurm's partition."""
+    account: str | None = None
+    """Slurm's account."""
+    setup: tuple[str, ...] = ()
+    """Lines of shell that Slurm's jobs begin with, such as 'module load cuda'."""
+    sbatch: tuple[str, ...] = ()
+    """Further words for sbatch, such as qos=long mem=4G."""
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+        for text in self.sbatch:
+            good = re.fullmatch(r"[a-z][a-z-]*(=.+)?", text) is not None
+            require(good, "sbatch", text, "an option of sbatch without its dashes, such as mem=4G")
+        for text in (self.partition or "", self.account or "", *self.setup, *self.sbatch):
+            require(text.isprintable(), "sbatch", text, "one line of text")
+
+    @property
+    def further(self) -> dict[str, str | bool]:
+        """The further words by name; True for one without a value."""
+        parts = (text.partition("=") for text in self.sbatch)
+        return {name: value if sign else True for name, sign, value in parts}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Runs that a job makes; submitit calls it, and asks for a `checkpoint` to stop it."""
+
+    batch: str
+    """The folder, absolute."""
+    devices: int | None = None
+    every: int | None = None
+    per_device: int | None = None
+    anyway: bool = False
+    keep: int = 1
+    condition: str = ""
+    seeds: tuple[int, ...] = ()
+    cores: tuple[int, ...] = ()
+    """Of this machine that it may use; all if empty."""
+
+    def __call__(self) -> None:
+        """Makes those of its runs that are missing and nobody has."""
+        if self.cores and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, self.cores)
+        # Only now: XLA has as many threads as it sees cores.
+        from sumrnn.cli import command, progress
+        from sumrnn.devices import mesh
+        from sumrnn.runs.recorder import Stop
+        from sumrnn.study import batch as batch_lib
+
+        mesh.use_cores(self.devices)
+        folder, stop = batch_lib.BatchFolder(pathlib.Path(self.batch)), Stop()
+        experiment = batch_lib.check_here(folder, self.condition, self.anyway)
+        with futures.ThreadPoolExecutor(1) as pool, progress.of_batch(True) as show:
+            work = pool.submit(
+                batch_lib.run,
+                folder,
+                experiment,
+                self.seeds,
+                stop,
+                show,
+                command.warn,
+                self.every,
+                self.per_device,
+                self.anyway,
+                self.keep,
+            )
+            # Not a field: a signal's handler finds it, no pickle has it.
+            object.__setattr__(self, "_stopping", (stop, work))
+            while not work.done():  # This thread hears signals at once.
+                time.sleep(PERIOD)
+            work.result()
+
+    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
+        """Lets the work end after its epoch; returns what goes on."""
+        from submitit.helpers import DelayedSubmission
+
+        if (found := getattr(self, "_stopping", None)) is not None:
+            stop, work = found
+            stop.number = signal.SIGTERM
+            futures.wait((work,))
+        return DelayedSubmission(dataclasses.replace(self))
+
+
+def chunks(runs: Sequence[tuple[str, int]], size: int, template: Chunk) -> list[Chunk]:
+    """Cuts runs, condition and seed, into chunks of at most `size` of one condition."""
+    found = []
+    for condition in dict.fromkeys(condition for condition, _ in runs):
+        seeds = [seed for name, seed in runs if name == condition]
+        parts = (tuple(seeds[i : i + size]) for i in range(0, len(seeds), size))
+        found += [dataclasses.replace(template, condition=condition, seeds=s) for s in parts]
+    return found
+
+
+class Engine:
+    """Jobs of a batch, of this start and of earlier ones."""
+
+    def __init__(self, launcher: Launcher, batch: pathlib.Path, resources: Resources) -> None:
+        with extra("cluster"):
+            import submitit
+        self._launcher, self._resources = launcher, resources
+        self._root = batch.absolute() / FOLDER
+        numbers = [int(path.name.rpartition("-")[2]) for path in self._folders()]
+        self._folder = self._root / f"{launcher}-{max(numbers, default=0) + 1}"
+        self._own: dict[str, Any] = {}
+        """Jobs of this start, by their ids."""
+        self._executor: Any = None
+        self._submitit = submitit
+
+    def check(self) -> None:
+        """Raises `UserError` unless jobs can be submitted here."""
+        out = str(self._root.parent)
+        require("%" not in out, "out", out, "without %, which stands for a job's number")
+        if self._launcher == "local":
+            return
+        for name in ("sbatch", "srun", "squeue"):
+            if shutil.which(name) is None:
+                raise invalid("launcher", "slurm", f"used where Slurm is: there is no {name} here")
+
+    def check_seen(self) -> None:
+        """Raises `UserError` if the machines of the jobs do not see the folder of the batch."""
+        if self._launcher == "local":
+            return
+        where, chosen = self._root.parent, self._resources
+        words = {"partition": chosen.partition, "account": chosen.account, **chosen.further}
+        options = [f"--{name}={value}" for name, value in words.items() if isinstance(value, str)]
+        test = f"test -d {shlex.quote(str(where))} && echo seen || echo unseen"
+        command = ["srun", "--quiet", f"--immediate={PROBE}", "--ntasks=1", "--time=1", *options]
+        found = _output([*command, "sh", "-c", test], 2 * PROBE)
+        # No answer: all machines are busy, and the jobs will tell.
+        require("unseen" not in found, "out", str(where), "a folder that Slurm's machines see too")
+
+    def submit(self, chunks: Sequence[Chunk]) -> dict[str, Chunk]:
+        """Submits jobs; returns them by their ids.
+
+        Raises `UserError` if Slurm does not take them.
+        """
+        found: dict[str, Chunk] = {}
+        if self._executor is None:
+            self._executor = self._make()
+        for i in range(0, len(chunks), ARRAY):
+            part = chunks[i : i + ARRAY]
+            try:
+                with _deaf():
+                    jobs = self._executor.submit_array(part)
+            except (self._submitit.core.utils.FailedJobError, OSError) as error:
+                raise UserError(f"the jobs were not taken: {_last_line(error)}") from None
+            found |= {job.job_id: chunk for job, chunk in zip(jobs, part, strict=True)}
+            self._own |= {job.job_id: job for job in jobs}
+        return found
+
+    def _make(self) -> Any:
+        chosen = self._resources
+        made = self._submitit.AutoExecutor(
+            self._folder, cluster=self._launcher, slurm_max_num_timeout=FOREVER
+        )
+        made.update_parameters(
+            name=f"sumrnn-{self._root.parent.name}",
+            timeout_min=FOREVER if self._launcher == "local" else chosen.time,
+            cpus_per_task=chosen.cpus_per_task,
+            gpus_per_node=chosen.gpus_per_node,
+            slurm_array_parallelism=chosen.parallel or ARRAY,
+            slurm_partition=chosen.partition,
+            slurm_account=chosen.account,
+            slurm_setup=list(chosen.setup) or None,
+            slurm_additional_parameters=chosen.further or None,
+        )
+        return made
+
+    def earlier(self) -> dict[str, Chunk]:
+        """Jobs of earlier starts that have not ended, by their ids."""
+        found: dict[str, Chunk] = {}
+        for folder in self._folders():
+            files = {path.name for path in folder.iterdir()}
+            names = {name.removesuffix(SUBMITTED) for name in files if name.endswith(SUBMITTED)}
+            left = [name for name in names if f"{name}{RESULT}" not in files]
+            for job in self._states(left) if left else {}:
+                # A file that was not written whole is none that could be started.
+                with contextlib.suppress(Exception):
+                    path = folder / f"{job}{SUBMITTED}"
+                    chunk = self._submitit.helpers.DelayedSubmission.load(path).function
+                    found |= {job: chunk} if isinstance(chunk, Chunk) else {}
+        return found
+
+    def states(self, jobs: Sequence[str]) -> dict[str, State]:
+        """Which of these jobs have not ended."""
+        return self._states(jobs) if jobs else {}
+
+    def _states(self, jobs: Sequence[str]) -> dict[str, State]:
+        if self._launcher == "local":
+            return {job: "running" for job in jobs if self._lives(job)}
+        # The accounting that submitit would ask is not everywhere.
+        command = ["squeue", "--noheader", "--array", "--user", getpass.getuser()]
+        lines = _output([*command, "--format", "%i %T"], 60, needed=True).splitlines()
+        queue = dict(line.split(" ", 1) for line in lines if " " in line)
+        waiting = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
+        return {
+            job: "waiting" if queue[job] in waiting else "running" for job in jobs if job in queue
+        }
+
+    def _lives(self, job: str) -> bool:
+        if job in self._own:
+            return not self._own[job].done()
+        # Of an earlier start: its process, unless the system gave the number to another one.
+        with contextlib.suppress(OSError):
+            return b"submitit" in pathlib.Path(f"/proc/{job}/cmdline").read_bytes()
+        return False
+
+    def log(self, job: str) -> pathlib.Path:
+        """Where a job of this start says what went wrong."""
+        path: pathlib.Path = self._own[job].paths.stderr
+        return path
+
+    def clear(self) -> None:
+        """Removes what all jobs have left."""
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def _folders(self) -> list[pathlib.Path]:
+        """Those of this launcher's starts."""
+        pattern = f"{self._launcher}-*[0-9]"
+        return sorted(self._root.glob(pattern)) if self._root.is_dir() else []
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Lets processes that are started here go on when the terminal interrupts this one."""
+    numbers = [getattr(signal, n) for n in ("SIGINT", "SIGQUIT", "SIGHUP") if hasattr(signal, n)]
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _output(command: list[str], seconds: float, needed: bool = False) -> str:
+    """What a command says; empty if it fails, unless it is needed."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds, check=needed
+        ).stdout
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"{command[0]}: {_last_line(error.stderr)}", status=1) from None
+    except subprocess.TimeoutExpired:
+        if needed:
+            raise UserError(f"{command[0]}: no answer in {seconds} seconds", status=1) from None
+        return ""
+
+
+def _last_line(what: object) -> str:
+    lines = [line for line in str(what).splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason was given"
