@@ -258,6 +258,23 @@ def test_runs_of_a_batch_that_went_on_elsewhere_are_taken_and_told() -> None:
     assert said in single.texts[report.SUMMARY_MD]
 
 
+def test_runs_of_different_kinds_of_processor_are_told_by_run() -> None:
+    folders, said = Folders(), "bits are promised per kind"
+    for seed, vectors in ((0, "SSE AVX2"), (1, "SSE AVX512_SPR")):
+        run = folders.run("slow", seed)
+        device = {"kind": "cpu", "machine": "x86_64", "vectors": vectors}
+        run.record = dataclasses.replace(run.record, device=device)
+    summary = write(folders)
+    assert said in folders.texts[report.SUMMARY_MD]
+    assert summary["processors"]["cpu x86_64 AVX512_SPR"] == 1
+    rows = list(csv.DictReader(io.StringIO(folders.texts["runs.csv"])))
+    kinds = [row["processor"] for row in rows if row["condition"] == "slow"]
+    assert kinds[:2] == ["cpu x86_64 AVX2", "cpu x86_64 AVX512_SPR"]
+    alike = Folders()
+    assert "processors" not in write(alike)
+    assert "processor" not in alike.texts["runs.csv"].splitlines()[0]
+
+
 def test_a_crossed_design_splits_the_variance() -> None:
     conditions = {
         f"{data}-{init}": dataclasses.replace(EASY, data_seed=data, init_seed=init)

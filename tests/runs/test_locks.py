@@ -3,6 +3,7 @@ import os
 import pathlib
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,47 @@ def test_without_locks_a_holder_that_may_live_is_told_and_how_to_go_on(
     file.unlink()
     with locks.lock(tmp_path):
         pass
+
+
+@pytest.mark.usefixtures("without_locks")
+@pytest.mark.parametrize("minutes", [0, 1, 30])
+def test_a_holder_elsewhere_that_is_silent_is_told_as_such_and_left(
+    minutes: int, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / files.HELD
+    file.write_text("4711\nelsewhere\n")
+    past = time.time() - 60 * minutes
+    os.utime(file, (past, past))
+    told = refusal(tmp_path)
+    assert told.startswith(f"{tmp_path}: process 4711 on elsewhere ")
+    silent = "has it, and no sign of life for 30 minutes; make sure that it is dead, and remove"
+    assert (silent in told) == (minutes == 30)
+    assert file.read_text() == "4711\nelsewhere\n"
+
+
+def test_who_has_a_folder_gives_signs_of_life(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "BEAT", 0.01)
+    with locks.lock(tmp_path):
+        file = tmp_path / files.LOCK
+        os.utime(file, (0, 0))
+        end = time.monotonic() + SECONDS
+        while not file.stat().st_mtime and time.monotonic() < end:
+            time.sleep(0.01)
+        assert file.stat().st_mtime
+
+
+def test_a_folder_can_be_waited_for(start: Callable[..., Any], tmp_path: pathlib.Path) -> None:
+    hold = HOLD.replace("1000", "0.5")
+    holder = start(sys.executable, "-c", hold, tmp_path, cwd=tmp_path)
+    wait_for(holder, "held")
+    assert locks.is_held(tmp_path)
+    with locks.lock(tmp_path, SECONDS):
+        pass
+    assert not locks.is_held(tmp_path)
+    assert not locks.is_held(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_another_fault_of_the_system_is_told_as_it_is(
