@@ -167,7 +167,7 @@ def overview(summary: dict[str, Any], path: pathlib.Path) -> str:
         lines.append("  ".join((name.ljust(widths[0]), *middle, constant.rjust(widths[-1]))))
     if diverged := sum(found["diverged"] for found in conditions.values()):
         lines += ["", f"diverged, and so failed: {diverged}"]
-    return "\n".join([*lines, "", f"summary  {path / SUMMARY_MD}"])
+    return "\n".join([*lines, "", f"summary  {path / REPORT_HTML}"])
 
 
 def draw(collected: Collected, summary: dict[str, Any]) -> dict[str, Callable[[], Figure]]:

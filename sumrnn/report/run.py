@@ -104,7 +104,7 @@ def overview(report: dict[str, Any], path: pathlib.Path) -> str:
     """What the scripts print at the end."""
     cells = (f"FN {n:,}" for n in report["test"]["confusion"].values())
     width = max(map(len, (_meaning(report)["positive"], *cells)))
-    values = _values(report) | {"width": width, "path": path / REPORT_MD}
+    values = _values(report) | {"width": width, "path": path / REPORT_HTML}
     return words.render("overview.txt.j2", **values)
 
 

@@ -1,10 +1,12 @@
 import dataclasses
+import math
+import os
 
 import jax
 import pytest
 
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
-from sumrnn.devices import cluster, memory, mesh
+from sumrnn.devices import cgroup, cluster, memory, mesh
 from sumrnn.errors import UserError
 from tests.conftest import SMALL
 
@@ -71,6 +73,17 @@ def test_what_memory_does_not_hold_is_named(field: str, config: Config) -> None:
     error = str(memory.too_large(config, 3 * 2**40, 2**33))
     assert error.startswith(f"{field} = ")
     assert "the run needs 3,072.0 GiB, of which there are 8.0 GiB" in error
+
+
+@pytest.mark.parametrize(("share", "cores"), [("1", 1), ("2", 2), ("64", 3), ("", 3), ("x", 3)])
+def test_a_job_of_slurm_uses_its_share_of_the_cores(
+    share: str, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 4, 6}, raising=False)
+    monkeypatch.setattr(cgroup, "cores", lambda: math.inf)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", share)
+    assert mesh.cores() == cores
+    assert mesh.numbers() == [1, 4, 6][:cores]
 
 
 def test_the_machine_s_memory_is_known() -> None:

@@ -67,7 +67,7 @@ def test_it_rebuilds_the_summary_of_a_batch_and_the_report_of_its_run(
     shutil.rmtree(path / FIGURES)
     done = call("analyze", "moved", cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
-    assert done.out.splitlines()[-1].endswith("moved/summary.md")
+    assert done.out.splitlines()[-1].endswith("moved/report.html")
     assert files_of(path) == before
     done = call("analyze", "moved/runs/b-seed7", cwd=tmp_path)
     assert (done.status, done.err) == (0, "")

@@ -128,7 +128,7 @@ def test_it_leaves_runs_table_summary_and_figures(whole: tuple[pathlib.Path, str
     assert lines[0] == "runs 0/8"
     last = next(line for line in lines if line.startswith("runs 8/8  "))
     assert "0:00:00 left" in last
-    assert "runs/2/summary.md" in lines[-1]
+    assert "runs/2/report.html" in lines[-1]
 
 
 def test_a_run_of_a_batch_is_the_run_of_train(
