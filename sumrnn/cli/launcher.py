@@ -17,6 +17,9 @@ from sumrnn.study.batch import BatchFolder
 PERIOD = 0.5
 """Seconds between looks, unless one takes longer than that."""
 
+VAIN = 20
+"""Jobs that may end without a run, one after the other, before something is taken to be wrong."""
+
 Run = tuple[str, int]
 """Condition and seed."""
 
@@ -77,12 +80,14 @@ class Launch:
         self._size, self._template, self._slots, self._retries = size, template, slots, retries
         self._tries: collections.Counter[Run] = collections.Counter()
         self._last: dict[Run, str] = {}
+        self._vain: list[str] = []
         self._jobs = engine.earlier()
 
     def watch(self, counts: Counts, view: Callable[[Counts], None]) -> None:
         """Goes on until nothing more is to be done; `view` is shown how far it is.
 
-        Raises `UserError` if the scheduler does not answer, or takes no jobs.
+        Raises `UserError` if the scheduler does not answer, or takes no jobs, or job after job ends
+        without a run; those that go on do so.
         """
         counts.first = counts.total - len(self._missing)
         goes_on = True
@@ -111,6 +116,8 @@ class Launch:
                 self._forget(runs)
             if state is None:
                 del self._jobs[job]
+                made = any(run not in self._missing for run in runs)
+                self._vain = [] if made else [*self._vain, job]
             else:
                 taken |= dict.fromkeys(runs, state)
         free = [run for run in self._missing if run not in taken]
@@ -118,6 +125,9 @@ class Launch:
         self._forget([run for run in free if run not in held])  # Perhaps a moment ago.
         free = [run for run in free if run in self._missing and run not in held]
         wanted = [run for run in free if not self._spent(run)]
+        if len(self._vain) >= VAIN and wanted:
+            what = f"{VAIN} jobs after each other ended without a run"
+            raise UserError(f"{what}; see {self._engine.log(self._last[wanted[0]])}", status=1)
         self._start(wanted)
         found = collections.Counter(taken[run] for run in self._missing if run in taken)
         counts.done = counts.total - len(self._missing)

@@ -141,7 +141,13 @@ def test_the_overview_has_what_matters(tmp_path: pathlib.Path) -> None:
     built = report.build(make_run(SHEET))
     text = report.overview(built, tmp_path)
     cells = built["test"]["confusion"]
-    for shown in ("99.80 %", "98.8250 %", f"TN {cells['tn']}", f"TP {cells['tp']:,}", "report.html"):
+    for shown in (
+        "99.80 %",
+        "98.8250 %",
+        f"TN {cells['tn']}",
+        f"TP {cells['tp']:,}",
+        "report.html",
+    ):
         assert shown in text
 
 

@@ -23,6 +23,7 @@ import pytest
 from sumrnn.cli import jobs, launcher
 from sumrnn.cli.jobs import Chunk, Engine, Resources, State
 from sumrnn.cli.launcher import Counts, Launch
+from sumrnn.errors import UserError
 from sumrnn.runs.folder import CHECKPOINTS, CONFIG, HISTORY
 from sumrnn.runs.recorder import Stop
 from sumrnn.study import batch as batch_lib
@@ -124,6 +125,25 @@ def test_a_run_whose_job_ended_without_it_is_tried_again_alone_and_then_named(
     assert not goes_on
     assert (counts.done, counts.failed) == (5, 1)
     assert launched.failed() == {("a", 1): pathlib.Path("log of 3")}
+
+
+def test_job_after_job_in_vain_is_not_gone_on_with(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "VAIN", 7)
+    launched, machines = launch(tmp_path, size=1, retries=9)
+    look(launched)
+    for name in list(machines.jobs):
+        machines.end(name, make=False)
+    look(launched)
+    machines.end("6")
+    for name in "789":
+        machines.end(name, make=False)
+    look(launched)
+    for name in list(machines.jobs)[10:]:
+        machines.end(name, make=False)
+    with pytest.raises(UserError, match=r"7 jobs after each other .* see log of 1"):
+        look(launched)
 
 
 def test_what_jobs_of_an_earlier_start_have_is_not_submitted_again(tmp_path: pathlib.Path) -> None:
