@@ -91,8 +91,8 @@ experiment "$work/loopback.py" --out "$work/direct" --devices 1
 
 experiment tiny --launcher slurm --chunk 3 --partition all --out "$work/tiny"
 
-again() { experiment "$work/loopback.py" --launcher slurm --checkpoint-every 50 --out "$work/jobs"; }
-again > "$work/log/out" 2>&1 &
+options=(--launcher slurm --checkpoint-every 50 --out "$work/jobs")
+"$python" scripts/experiment.py "$work/loopback.py" "${options[@]}" > "$work/log/out" 2>&1 &
 launcher=$!
 for _ in $(seq 120); do
     begun=("$work"/jobs/runs/*/checkpoints/*.npz)
@@ -108,12 +108,13 @@ sleep 3
 kill -TERM "$launcher"
 wait "$launcher" && exit 1 || [ $? -eq 143 ]
 tail -n 1 "$work/log/out"
+grep -q "terminated with . of 4 runs done; . jobs go on" "$work/log/out"
 # A requeued job waits two minutes, unless it is told not to.
 for _ in $(seq 30); do
     scontrol update "jobid=${running[0]}" starttime=now 2> /dev/null && break
     sleep 1
 done
-again
+experiment "$work/loopback.py" "${options[@]}"
 
 same() { # two batches: every run's arrays, the table and the summary
     for run in "$1"/runs/*; do

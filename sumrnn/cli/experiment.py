@@ -156,7 +156,8 @@ def check(arguments: Arguments) -> None:
         fits = launcher == "slurm" or (launcher == "local" and name in local)
         allowed = "left out without --launcher" + (" slurm" if name not in local else "")
         require(fits or value == usual[name], name, value, allowed)
-    together = arguments.distributed or arguments.coordinator is not None
+    one = (arguments.coordinator, arguments.processes, arguments.process_id)
+    together = arguments.distributed or any(value is not None for value in one)
     require(not (launcher and together), "launcher", launcher, "left out of --distributed")
     if launcher:
         command.need("submitit", "cluster")
@@ -178,10 +179,14 @@ def launch(
     batch.open(experiment, seeds, arguments.anyway, anywhere=True)
     engine.check_seen()
     missing = batch_lib.missing(batch, experiment, seeds, command.warn)
-    slots, size = None, (chosen.cpus_per_task or 1)
+    slots, size = None, (arguments.devices or chosen.cpus_per_task or 1)
     if chosen.gpus_per_node:
         size = chosen.gpus_per_node * (arguments.per_device or jobs.PER_GPU)
     if arguments.launcher == "local":
+        # submitit hides GPUs; one process uses them all.
+        platform = mesh.available()[0].platform
+        allowed = "left out where there are GPUs, or with JAX_PLATFORMS=cpu"
+        require(platform == "cpu", "launcher", "local", allowed)
         slots = launcher.slots(mesh.numbers(), chosen.parallel or mesh.cores())
         size = arguments.devices or len(slots[0])
     template = Chunk(
@@ -193,7 +198,14 @@ def launch(
         arguments.keep,
     )
     work = launcher.Launch(
-        batch, engine, missing, arguments.chunk or size, template, slots, arguments.retries
+        batch,
+        engine,
+        missing,
+        arguments.chunk or size,
+        template,
+        slots,
+        arguments.retries,
+        launcher.PERIODS[arguments.launcher],
     )
     counts = launcher.Counts(len(experiment.conditions) * len(seeds))
     try:
@@ -202,10 +214,10 @@ def launch(
     except command.Stopped as stopped:
         how = f"with {counts.done} of {counts.total} runs done; {counts.jobs} jobs go on, and "
         raise stopped.error(how + "the same command looks again") from None
-    sum_up(arguments, batch)
     failed = work.failed()
     for (condition, seed), log in failed.items():
         command.warn(f"{condition} with seed {seed} failed; see {log}")
+    sum_up(arguments, batch)
     if failed:
         raise UserError(f"{len(failed)} of {counts.total} runs failed", status=1)
     if counts.done == counts.total:
@@ -229,7 +241,7 @@ def work(
     """Trains what is missing, and sums up what is there."""
     from sumrnn.cli import signals
     from sumrnn.devices import cluster, mesh
-    from sumrnn.runs.recorder import Stop
+    from sumrnn.runs.recorder import Stop, agreed
     from sumrnn.study import batch as batch_lib
 
     batch = batch_lib.BatchFolder(out)
@@ -253,9 +265,9 @@ def work(
             arguments.anyway,
             arguments.keep,
         )
-        if done.elsewhere:
+        if done.elsewhere and cluster.is_first():
             command.warn(f"{done.elsewhere} runs are being made by other processes")
-        if stop.number is not None and done.done < done.total:
+        if agreed(stop) and done.done < done.total:
             how = f"with {done.done} of {done.total} runs done; the same command continues"
             raise signals.stopped(stop, how)
 

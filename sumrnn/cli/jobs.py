@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import getpass
+import io
 import os
 import pathlib
 import re
@@ -34,6 +35,8 @@ SUBMITTED, RESULT = "_submitted.pkl", "_0_result.pkl"
 """What submitit leaves of each job, after its id."""
 ARRAY = 1_000
 """Jobs of an array, as many as Slurm takes unless it is told otherwise (MaxArraySize)."""
+OWN = ("array", "error", "output", "parsable", "quiet", "signal", "test-only", "wait")
+"""Options of sbatch that jobs cannot do without, or not with."""
 PER_GPU = 32
 """Runs that a GPU is given, unless it is said how many."""
 PERIOD = 0.1
@@ -54,7 +57,8 @@ class Resources:
     """What a job may use; all but the first two are Slurm's own words."""
 
     parallel: Count | None = None
-    """Jobs at a time; None: on this machine one per core, else as many as Slurm starts."""
+    """Jobs at a time, of Slurm's of each array; None: on this machine one per core, else as many
+    as Slurm starts."""
     gpus_per_node: Count | None = None
     """GPUs of a job; None: none."""
     cpus_per_task: Count | None = None
@@ -75,6 +79,8 @@ class Resources:
         for text in self.sbatch:
             good = re.fullmatch(r"[a-z][a-z-]*(=.+)?", text) is not None
             require(good, "sbatch", text, "an option of sbatch without its dashes, such as mem=4G")
+            own = text.partition("=")[0] not in OWN
+            require(own, "sbatch", text, f"an option that is not set anyway ({', '.join(OWN)})")
         for text in (self.partition or "", self.account or "", *self.setup, *self.sbatch):
             require(text.isprintable(), "sbatch", text, "one line of text")
 
@@ -155,6 +161,10 @@ def chunks(runs: Sequence[tuple[str, int]], size: int, template: Chunk) -> list[
     return found
 
 
+class Unanswered(UserError):
+    """The scheduler did not answer, or takes no jobs for now."""
+
+
 class Engine:
     """Jobs of a batch, of this start and of earlier ones."""
 
@@ -163,8 +173,7 @@ class Engine:
             import submitit
         self._launcher, self._resources = launcher, resources
         self._root = batch.absolute() / FOLDER
-        numbers = [int(path.name.rpartition("-")[2]) for path in self._folders()]
-        self._folder = self._root / f"{launcher}-{max(numbers, default=0) + 1}"
+        self._folder = self._root
         self._own: dict[str, Any] = {}
         """Jobs of this start, by their ids."""
         self._executor: Any = None
@@ -194,26 +203,32 @@ class Engine:
         require("unseen" not in found, "out", str(where), "a folder that Slurm's machines see too")
 
     def submit(self, chunks: Sequence[Chunk]) -> dict[str, Chunk]:
-        """Submits jobs; returns them by their ids.
+        """Submits jobs; returns those that were taken by their ids.
 
-        Raises `UserError` if Slurm does not take them.
+        Raises `Unanswered` if none are.
         """
         found: dict[str, Chunk] = {}
         if self._executor is None:
             self._executor = self._make()
+        refused = self._submitit.core.utils
         for i in range(0, len(chunks), ARRAY):
             part = chunks[i : i + ARRAY]
             try:
-                with _deaf():
+                with _apart(quiet=self._launcher == "local"):
                     jobs = self._executor.submit_array(part)
-            except (self._submitit.core.utils.FailedJobError, OSError) as error:
-                raise UserError(f"the jobs were not taken: {_last_line(error)}") from None
+            except (refused.FailedJobError, refused.FailedSubmissionError, OSError) as error:
+                if found:
+                    break
+                raise Unanswered(f"the jobs were not taken: {_last_line(error)}") from None
             found |= {job.job_id: chunk for job, chunk in zip(jobs, part, strict=True)}
             self._own |= {job.job_id: job for job in jobs}
         return found
 
     def _make(self) -> Any:
-        chosen = self._resources
+        chosen, own = self._resources, [path.name for path in self._folders()]
+        numbers = [int(name.rpartition("-")[2]) for name in own]
+        self._folder = self._root / f"{self._launcher}-{max(numbers, default=0) + 1}"
+        self._folder.mkdir(parents=True)
         made = self._submitit.AutoExecutor(
             self._folder, cluster=self._launcher, slurm_max_num_timeout=FOREVER
         )
@@ -225,6 +240,10 @@ class Engine:
             slurm_array_parallelism=chosen.parallel or ARRAY,
             slurm_partition=chosen.partition,
             slurm_account=chosen.account,
+            # What srun takes over from sbatch differs between versions of Slurm.
+            slurm_srun_args=(
+                [f"--cpus-per-task={chosen.cpus_per_task}"] if chosen.cpus_per_task else None
+            ),
             slurm_setup=list(chosen.setup) or None,
             slurm_additional_parameters=chosen.further or None,
         )
@@ -234,16 +253,19 @@ class Engine:
         """Jobs of earlier starts that have not ended, by their ids."""
         found: dict[str, Chunk] = {}
         for folder in self._folders():
-            files = {path.name for path in folder.iterdir()}
-            names = {name.removesuffix(SUBMITTED) for name in files if name.endswith(SUBMITTED)}
-            left = [name for name in names if f"{name}{RESULT}" not in files]
-            for job in self._states(left) if left else {}:
+            for job in self._living(folder):
                 # A file that was not written whole is none that could be started.
                 with contextlib.suppress(Exception):
                     path = folder / f"{job}{SUBMITTED}"
                     chunk = self._submitit.helpers.DelayedSubmission.load(path).function
                     found |= {job: chunk} if isinstance(chunk, Chunk) else {}
         return found
+
+    def _living(self, folder: pathlib.Path) -> dict[str, State]:
+        """Jobs of a folder that have not ended."""
+        files = {path.name for path in folder.iterdir()}
+        names = {name.removesuffix(SUBMITTED) for name in files if name.endswith(SUBMITTED)}
+        return self.states([name for name in names if f"{name}{RESULT}" not in files])
 
     def states(self, jobs: Sequence[str]) -> dict[str, State]:
         """Which of these jobs have not ended."""
@@ -264,19 +286,20 @@ class Engine:
     def _lives(self, job: str) -> bool:
         if job in self._own:
             return not self._own[job].done()
-        # Of an earlier start: its process, unless the system gave the number to another one.
-        with contextlib.suppress(OSError):
-            return b"submitit" in pathlib.Path(f"/proc/{job}/cmdline").read_bytes()
-        return False
+        # Of another start: its process, unless the system gave the number to another one.
+        return str(self._root) in _output(["ps", "-ww", "-o", "command=", "-p", job], 10)
 
-    def log(self, job: str) -> pathlib.Path:
-        """Where a job of this start says what went wrong."""
-        path: pathlib.Path = self._own[job].paths.stderr
-        return path
+    def log(self, job: str) -> pathlib.Path | None:
+        """Where a job of this start says what went wrong; None if it is of another one."""
+        return self._own[job].paths.stderr if job in self._own else None
 
     def clear(self) -> None:
-        """Removes what all jobs have left."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        """Removes what jobs have left that have ended."""
+        for folder in self._folders():
+            if not self._living(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # Of the other launcher there may be some.
+            self._root.rmdir()
 
     def _folders(self) -> list[pathlib.Path]:
         """Those of this launcher's starts."""
@@ -285,15 +308,38 @@ class Engine:
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Lets processes that are started here go on when the terminal interrupts this one."""
-    numbers = [getattr(signal, n) for n in ("SIGINT", "SIGQUIT", "SIGHUP") if hasattr(signal, n)]
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+def _apart(quiet: bool) -> Iterator[None]:
+    """Starts processes that go on when the terminal interrupts this one, or is closed.
+
+    Other signals are heard when they are started; if `quiet`, they do not have our streams.
+    """
+    heard: list[int] = []
+    ways: dict[str, Any] = {
+        **dict.fromkeys(("SIGINT", "SIGQUIT", "SIGHUP"), signal.SIG_IGN),
+        **dict.fromkeys(("SIGTERM", "SIGUSR1", "SIGUSR2"), lambda number, _: heard.append(number)),
+    }
+    known = {getattr(signal, name): way for name, way in ways.items() if hasattr(signal, name)}
+    before = {number: signal.signal(number, way) for number, way in known.items()}
+    streams = {stream: os.dup(stream) for stream in (1, 2)} if quiet else {}
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit says there what Slurm said.
+            for stream in streams:
+                _point(stream, os.devnull)
+            yield
     finally:
+        for stream, copy in streams.items():
+            os.dup2(copy, stream)
+            os.close(copy)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
+        for number in heard:
+            signal.raise_signal(number)
+
+
+def _point(stream: int, file: str) -> None:
+    opened = os.open(file, os.O_WRONLY)
+    os.dup2(opened, stream)
+    os.close(opened)
 
 
 def _output(command: list[str], seconds: float, needed: bool = False) -> str:
@@ -303,10 +349,12 @@ def _output(command: list[str], seconds: float, needed: bool = False) -> str:
             command, capture_output=True, text=True, timeout=seconds, check=needed
         ).stdout
     except subprocess.CalledProcessError as error:
-        raise UserError(f"{command[0]}: {_last_line(error.stderr)}", status=1) from None
+        raise Unanswered(f"{command[0]}: {_last_line(error.stderr)}", status=1) from None
     except subprocess.TimeoutExpired:
         if needed:
-            raise UserError(f"{command[0]}: no answer in {seconds} seconds", status=1) from None
+            raise Unanswered(f"{command[0]}: no answer in {seconds} seconds", status=1) from None
+        return ""
+    except OSError:
         return ""
 
 

@@ -169,6 +169,8 @@ def train(arguments: Arguments, folder: RunFolder, epoch: int, params: Params | 
             params=params,
         )
         ended = next(waves, None)
+        if ended is None and stop.number is None:
+            raise UserError(f"{folder.path}: another process was at work there")
         if ended is None:
             raise signals.stopped(stop, "before it began; the same command starts it")
         if ended.status[seed] != "unfinished":

@@ -25,7 +25,11 @@ SILENT = 8 * BEAT
 
 
 class Held(UserError):
-    """Another process has the folder."""
+    """Another process has the folder; `silent` if it gives no sign of life."""
+
+    def __init__(self, message: str, silent: bool) -> None:
+        super().__init__(message)
+        self.silent = silent
 
 
 @contextlib.contextmanager
@@ -66,7 +70,8 @@ def _alive(file: pathlib.Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 os.utime(file)
 
-    threading.Thread(target=beat, daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # There may be too many threads.
+        threading.Thread(target=beat, daemon=True).start()
     try:
         yield
     finally:
@@ -79,7 +84,7 @@ def _acquire(
     try:
         native.acquire(timeout=patience, blocking=patience > 0)
     except filelock.Timeout:  # Which is an OSError.
-        raise Held(_told(file)) from None
+        raise _held(file) from None
     except OSError as error:
         if error.errno not in NONE_HERE:
             raise
@@ -93,24 +98,21 @@ def _acquire_by_name(file: pathlib.Path, patience: float) -> filelock.BaseFileLo
     try:
         soft.acquire(timeout=patience, blocking=patience > 0)
     except filelock.Timeout:
-        how = f"if it is not, remove {file} (this file system has no locks)"
-        raise Held(f"{_told(file)}; {how}") from None
+        how = f"; if it is not, remove {file} (this file system has no locks)"
+        raise _held(file, how) from None
     return soft
 
 
-def _told(file: pathlib.Path) -> str:
+def _held(file: pathlib.Path, how: str = "") -> Held:
     """Who has a lock, as far as its file tells; of another machine, whether it seems to live."""
     process, host = _holder(file)
     who = f"process {process} on {host}" if process else "another process"
-    if host == socket.gethostname():  # This system knows that it lives.
-        return f"{file.parent}: {who} is at work there"
-    silent = _silent(file)
+    # Of this machine's processes the system knows that they live.
+    silent = 0.0 if host == socket.gethostname() else _silent(file)
     if silent < SILENT:
-        return f"{file.parent}: {who} is at work there"
-    return (
-        f"{file.parent}: {who} has it, and no sign of life for {silent / 60:.0f} minutes; "
-        f"make sure that it is dead, and remove {file}"
-    )
+        return Held(f"{file.parent}: {who} is at work there{how}", silent=False)
+    dead = f"{who} has it, and no sign of life for {silent / 60:.0f} minutes"
+    return Held(f"{file.parent}: {dead}; make sure that it is dead, and remove {file}", silent=True)
 
 
 def _holder(file: pathlib.Path) -> tuple[str, str]:

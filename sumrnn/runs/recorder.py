@@ -97,7 +97,7 @@ def record(
     for epoch in sorted({epochs[seed] for seed in folders}, reverse=True):
         left = {seed: folders[seed] for seed in folders if epochs[seed] == epoch}
         program = mesh.prepare(config, len(left), per_device)
-        while left and not _agreed(stop):
+        while left and not agreed(stop):
             with _claimed(left, program.plan.wave, config, epoch) as own:
                 if own:
                     recorder = _Recorder(own, config, name, params, keep)
@@ -106,7 +106,7 @@ def record(
                 yield ended
 
 
-def _agreed(stop: Stop) -> bool:
+def agreed(stop: Stop) -> bool:
     """Whether a signal has asked any of the processes to stop; they call this together."""
     number = cluster.largest(stop.number or 0)
     if number:
@@ -178,7 +178,7 @@ class _Recorder:
             cluster.first_does(functools.partial(self._note, moment, rows))
             broken = {s for s, ok in zip(wave.seeds, moment.finite, strict=True) if not ok}
             self._good = [seed for seed in self._good if seed not in broken]
-            stopping = _agreed(stop)
+            stopping = agreed(stop)
             due = cluster.largest(now >= self._due) if every is None else wave.epoch % every == 0
             if stopping or due or wave.epoch == total:
                 self._save(moment)

@@ -26,8 +26,10 @@ from sumrnn.runs.recorder import Stop
 from sumrnn.study.experiment import PLOTS, Experiment
 
 FORMAT = 4
-PATIENCE = 300.0
-"""Seconds to wait for another process to begin the batch, or to sum it up."""
+PATIENCE = 3_600.0
+"""Seconds to wait for other processes to begin the batch, or to sum it up."""
+PROBED = 0.5
+"""Seconds after which a run is free again that another process has only looked at."""
 ENDED, ELSEWHERE = -1, -2
 """Instead of the epoch after which a run goes on."""
 EXPERIMENT = "experiment.json"
@@ -160,7 +162,14 @@ class BatchFolder:
 def _now(experiment: Experiment, found: Batch | None, anywhere: bool) -> BatchOrigin:
     """What computes here; of a batch whose runs are made elsewhere, on the same devices."""
     now = origin_of(experiment)
-    return BatchOrigin(**{**now, "device": found.made[-1]["device"]}) if found and anywhere else now
+    if not found or not anywhere:
+        return now
+    made = found.made[-1]
+    if made["device"].get("platform") != now["device"]["platform"]:  # It compiles otherwise.
+        now["programs"] = made["programs"]
+        now["versions"] |= {"code": made["versions"]["code"]}
+    now["device"] = made["device"]
+    return now
 
 
 def expected(made: BatchOrigin, condition: str, found: Origin) -> Origin:
@@ -193,14 +202,17 @@ def missing(
     seeds: Sequence[int],
     warn: Callable[[str], None] = lambda line: None,
 ) -> list[tuple[str, int]]:
-    """Condition and seed of the runs that have not ended; `warn` is told what is damaged.
-
-    Raises `UserError` if a folder is another run's.
-    """
+    """Condition and seed of the runs that have not ended; `warn` is told what is damaged."""
     found = []
     for condition, config in experiment.conditions.items():
-        begun = _begun(batch, condition, config, seeds, warn, anyway=True)
-        found += [(condition, seed) for seed, epoch in begun.items() if epoch != ENDED]
+        for seed in seeds:
+            try:
+                begun = _begun(batch, condition, config, (seed,), warn, anyway=True)[seed]
+            except UserError as error:  # Of this run alone.
+                warn(str(error))
+                begun = ELSEWHERE
+            if begun != ENDED:
+                found.append((condition, seed))
     return found
 
 
@@ -314,12 +326,15 @@ def run(
                 progress.epoch = 0
                 left[condition] -= set(wave.status)
                 cluster.first_does(lambda: view(progress))
-            if stop.number is not None:
+            if recorder.agreed(stop):
                 return progress
             # Others took them first; they are looked at again.
             lost = left[condition] & set(folders)
             progress.todo -= sum(config.train.epochs - begun[condition][seed] for seed in lost)
         begun = look()
+        if progress.elsewhere and not any(begun.values()):
+            time.sleep(PROBED)
+            begun = look()
     return progress
 
 
@@ -342,8 +357,10 @@ def _begun(
                     if folder.status() == "unfinished" and folder.path.exists():
                         held.enter_context(folder.lock())  # Or it would change meanwhile.
                     status, epoch, wrong = folder.survey(config, seed, anyway)
-            except Held:
+            except Held as held:
                 found[i] = ELSEWHERE
+                if held.silent:
+                    warn(str(held))
                 continue
             for line in wrong:
                 warn(f"{line}; continuing after epoch {epoch}")

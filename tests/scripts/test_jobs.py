@@ -87,7 +87,7 @@ def launch(path: pathlib.Path, size: int = 2, **options: Any) -> tuple[Launch, M
 
 def look(launched: Launch) -> tuple[bool, Counts]:
     counts = Counts(6)
-    return launched._look(counts), counts
+    return launched.look(counts), counts
 
 
 def test_missing_runs_are_cut_into_chunks_of_one_condition(tmp_path: pathlib.Path) -> None:
@@ -142,7 +142,7 @@ def test_job_after_job_in_vain_is_not_gone_on_with(
     look(launched)
     for name in list(machines.jobs)[10:]:
         machines.end(name, make=False)
-    with pytest.raises(UserError, match=r"7 jobs after each other .* see log of 1"):
+    with pytest.raises(UserError, match=r"7 jobs after each other .* see log of 14"):
         look(launched)
 
 
