@@ -20,7 +20,7 @@ from sumrnn.cli.jobs import Chunk, Engine, Resources
 from sumrnn.devices import mesh
 from sumrnn.report import batch as report
 from sumrnn.runs import files, record, recorder
-from sumrnn.study import batch as batch_lib
+from sumrnn.study import runner
 from sumrnn.study.batch import BatchFolder
 
 CONDITION = "cells-8"
@@ -31,7 +31,7 @@ def make(path: pathlib.Path, runs: int) -> BatchFolder:
     """A batch of so many finished runs."""
     batch = BatchFolder(path)
     batch.open(TINY, range(runs))
-    batch_lib.run(batch, TINY, (0,), recorder.Stop())
+    runner.run(batch, TINY, (0,), recorder.Stop())
     first = batch.run(CONDITION, 0)
     found = first.read()
     for seed in range(1, runs):
@@ -86,7 +86,7 @@ def main(runs: int) -> None:
             timed(f"submit {len(part)} of them as jobs", lambda: engine.submit(part))
             timed("ask the queue", lambda: engine.states([f"7_{i}" for i in range(jobs.ARRAY)]))
         batch = make(work / "batch", runs)
-        timed("find out what is missing", lambda: batch_lib.missing(batch, TINY, range(runs)))
+        timed("find out what is missing", lambda: runner.missing(batch, TINY, range(runs)))
         timed("table, summary, page", lambda: report.write(batch))
         used, entries = size(batch.run(CONDITION, 0).path)
         shutil.rmtree(batch.run(CONDITION, 0).path / "checkpoints")

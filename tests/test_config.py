@@ -1,9 +1,6 @@
 import dataclasses
-import json
 from typing import Any
 
-import hypothesis
-import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -97,43 +94,6 @@ def test_defaults_are_the_exercise() -> None:
     train = config.train
     assert (train.epochs, train.batch_size, train.learning_rate) == (60, 50, 1e-3)
     assert (train.beta1, train.beta2, train.epsilon) == (0.9, 0.999, 1e-8)
-
-
-@st.composite
-def configs(draw: st.DrawFn) -> Config:
-    low = draw(st.integers(0, 255))
-    high = draw(st.integers(low, 255))
-    length = draw(st.integers(1, 50))
-    task = TaskConfig(
-        size=draw(st.integers(20, 10_000)),
-        length=length,
-        low=low,
-        high=high,
-        threshold=draw(st.integers(length * low, length * high)),
-        test_fraction=draw(st.floats(0.1, 0.5)),
-        validation_fraction=draw(st.floats(0.1, 0.5)),
-    )
-    seeds = st.none() | st.integers(0, MAX_SEED)
-    return Config(
-        task,
-        ModelConfig(draw(st.integers(1, 300)), draw(st.sampled_from(["keras", "flax"]))),
-        TrainConfig(batch_size=draw(st.integers(1, task.train_size))),
-        *(draw(seeds) for _ in range(3)),
-    )
-
-
-@hypothesis.given(configs())
-def test_json_there_and_back(config: Config) -> None:
-    text = json.dumps(fields.to_dict(config))
-    assert fields.from_dict(Config, json.loads(text)) == config
-
-
-@hypothesis.given(configs())
-def test_every_series_is_in_one_split(config: Config) -> None:
-    task = config.task
-    sizes = (task.train_size, task.validation_size, task.test_size)
-    assert sum(sizes) == task.size
-    assert min(sizes) >= 1
 
 
 def test_scalars_of_numpy_and_jax_are_numbers() -> None:

@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import tomllib
 
 import pytest
 
@@ -53,6 +54,13 @@ def test_a_room_imports_only_from_rooms_below_it(path: pathlib.Path) -> None:
     for name in imported(path):
         assert name in NAMES, f"{path}: imports {name}"
         assert room(name) <= room(name_of(path)), f"{path}: imports {name}"
+
+
+def test_the_wheel_has_every_room() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    folders = {path.parent for path in PACKAGE.rglob("*.py")} | {PACKAGE / "report" / "templates"}
+    rooms = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(project["tool"]["setuptools"]["packages"]) == rooms | {"sumrnn.experiments"}
 
 
 def test_within_rooms_nothing_imports_in_circles() -> None:

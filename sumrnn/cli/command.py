@@ -60,10 +60,11 @@ codecs.register_error(LACKING, _plain)
 class Stopped(KeyboardInterrupt):
     """A signal of `STOPPING`, where nothing has to be brought to a good end."""
 
-    def error(self, how: str) -> UserError:
-        """The error for work that came to its end early; `how` says how to go on."""
-        (number,) = self.args
-        return UserError(f"{STOPPING[number]} {how}", status=128 + number)
+
+def stopped(number: int | None, how: str) -> UserError:
+    """The error for work that a signal has ended early; `how` says how to go on."""
+    assert number is not None
+    return UserError(f"{STOPPING[signal.Signals(number)]} {how}", status=128 + number)
 
 
 def _stop(number: int, frame: object) -> NoReturn:
@@ -79,7 +80,7 @@ def _stop(number: int, frame: object) -> NoReturn:
 
 
 def parse(cls: type[T], argv: list[str], description: str, default: T | None = None) -> T:
-    """Parses a command line into `cls`; misuse raises `SystemExit` with one line and status 2."""
+    """Parses a command line into `cls`; misuse raises `UserError`."""
     with _one_line():
         return tyro.cli(
             cls,
@@ -193,7 +194,7 @@ def _one_line() -> Iterator[None]:
         message = " ".join(word for line in body for word in line.split())
         # The message of a `UserError` says itself which field it means.
         message = re.sub(r"^Error parsing [\w.]+: (?=\w+ = )", "", message)
-        raise _misuse(message) from None
+        raise UserError(message) from None
 
 
 def _is_text(line: str) -> bool:
@@ -231,8 +232,3 @@ def warn(message: str) -> None:
 
 def _say(message: str) -> None:
     say(f"error: {message}")
-
-
-def _misuse(message: str) -> SystemExit:
-    _say(message)
-    return SystemExit(2)

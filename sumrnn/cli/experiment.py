@@ -169,16 +169,17 @@ def launch(
     """Lets jobs train what is missing, and sums up what is there."""
     from sumrnn.cli import launcher
     from sumrnn.devices import mesh
-    from sumrnn.study import batch as batch_lib
+    from sumrnn.study import runner
+    from sumrnn.study.batch import BatchFolder
 
     assert arguments.launcher is not None
-    batch, chosen = batch_lib.BatchFolder(out), arguments.resources
+    batch, chosen = BatchFolder(out), arguments.resources
     engine = jobs.Engine(arguments.launcher, out, chosen)
     batch.check(experiment, arguments.anyway, anywhere=True)
     engine.check()
     batch.open(experiment, seeds, arguments.anyway, anywhere=True)
     engine.check_seen()
-    missing = batch_lib.missing(batch, experiment, seeds, command.warn)
+    missing = runner.missing(batch, experiment, seeds, command.warn)
     slots, size = None, (arguments.devices or chosen.cpus_per_task or 1)
     if chosen.gpus_per_node:
         size = chosen.gpus_per_node * (arguments.per_device or jobs.PER_GPU)
@@ -211,9 +212,9 @@ def launch(
     try:
         with progress.of_jobs() as show:
             work.watch(counts, show)
-    except command.Stopped as stopped:
+    except command.Stopped as signal:
         how = f"with {counts.done} of {counts.total} runs done; {counts.jobs} jobs go on, and "
-        raise stopped.error(how + "the same command looks again") from None
+        raise command.stopped(signal.args[0], how + "the same command looks again") from None
     failed = work.failed()
     for (condition, seed), log in failed.items():
         command.warn(f"{condition} with seed {seed} failed; see {log}")
@@ -242,9 +243,10 @@ def work(
     from sumrnn.cli import signals
     from sumrnn.devices import cluster, mesh
     from sumrnn.runs.recorder import Stop, agreed
-    from sumrnn.study import batch as batch_lib
+    from sumrnn.study import runner
+    from sumrnn.study.batch import BatchFolder
 
-    batch = batch_lib.BatchFolder(out)
+    batch = BatchFolder(out)
     cluster.first_does(lambda: batch.check(experiment, arguments.anyway))
     # Before anything is made; the other conditions when it is their turn.
     first = next(iter(experiment.conditions.values()))
@@ -253,7 +255,7 @@ def work(
     cluster.first_does(lambda: batch.open(experiment, seeds, arguments.anyway))
 
     def train(stop: Stop) -> None:
-        done = batch_lib.run(
+        done = runner.run(
             batch,
             experiment,
             seeds,
@@ -269,7 +271,7 @@ def work(
             command.warn(f"{done.elsewhere} runs are being made by other processes")
         if agreed(stop) and done.done < done.total:
             how = f"with {done.done} of {done.total} runs done; the same command continues"
-            raise signals.stopped(stop, how)
+            raise command.stopped(stop.number, how)
 
     with progress.of_batch(cluster.is_first()) as show:
         signals.attend(train, command.say)

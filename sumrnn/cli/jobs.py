@@ -9,21 +9,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import getpass
-import io
 import os
 import pathlib
 import re
 import shlex
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent import futures
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sumrnn import fields
-from sumrnn.errors import UserError, extra, invalid, require
+from sumrnn.cli import processes
+from sumrnn.errors import invalid, require
 from sumrnn.fields import Range
 
 if TYPE_CHECKING:
@@ -116,13 +115,14 @@ class Chunk:
         from sumrnn.devices import mesh
         from sumrnn.runs.recorder import Stop
         from sumrnn.study import batch as batch_lib
+        from sumrnn.study import runner
 
         mesh.use_cores(self.devices)
         folder, stop = batch_lib.BatchFolder(pathlib.Path(self.batch)), Stop()
         experiment = batch_lib.check_here(folder, self.condition, self.anyway)
         with futures.ThreadPoolExecutor(1) as pool, progress.of_batch(True) as show:
             work = pool.submit(
-                batch_lib.run,
+                runner.run,
                 folder,
                 experiment,
                 self.seeds,
@@ -161,19 +161,14 @@ def chunks(runs: Sequence[tuple[str, int]], size: int, template: Chunk) -> list[
     return found
 
 
-class Unanswered(UserError):
-    """The scheduler did not answer, or takes no jobs for now."""
-
-
 class Engine:
     """Jobs of a batch, of this start and of earlier ones."""
 
     def __init__(self, launcher: Launcher, batch: pathlib.Path, resources: Resources) -> None:
-        with extra("cluster"):
-            import submitit
+        import submitit
+
         self._launcher, self._resources = launcher, resources
         self._root = batch.absolute() / FOLDER
-        self._folder = self._root
         self._own: dict[str, Any] = {}
         """Jobs of this start, by their ids."""
         self._executor: Any = None
@@ -198,7 +193,7 @@ class Engine:
         options = [f"--{name}={value}" for name, value in words.items() if isinstance(value, str)]
         test = f"test -d {shlex.quote(str(where))} && echo seen || echo unseen"
         command = ["srun", "--quiet", f"--immediate={PROBE}", "--ntasks=1", "--time=1", *options]
-        found = _output([*command, "sh", "-c", test], 2 * PROBE)
+        found = processes.output([*command, "sh", "-c", test], 2 * PROBE)
         # No answer: all machines are busy, and the jobs will tell.
         require("unseen" not in found, "out", str(where), "a folder that Slurm's machines see too")
 
@@ -214,12 +209,13 @@ class Engine:
         for i in range(0, len(chunks), ARRAY):
             part = chunks[i : i + ARRAY]
             try:
-                with _apart(quiet=self._launcher == "local"):
+                with processes.apart(quiet=self._launcher == "local"):
                     jobs = self._executor.submit_array(part)
             except (refused.FailedJobError, refused.FailedSubmissionError, OSError) as error:
                 if found:
                     break
-                raise Unanswered(f"the jobs were not taken: {_last_line(error)}") from None
+                why = processes.last_line(error)
+                raise processes.Unanswered(f"the jobs were not taken: {why}") from None
             found |= {job.job_id: chunk for job, chunk in zip(jobs, part, strict=True)}
             self._own |= {job.job_id: job for job in jobs}
         return found
@@ -227,10 +223,10 @@ class Engine:
     def _make(self) -> Any:
         chosen, own = self._resources, [path.name for path in self._folders()]
         numbers = [int(name.rpartition("-")[2]) for name in own]
-        self._folder = self._root / f"{self._launcher}-{max(numbers, default=0) + 1}"
-        self._folder.mkdir(parents=True)
+        folder = self._root / f"{self._launcher}-{max(numbers, default=0) + 1}"
+        folder.mkdir(parents=True)
         made = self._submitit.AutoExecutor(
-            self._folder, cluster=self._launcher, slurm_max_num_timeout=FOREVER
+            folder, cluster=self._launcher, slurm_max_num_timeout=FOREVER
         )
         made.update_parameters(
             name=f"sumrnn-{self._root.parent.name}",
@@ -276,7 +272,7 @@ class Engine:
             return {job: "running" for job in jobs if self._lives(job)}
         # The accounting that submitit would ask is not everywhere.
         command = ["squeue", "--noheader", "--array", "--user", getpass.getuser()]
-        lines = _output([*command, "--format", "%i %T"], 60, needed=True).splitlines()
+        lines = processes.output([*command, "--format", "%i %T"], 60, needed=True).splitlines()
         queue = dict(line.split(" ", 1) for line in lines if " " in line)
         waiting = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
         return {
@@ -287,7 +283,7 @@ class Engine:
         if job in self._own:
             return not self._own[job].done()
         # Of another start: its process, unless the system gave the number to another one.
-        return str(self._root) in _output(["ps", "-ww", "-o", "command=", "-p", job], 10)
+        return str(self._root) in processes.output(["ps", "-ww", "-o", "command=", "-p", job], 10)
 
     def log(self, job: str) -> pathlib.Path | None:
         """Where a job of this start says what went wrong; None if it is of another one."""
@@ -305,59 +301,3 @@ class Engine:
         """Those of this launcher's starts."""
         pattern = f"{self._launcher}-*[0-9]"
         return sorted(self._root.glob(pattern)) if self._root.is_dir() else []
-
-
-@contextlib.contextmanager
-def _apart(quiet: bool) -> Iterator[None]:
-    """Starts processes that go on when the terminal interrupts this one, or is closed.
-
-    Other signals are heard when they are started; if `quiet`, they do not have our streams.
-    """
-    heard: list[int] = []
-    ways: dict[str, Any] = {
-        **dict.fromkeys(("SIGINT", "SIGQUIT", "SIGHUP"), signal.SIG_IGN),
-        **dict.fromkeys(("SIGTERM", "SIGUSR1", "SIGUSR2"), lambda number, _: heard.append(number)),
-    }
-    known = {getattr(signal, name): way for name, way in ways.items() if hasattr(signal, name)}
-    before = {number: signal.signal(number, way) for number, way in known.items()}
-    streams = {stream: os.dup(stream) for stream in (1, 2)} if quiet else {}
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # submitit says there what Slurm said.
-            for stream in streams:
-                _point(stream, os.devnull)
-            yield
-    finally:
-        for stream, copy in streams.items():
-            os.dup2(copy, stream)
-            os.close(copy)
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        for number in heard:
-            signal.raise_signal(number)
-
-
-def _point(stream: int, file: str) -> None:
-    opened = os.open(file, os.O_WRONLY)
-    os.dup2(opened, stream)
-    os.close(opened)
-
-
-def _output(command: list[str], seconds: float, needed: bool = False) -> str:
-    """What a command says; empty if it fails, unless it is needed."""
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, check=needed
-        ).stdout
-    except subprocess.CalledProcessError as error:
-        raise Unanswered(f"{command[0]}: {_last_line(error.stderr)}", status=1) from None
-    except subprocess.TimeoutExpired:
-        if needed:
-            raise Unanswered(f"{command[0]}: no answer in {seconds} seconds", status=1) from None
-        return ""
-    except OSError:
-        return ""
-
-
-def _last_line(what: object) -> str:
-    lines = [line for line in str(what).splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason was given"

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from sumrnn.cli import jobs
-from sumrnn.cli.jobs import Chunk, Engine, Launcher, State, Unanswered
+from sumrnn.cli.jobs import Chunk, Engine, Launcher, State
+from sumrnn.cli.processes import Unanswered
 from sumrnn.errors import UserError
 from sumrnn.runs import locks
 from sumrnn.study.batch import BatchFolder

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sumrnn.cli.launcher import Counts
-    from sumrnn.study.batch import Progress
+    from sumrnn.study.runner import Progress
 
 BAR = 12
 """Columns of the bar at least, with its margin."""

@@ -9,19 +9,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sumrnn.cli.command import STOPPING
-from sumrnn.errors import UserError
 from sumrnn.runs.recorder import Stop
 
 T = TypeVar("T")
 
 PERIOD = 0.1
 """Seconds between looks at what has come."""
-
-
-def stopped(stop: Stop, how: str) -> UserError:
-    """The error for work that came to its end early; `how` says how to go on."""
-    assert stop.number is not None
-    return UserError(f"{STOPPING[signal.Signals(stop.number)]} {how}", status=128 + stop.number)
 
 
 def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:

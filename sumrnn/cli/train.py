@@ -172,12 +172,12 @@ def train(arguments: Arguments, folder: RunFolder, epoch: int, params: Params | 
         if ended is None and stop.number is None:
             raise UserError(f"{folder.path}: another process was at work there")
         if ended is None:
-            raise signals.stopped(stop, "before it began; the same command starts it")
+            raise command.stopped(stop.number, "before it began; the same command starts it")
         if ended.status[seed] != "unfinished":
             return ended.status[seed]
         again = command.typed("--resume", "--out", str(folder.path))
         done = f"after epoch {ended.epoch} of {epochs}; {again} continues"
-        raise signals.stopped(stop, done)
+        raise command.stopped(stop.number, done)
 
     with progress.of_run(epochs) as show:
         return signals.attend(work, command.say)

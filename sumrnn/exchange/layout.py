@@ -5,8 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sumrnn.config import ModelConfig
-from sumrnn.models.lstm import GATES
-from sumrnn.models.network import Params
+from sumrnn.models.network import Packed, Params, pack, unpack
 
 
 class Layout(NamedTuple):
@@ -31,17 +30,13 @@ class Layout(NamedTuple):
 
 def of(params: Params, model: ModelConfig) -> Layout:
     """The layout of parameters, for digits as they are: center and scale of inputs are in it."""
-    lstm, output = params["lstm"], params["output"]
-
-    def side_by_side(part: str, name: str) -> np.ndarray:
-        return np.concatenate([np.asarray(lstm[f"{part}{gate}"][name]) for gate in GATES], axis=-1)
-
-    inputs, bias = side_by_side("i", "kernel"), side_by_side("h", "bias")
+    lstm, output = map(np.asarray, pack(params))
+    inputs, bias = lstm[-2:-1], lstm[-1]
     center, scale = np.float32(model.input_center), np.float32(model.input_scale)
     if model.scales:
         inputs = inputs / scale
         bias = bias - center * inputs[0]
-    arrays = (inputs, side_by_side("h", "kernel"), bias, *(output[x] for x in ("kernel", "bias")))
+    arrays = (inputs, lstm[:-2], bias, output[:-1, None], output[-1:])
     return Layout(*(np.ascontiguousarray(x, np.float32) for x in arrays))
 
 
@@ -63,11 +58,5 @@ def params(layout: Layout, model: ModelConfig) -> Params:
     if model.scales:
         bias = bias + center * inputs[0]
         inputs = inputs * scale
-    lstm = {}
-    for number, gate in enumerate(GATES):
-        own = slice(number * cells, (number + 1) * cells)
-        lstm[f"i{gate}"] = {"kernel": inputs[:, own]}
-        lstm[f"h{gate}"] = {"kernel": layout.recurrent[:, own], "bias": bias[own]}
-    found: Params = {"lstm": lstm}
-    found["output"] = {"kernel": layout.output, "bias": layout.output_bias}  # type: ignore[dict-item]
-    return found
+    lstm = np.concatenate((layout.recurrent, inputs, bias[None]))
+    return unpack(Packed(lstm, np.append(layout.output, layout.output_bias)))

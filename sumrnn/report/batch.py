@@ -259,21 +259,17 @@ def write(batch: BatchFolder, warn: Callable[[str], None] = lambda line: None) -
     `UserError` if there is no batch, a run in it is damaged, or it cannot be written.
     """
     with batch.lock():  # Who comes later has seen more.
-        return _write(batch, warn)
-
-
-def _write(batch: BatchFolder, warn: Callable[[str], None]) -> dict[str, Any]:
-    collected = collect(batch)
-    summary = build(collected)
-    plots = draw(collected, summary)
-    text, drawn = markdown(summary, collected.experiment.scores, plots), pictures(plots, warn)
-    svgs = {name: picture.svg for name, picture in drawn.items()}
-    said = captions(collected, summary) if svgs else {}
-    texts = {
-        TABLE: to_csv(collected.rows),
-        SUMMARY_JSON: files.to_json(summary),
-        SUMMARY_MD: text,
-        REPORT_HTML: page.render(text, svgs, said, table(collected)),
-    }
-    batch.write_report(texts, [(name, of.png) for name, of in drawn.items()])
-    return summary
+        collected = collect(batch)
+        summary = build(collected)
+        plots = draw(collected, summary)
+        text, drawn = markdown(summary, collected.experiment.scores, plots), pictures(plots, warn)
+        svgs = {name: picture.svg for name, picture in drawn.items()}
+        said = captions(collected, summary) if svgs else {}
+        texts = {
+            TABLE: to_csv(collected.rows),
+            SUMMARY_JSON: files.to_json(summary),
+            SUMMARY_MD: text,
+            REPORT_HTML: page.render(text, svgs, said, table(collected)),
+        }
+        batch.write_report(texts, [(name, of.png) for name, of in drawn.items()])
+        return summary

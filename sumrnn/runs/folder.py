@@ -253,18 +253,12 @@ class RunFolder:
         self.checkpoints.save(snapshot, mine.config, mine.seed)
         self._write_history()
 
-    def finish(
-        self, data: Splits, logits: Sequence[Any], exam: Counts | None, keep: int = 1
-    ) -> None:
-        """Writes predictions and what an exam found, and that the run has finished.
-
-        Of the checkpoints it keeps the newest `keep`: nothing is left to be continued.
-        """
+    def finish(self, data: Splits, logits: Sequence[Any], exam: Counts | None) -> None:
+        """Writes predictions and what an exam found, and that the run has finished."""
         self._write_history()  # That of a checkpoint may be missing, or damaged.
         kept = run.to_arrays(data, logits, exam)
         files.write_arrays(self.path / PREDICTIONS, kept, sealed=False)
         self._end("finished")
-        self.checkpoints.keep(keep)
 
     def give_up(self) -> None:
         """Marks the run as one whose numbers are no longer finite."""

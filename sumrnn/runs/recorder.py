@@ -244,7 +244,8 @@ class _Recorder:
                     lambda x: x[i],  # noqa: B023
                     (result.data, result.logits),
                 )
-                self._folders[seed].finish(*own, exams[i], self._keep)
+                self._folders[seed].finish(*own, exams[i])
+                self._folders[seed].checkpoints.keep(self._keep)
 
 
 def _rows(moment: Moment, seconds: float) -> list[Row]:

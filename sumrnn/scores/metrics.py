@@ -4,7 +4,6 @@ A score that the data leave undefined, because a class is absent from the labels
 the answers, is None and has a reason; it is never a number.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -77,17 +76,6 @@ def _absent(what: str, values: np.ndarray) -> list[str]:
     return ["" if (values == c).any() else f"no {what} is {of}" for c, of in enumerate(CLASSES)]
 
 
-def _real(name: str, values: Any) -> np.ndarray:
-    """The values as float64; raises `ValueError` unless they are real and finite."""
-    found = np.asarray(values)
-    with contextlib.suppress(TypeError, ValueError):
-        if found.dtype.kind not in "cUSMm":  # Not every real dtype is a subtype of NumPy's.
-            found = found.astype(np.float64)
-    if found.dtype != np.float64 or not np.isfinite(found).all():
-        raise ValueError(f"{name} must be finite real numbers")
-    return found
-
-
 def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[str, Any]:
     """Every score of the report for one split.
 
@@ -104,17 +92,8 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
       answer on the same series: they differ only where the network answers with the
       minority class.  `collapsed` names the class of a constant answer.  `undefined` gives
       the reason for every None, by name.
-
-    Raises:
-      ValueError: if the arrays are not such.
     """
-    labels, logits = _real("labels", labels), _real("logits", logits)
-    if not labels.shape == logits.shape == (labels.size,) or not labels.size:
-        shapes = f"labels {list(labels.shape)} and logits {list(logits.shape)}"
-        raise ValueError(f"{shapes} must be two series of the same length, at least 1")
-    if not np.isin(labels, (0, 1)).all():
-        raise ValueError("labels must be 0 or 1")
-    labels = labels.astype(np.int64)
+    labels, logits = np.asarray(labels).astype(np.int64), np.asarray(logits).astype(np.float64)
     answered, p = answers(logits), probabilities(logits)
     cells = confusion(labels, answered)
     accuracy = float((labels == answered).mean())

@@ -258,17 +258,10 @@ def pinned() -> Iterator[None]:
 @functools.lru_cache(maxsize=64)
 def compiled(config: Config) -> Parts:
     """The parts, each compiled for one device when it is called with arrays."""
-    own = parts(config)
-    begin, epoch, answer, draw = options(jax.default_backend())
-    return Parts(
-        _compiled(own.begin, begin),
-        _compiled(own.epoch, epoch),
-        _compiled(own.answer, answer),
-        _compiled(own.draw, draw),
-    )
+    return Parts(*map(_compiled, parts(config), options(jax.default_backend())))
 
 
-def _compiled(function: Callable[..., Any], options: dict[str, Any] | None) -> Callable[..., Any]:
+def _compiled(function: Any, options: dict[str, Any] | None) -> Callable[..., Any]:
     alone = jax.jit(function, compiler_options=options)
 
     def call(*arguments: Any) -> Any:

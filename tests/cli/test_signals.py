@@ -72,17 +72,6 @@ def test_the_first_one_lets_the_work_end_and_a_second_one_ends_it_at_once(
     assert (process.returncode, shown, errors) == (130, "", "error: interrupted\n")
 
 
-def test_the_second_one_says_how_it_ends(start: Start, tmp_path: pathlib.Path) -> None:
-    process = start(sys.executable, "-c", WORK, "endless", cwd=tmp_path)
-    wait_for(process, "at work")
-    assert process.stderr is not None
-    process.send_signal(INT)
-    assert process.stderr.readline() == FIRST
-    process.send_signal(TERM)
-    shown, errors = process.communicate(timeout=SECONDS)
-    assert (process.returncode, shown, errors) == (143, "", "error: terminated\n")
-
-
 def test_it_does_not_matter_whether_anybody_hears_of_it(
     start: Start, tmp_path: pathlib.Path
 ) -> None:

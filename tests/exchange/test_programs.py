@@ -89,6 +89,7 @@ def test_onnx_gives_the_probabilities_of_the_run(
     assert model == formats.write("onnx", network.params, network.record.config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stablehlo", "onnx"])
 def test_a_counter_still_counts(name: str, tmp_path: pathlib.Path) -> None:
     """Of the exercise's size: the answer to series around the threshold."""

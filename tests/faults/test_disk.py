@@ -29,7 +29,7 @@ from sumrnn.runs.folder import (
     RunFolder,
 )
 from sumrnn.runs.recorder import Stop
-from sumrnn.study import batch, table
+from sumrnn.study import batch, runner, table
 from sumrnn.study.batch import BatchFolder
 from tests.conftest import (
     EXPERIMENT,
@@ -181,7 +181,7 @@ def test_a_batch_on_a_full_disk_continues_elsewhere(
     for condition, config in experiment.conditions.items():
         assert found.run(condition, SEED).survey(config, SEED).wrong == []
     found.open(experiment, (SEED,))
-    batch.run(found, experiment, (SEED,), Stop())
+    runner.run(found, experiment, (SEED,), Stop())
     assert [row["status"] for row in table.collect(found).rows] == ["finished"] * 2
     again = found.run("a", SEED).path / PREDICTIONS
     assert again.read_bytes() == (whole / PREDICTIONS).read_bytes()

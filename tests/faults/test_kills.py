@@ -32,7 +32,7 @@ from sumrnn.runs.folder import (
     RunFolder,
 )
 from sumrnn.runs.recorder import Stop
-from sumrnn.study import batch
+from sumrnn.study import batch, runner
 from sumrnn.study.batch import BatchFolder
 from tests.conftest import (
     EXPERIMENT,
@@ -197,7 +197,7 @@ def test_a_report_killed_before_any_change_is_written_again(tmp_path: pathlib.Pa
 def run_batch(path: pathlib.Path) -> None:
     found, experiment = BatchFolder(path), small_experiment(2)
     found.open(experiment, (7,))
-    batch.run(found, experiment, (7,), Stop(), every=2)
+    runner.run(found, experiment, (7,), Stop(), every=2)
 
 
 def test_a_batch_killed_before_any_change_ends_alike(tmp_path: pathlib.Path) -> None:
@@ -273,7 +273,7 @@ def test_a_killed_script_leaves_a_batch_that_continues(
     pause(process)
     before = files_of(tmp_path)
     with pytest.raises(UserError, match=r"a-seed7.*: process \d+ on \S+ is at work there$"):
-        batch.run(found, long, (7,), Stop())
+        runner.run(found, long, (7,), Stop())
     assert files_of(tmp_path) == before
     process.kill()
     process.communicate(timeout=SECONDS)
@@ -281,7 +281,7 @@ def test_a_killed_script_leaves_a_batch_that_continues(
     status, _, wrong = found.run("a", 7).survey(LONG, 7)
     assert (status, wrong) == ("unfinished", [])
     found.open(long, (7,))
-    batch.run(found, long, (7,), Stop())
+    runner.run(found, long, (7,), Stop())
     for name, config in long.conditions.items():
         again = results_of(found.run(name, 7).path)
         whole = results_of(train(tmp_path / name, config).path)

@@ -76,7 +76,7 @@ def test_a_mistake_is_told_in_one_clean_line(
 
 LINES = """
 from sumrnn.cli import progress
-from sumrnn.study.batch import Progress
+from sumrnn.study.runner import Progress
 row = {"loss": 0.0625, "accuracy": 0.5, "val_loss": 0.125, "val_accuracy": 0.9912}
 with progress.of_run(60) as view:
     view(row | {"epoch": 30, "seconds": 2.0})

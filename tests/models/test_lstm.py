@@ -86,6 +86,7 @@ class LastHiddenTest(chex.TestCase):
             one = jax.tree.map(lambda x, i=i: x[i], mapped)
             chex.assert_trees_all_close(one, gradients(weights, alone), rtol=1e-5, atol=1e-6)
 
+    @pytest.mark.slow
     def test_it_can_be_put_on_several_devices(self) -> None:
         weights, inputs = random_weights(2), jnp.linspace(0, 9, 24).reshape(2, 3, 4)
         mesh = Mesh(np.array(jax.devices()[:2]), ("x",))

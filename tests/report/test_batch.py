@@ -171,6 +171,7 @@ def test_the_statistics_are_those_of_the_predictions(written: Folders) -> None:
     assert list(found["conditions"]["slow"]) == list(committed["conditions"]["sheet"])
 
 
+@pytest.mark.slow
 def test_analysis_again_gives_the_same_bytes(written: Folders) -> None:
     again = Folders()
     write(again, drawn=True)

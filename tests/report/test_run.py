@@ -166,19 +166,3 @@ def test_a_run_that_went_on_elsewhere_says_so() -> None:
     text = report.markdown(report.build(make_run(SHEET, continued=(made,))))
     assert "continued on another kind of processor" in text
     assert "continued" not in text_of(SHEET)
-
-
-def test_writing_again_gives_the_same_bytes() -> None:
-    class Folder:
-        def load(self) -> Run:
-            return make_run(SHEET)
-
-        def write_report(self, texts: dict[str, str], pictures: Any, known: Any) -> None:
-            self.written = texts, dict(pictures)
-            assert set(self.written[1]) == set(known)
-
-    first, again = Folder(), Folder()
-    report.write(first)  # type: ignore[arg-type]
-    report.write(again)  # type: ignore[arg-type]
-    assert first.written == again.written
-    assert set(first.written[0]) == {"report.json", "report.md", "report.html"}

@@ -78,7 +78,7 @@ def test_a_run_without_checkpoints_begins(tmp_path: pathlib.Path) -> None:
 @hypothesis.settings(
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
     deadline=None,
-    max_examples=100,
+    max_examples=25,
 )
 def test_no_flipped_bit_changes_where_a_run_goes_on(
     position: int, bit: int, saved: pathlib.Path, tmp_path: pathlib.Path

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from sumrnn.errors import UserError
-from sumrnn.report import run as report
 from sumrnn.runs import files
 from sumrnn.runs.folder import (
     CHECKPOINTS,
@@ -44,7 +43,7 @@ REBUILT = (
     REPORT_JSON,
     REPORT_MD,
     REPORT_HTML,
-    *(f"{FIGURES}/{name}.png" for name in report.FIGURES),
+    f"{FIGURES}/confusion.png",
 )
 FINISHED = ("3.npz", "2.npz")
 INTERRUPTED = ("2.npz", "1.npz")
@@ -415,7 +414,14 @@ WHOLE: dict[str, tuple[Disorder, int | None]] = {
 
 
 @DEEP
-@pytest.mark.parametrize("how", ["finished", "unproven", "interrupted"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "interrupted",
+        pytest.param("finished", marks=pytest.mark.slow),
+        pytest.param("unproven", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("kind", WHOLE)
 def test_checkpoints_in_disorder_are_passed_over_or_named(
     how: str, kind: str, deep: bool, made: Made, copy: Callable[[str], pathlib.Path]
@@ -525,19 +531,18 @@ def test_a_damaged_declaration_of_a_batch_is_named(
         assert files_of(batch.path) == before
 
 
-@pytest.mark.parametrize("name", OWN)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(CONFIG, "half"), (HISTORY, "deleted"), (PREDICTIONS, "middle byte flipped")],
+)
 def test_a_batch_refuses_a_finished_run_that_is_damaged(
     name: str, kind: str, made: Made, batch: BatchFolder
 ) -> None:
-    whole, path = rows(batch), batch.run("a", SEED).path
+    path = batch.run("a", SEED).path
     KINDS[kind](path / name, [other / name for other in made.others("finished")])
     there = rows(batch)
-    if (name, kind) == (CONFIG, "all but the last byte"):
-        assert there == whole
-    else:
-        assert isinstance(there, str)
-        assert str(path) in there
+    assert isinstance(there, str)
+    assert str(path) in there
 
 
 @pytest.mark.parametrize("other", [0, 1])

@@ -138,19 +138,3 @@ def test_any_real_dtype_gives_the_same_scores(dtype: Any) -> None:
     logits = np.array([0, 3, 2, 1, 7, 5, 4, 6, 8, 9])
     expected = metrics.scores(LABELS, logits.astype(np.float32), 1)
     assert metrics.scores(LABELS.astype(bool), logits.astype(dtype), 1) == expected
-
-
-@pytest.mark.parametrize(
-    ("labels", "logits", "message"),
-    [
-        (LABELS, np.full(10, np.nan), "logits must be finite real numbers"),
-        (LABELS, np.full(10, 1j), "logits must be finite real numbers"),
-        (LABELS, ["1"] * 10, "logits must be finite real numbers"),
-        (LABELS + 1, np.zeros(10), "labels must be 0 or 1"),
-        (LABELS[:, None], np.zeros(10), r"labels \[10, 1\] and logits \[10\] must be two series"),
-        ([], [], r"labels \[0\] and logits \[0\] must be two series of the same length"),
-    ],
-)
-def test_what_are_no_labels_and_logits_is_refused(labels: Any, logits: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{message}"):
-        metrics.scores(labels, logits, 1)

@@ -1,6 +1,5 @@
 """scripts/analyze.py: a report from a folder alone, of a run or of a batch."""
 
-import json
 import pathlib
 import shutil
 
@@ -18,10 +17,10 @@ from sumrnn.runs.folder import (
     REPORT_MD,
 )
 from sumrnn.runs.recorder import Stop
-from sumrnn.study import batch
+from sumrnn.study import batch, runner
 from sumrnn.study.batch import BatchFolder
 from sumrnn.study.table import TABLE
-from tests.conftest import Done, call, files_of, refused, run_script, small_experiment
+from tests.conftest import Done, call, files_of, refused, small_experiment
 
 Trained = tuple[pathlib.Path, Done]
 SUMMARY = (TABLE, batch_report.SUMMARY_JSON, batch_report.SUMMARY_MD, REPORT_HTML)
@@ -32,7 +31,7 @@ def batched(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A finished batch of two conditions and a seed, with its summary.  Do not change it."""
     path, experiment = tmp_path_factory.mktemp("batched"), small_experiment(2)
     BatchFolder(path).open(experiment, (7,))
-    batch.run(BatchFolder(path), experiment, (7,), Stop())
+    runner.run(BatchFolder(path), experiment, (7,), Stop())
     batch_report.write(BatchFolder(path))
     return path
 
@@ -72,12 +71,6 @@ def test_it_rebuilds_the_summary_of_a_batch_and_the_report_of_its_run(
     done = call("analyze", "moved/runs/b-seed7", cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
     assert "Run b, seed 7" in (path / "runs" / "b-seed7" / REPORT_MD).read_text()
-
-
-def test_misuse_of_a_process(tmp_path: pathlib.Path) -> None:
-    done = run_script("analyze", "", cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == call("analyze", "", cwd=tmp_path)
-    assert (done.returncode, files_of(tmp_path)) == (2, {})
 
 
 @pytest.mark.parametrize(
@@ -139,13 +132,3 @@ def test_a_batch_that_cannot_be_read_or_written_is_told_by_its_folder(
     line = refused("analyze", "batch", cwd=tmp_path)
     assert line.startswith(("batch: ", "batch/"))
     assert "out" not in line
-
-
-def test_a_batch_of_the_format_before_is_told_apart(
-    batched: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    path = copy(batched, tmp_path / "batch")
-    content = json.loads((path / batch.EXPERIMENT).read_text()) | {"format": 3}
-    (path / batch.EXPERIMENT).write_text(json.dumps(content))
-    message = "batch/experiment.json: has format 3, of another version of this program; this one"
-    assert message in refused("analyze", "batch", cwd=tmp_path)

@@ -131,6 +131,7 @@ def test_it_leaves_runs_table_summary_and_figures(whole: tuple[pathlib.Path, str
     assert "runs/2/report.html" in lines[-1]
 
 
+@pytest.mark.slow
 def test_a_run_of_a_batch_is_the_run_of_train(
     whole: tuple[pathlib.Path, str], tmp_path: pathlib.Path
 ) -> None:
@@ -244,14 +245,6 @@ def test_misuse_ends_in_one_line_and_writes_nothing(name: str, among_mine: pathl
     assert message in refused("experiment", *options, cwd=among_mine)
 
 
-def test_misuse_of_a_process(among_mine: pathlib.Path) -> None:
-    options, _ = BAD["word"]
-    done, before = run_script("experiment", *options, cwd=among_mine), files_of(among_mine)
-    told = call("experiment", *options, cwd=among_mine)
-    assert (done.returncode, done.stdout, done.stderr) == told
-    assert (done.returncode, files_of(among_mine)) == (2, before)
-
-
 CLUSTERS = {
     ("--distributed",): "distributed = True",
     ("--processes", "5"): "processes = 5",
@@ -318,17 +311,6 @@ def test_another_machine_is_refused_unless_asked_and_then_recorded(
     found, expected = (results_of(p / RUNS / "b-seed1") for p in (path, whole[0]))
     assert found[PREDICTIONS] == expected[PREDICTIONS]
     assert found["config.json"]["settings"] == {"XLA_FLAGS": flag}
-
-
-def test_a_folder_of_the_format_before_is_told_apart(
-    whole: tuple[pathlib.Path, str], tmp_path: pathlib.Path
-) -> None:
-    (tmp_path / "batch").mkdir()
-    content = json.loads((whole[0] / EXPERIMENT).read_text()) | {"format": 3}
-    (tmp_path / "batch" / EXPERIMENT).write_text(json.dumps(content))
-    message = "batch/experiment.json: has format 3, of another version of this program; this one"
-    (tmp_path / "batch" / files.LOCK).touch()
-    assert message in refused("experiment", 2, "--out", "batch", cwd=tmp_path)
 
 
 # --- together -----------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from sumrnn.cli.launcher import Counts, Launch
 from sumrnn.errors import UserError
 from sumrnn.runs.folder import CHECKPOINTS, CONFIG, HISTORY
 from sumrnn.runs.recorder import Stop
-from sumrnn.study import batch as batch_lib
+from sumrnn.study import runner
 from sumrnn.study.batch import RUNS, BatchFolder
 from sumrnn.study.table import TABLE
 from tests.conftest import (
@@ -72,7 +72,7 @@ class Machines:
         self.ended.add(name)
         if make:
             chunk = self.jobs[name]
-            batch_lib.run(self.batch, TWO.only(chunk.condition), chunk.seeds, Stop())
+            runner.run(self.batch, TWO.only(chunk.condition), chunk.seeds, Stop())
 
 
 def launch(path: pathlib.Path, size: int = 2, **options: Any) -> tuple[Launch, Machines]:
@@ -80,7 +80,7 @@ def launch(path: pathlib.Path, size: int = 2, **options: Any) -> tuple[Launch, M
     batch.open(TWO, (0, 1, 2))
     machines = Machines(batch)
     machines.before = options.pop("before", {})
-    missing = batch_lib.missing(batch, TWO, (0, 1, 2))
+    missing = runner.missing(batch, TWO, (0, 1, 2))
     given = {"slots": None, "retries": 1} | options
     return Launch(batch, machines, missing, size, Chunk(str(path)), **given), machines  # type: ignore[arg-type]
 
@@ -249,7 +249,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("whole") / "batch"
     batch, experiment = BatchFolder(path), small_experiment(EPOCHS)
     batch.open(experiment, (0, 1, 2))
-    batch_lib.run(batch, experiment, (0, 1, 2), Stop())
+    runner.run(batch, experiment, (0, 1, 2), Stop())
     return contents(path)
 
 

@@ -18,6 +18,7 @@ def sumrnn(*words: object, cwd: pathlib.Path) -> "subprocess.CompletedProcess[st
     return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=SECONDS)
 
 
+@pytest.mark.slow
 def test_it_is_the_same_code_as_the_scripts(
     trained: tuple[pathlib.Path, Done], tmp_path: pathlib.Path
 ) -> None:

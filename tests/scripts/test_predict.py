@@ -114,6 +114,7 @@ def test_a_long_stream_takes_no_more_memory(trained: Trained, tmp_path: pathlib.
     assert peaks[1] < peaks[0] + 40_000, peaks
 
 
+@pytest.mark.slow
 def test_it_is_a_script(trained: Trained, tmp_path: pathlib.Path) -> None:
     done = run_script("predict", trained[0], 1, 2, 3, 0, 1, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -301,7 +301,12 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("part", "name"), [("device", "kind"), ("versions", "jax"), ("settings", "XLA_FLAGS")]
+    ("part", "name"),
+    [
+        ("settings", "XLA_FLAGS"),
+        pytest.param("device", "kind", marks=pytest.mark.slow),
+        pytest.param("versions", "jax", marks=pytest.mark.slow),
+    ],
 )
 def test_another_machine_is_refused_unless_asked_and_then_recorded(
     part: str,

@@ -12,7 +12,7 @@ from sumrnn.errors import UserError
 from sumrnn.runs import files, origin
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
 from sumrnn.runs.recorder import Stop
-from sumrnn.study import batch
+from sumrnn.study import runner
 from sumrnn.study.batch import EXPERIMENT, RUNS, BatchFolder
 from sumrnn.study.experiment import Experiment
 from sumrnn.train import fit
@@ -39,8 +39,8 @@ def unfinish(folder: pathlib.Path, epoch: int) -> None:
     files.write_json(folder / CONFIG, record, content["format"])
 
 
-def run(path: pathlib.Path, seeds: tuple[int, ...], **options: Any) -> batch.Progress:
-    return batch.run(BatchFolder(path), TWO, seeds, Stop(), **options)
+def run(path: pathlib.Path, seeds: tuple[int, ...], **options: Any) -> runner.Progress:
+    return runner.run(BatchFolder(path), TWO, seeds, Stop(), **options)
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +112,11 @@ def test_a_diverged_run_is_kept_as_such_and_not_repeated(tmp_path: pathlib.Path)
         BatchFolder(tmp_path),
     )
     folder.open(experiment, (0, 1))
-    assert batch.run(folder, experiment, (0, 1), Stop()).diverged == 2
+    assert runner.run(folder, experiment, (0, 1), Stop()).diverged == 2
     for seed in (0, 1):
         assert folder.run("wild", seed).status() == "diverged"
         assert folder.run("tame", seed).status() == "finished"
-    assert batch.run(folder, experiment, (0, 1), Stop()).todo == 0
+    assert runner.run(folder, experiment, (0, 1), Stop()).todo == 0
 
 
 def test_what_is_damaged_is_told_and_made_again(

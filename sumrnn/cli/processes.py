@@ -1,0 +1,68 @@
+"""Programs of the system: what they say, and those that go on without this process."""
+
+import contextlib
+import io
+import os
+import pathlib
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+from sumrnn.errors import UserError
+
+
+class Unanswered(UserError):
+    """The scheduler did not answer, or takes no jobs for now."""
+
+
+@contextlib.contextmanager
+def apart(quiet: bool) -> Iterator[None]:
+    """Starts processes that go on when the terminal interrupts this one, or is closed.
+
+    Other signals are heard when they are started; if `quiet`, they do not have our streams.
+    """
+    heard: list[int] = []
+    ways: dict[str, Any] = {
+        **dict.fromkeys(("SIGINT", "SIGQUIT", "SIGHUP"), signal.SIG_IGN),
+        **dict.fromkeys(("SIGTERM", "SIGUSR1", "SIGUSR2"), lambda number, _: heard.append(number)),
+    }
+    known = {getattr(signal, name): way for name, way in ways.items() if hasattr(signal, name)}
+    before = {number: signal.signal(number, way) for number, way in known.items()}
+    streams = {stream: os.dup(stream) for stream in (1, 2)} if quiet else {}
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit says there what Slurm said.
+            with pathlib.Path(os.devnull).open("w") as nothing:
+                for stream in streams:
+                    os.dup2(nothing.fileno(), stream)
+            yield
+    finally:
+        for stream, copy in streams.items():
+            os.dup2(copy, stream)
+            os.close(copy)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for number in heard:
+            signal.raise_signal(number)
+
+
+def output(command: list[str], seconds: float, needed: bool = False) -> str:
+    """What a command says; empty if it fails, unless it is needed."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds, check=needed
+        ).stdout
+    except subprocess.CalledProcessError as error:
+        raise Unanswered(f"{command[0]}: {last_line(error.stderr)}", status=1) from None
+    except subprocess.TimeoutExpired:
+        if needed:
+            raise Unanswered(f"{command[0]}: no answer in {seconds} seconds", status=1) from None
+        return ""
+    except OSError:
+        return ""
+
+
+def last_line(what: object) -> str:
+    """The last line of a text that says something."""
+    lines = [line for line in str(what).splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason was given"
