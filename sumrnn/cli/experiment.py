@@ -208,7 +208,7 @@ def launch(
         arguments.retries,
         launcher.PERIODS[arguments.launcher],
     )
-    counts = launcher.Counts(len(experiment.conditions) * len(seeds))
+    counts = progress.Counts(len(experiment.conditions) * len(seeds))
     try:
         with progress.of_jobs() as show:
             work.watch(counts, show)

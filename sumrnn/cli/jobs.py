@@ -40,14 +40,11 @@ PER_GPU = 32
 """Runs that a GPU is given, unless it is said how many."""
 PERIOD = 0.1
 """Seconds between looks whether a job's work is done."""
-PROBE = 10
-"""Seconds in which Slurm may answer whether its machines see a folder."""
 FOREVER = 10**6
 """Minutes, and times that a job is started again because its time was over."""
 
 Launcher = Literal["local", "slurm"]
 State = Literal["running", "waiting"]
-Minutes = Annotated[int, Range(1, 10**6, "minutes")]
 Count = Annotated[int, Range(1, 10**6)]
 
 
@@ -62,7 +59,7 @@ class Resources:
     """GPUs of a job; None: none."""
     cpus_per_task: Count | None = None
     """Cores of a job; None: Slurm's default."""
-    time: Minutes = 240
+    time: Count = 240
     """Minutes after which Slurm stops a job; it is started again, and goes on."""
     partition: str | None = None
     """Slurm's partition."""
@@ -192,8 +189,8 @@ class Engine:
         words = {"partition": chosen.partition, "account": chosen.account, **chosen.further}
         options = [f"--{name}={value}" for name, value in words.items() if isinstance(value, str)]
         test = f"test -d {shlex.quote(str(where))} && echo seen || echo unseen"
-        command = ["srun", "--quiet", f"--immediate={PROBE}", "--ntasks=1", "--time=1", *options]
-        found = processes.output([*command, "sh", "-c", test], 2 * PROBE)
+        command = ["srun", "--quiet", "--immediate=10", "--ntasks=1", "--time=1", *options]
+        found = processes.output([*command, "sh", "-c", test], 20)
         # No answer: all machines are busy, and the jobs will tell.
         require("unseen" not in found, "out", str(where), "a folder that Slurm's machines see too")
 
@@ -286,7 +283,7 @@ class Engine:
         return str(self._root) in processes.output(["ps", "-ww", "-o", "command=", "-p", job], 10)
 
     def log(self, job: str) -> pathlib.Path | None:
-        """Where a job of this start says what went wrong; None if it is of another one."""
+        """Where a job says what went wrong; None if it is of another start."""
         return self._own[job].paths.stderr if job in self._own else None
 
     def clear(self) -> None:

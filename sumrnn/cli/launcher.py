@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from sumrnn.cli import jobs
 from sumrnn.cli.jobs import Chunk, Engine, Launcher, State
 from sumrnn.cli.processes import Unanswered
+from sumrnn.cli.progress import Counts
 from sumrnn.errors import UserError
 from sumrnn.runs import locks
 from sumrnn.study.batch import BatchFolder
@@ -25,34 +26,6 @@ VAIN = 20
 
 Run = tuple[str, int]
 """Condition and seed."""
-
-
-@dataclasses.dataclass
-class Counts:
-    """How far the runs of a batch are."""
-
-    total: int
-    done: int = 0
-    running: int = 0
-    """In jobs that run."""
-    waiting: int = 0
-    """For a job, or in one that waits."""
-    elsewhere: int = 0
-    """In processes that are no jobs of this batch's launcher."""
-    failed: int = 0
-    """Left alone, because job after job ended without them."""
-    jobs: int = 0
-    """That have not ended."""
-    first: int = 0
-    """Done before this start."""
-    began: float = dataclasses.field(default_factory=time.perf_counter)
-
-    @property
-    def seconds_left(self) -> float:
-        """Expected time until the end; NaN before a run is done."""
-        made = self.done - self.first
-        left = self.total - self.done - self.failed
-        return left * (time.perf_counter() - self.began) / made if made else float("nan")
 
 
 class Launch:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import errno
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sumrnn.cli.launcher import Counts
     from sumrnn.study.runner import Progress
 
 BAR = 12
@@ -150,6 +151,34 @@ def of_batch(shown: bool) -> Iterator[Callable[[Progress], None]]:
                 show(describe(progress), done, max(progress.todo, 1))
 
         yield view
+
+
+@dataclasses.dataclass
+class Counts:
+    """How far the runs of a batch are."""
+
+    total: int
+    done: int = 0
+    running: int = 0
+    """In jobs that run."""
+    waiting: int = 0
+    """For a job, or in one that waits."""
+    elsewhere: int = 0
+    """In processes that are no jobs of this batch's launcher."""
+    failed: int = 0
+    """Left alone, because job after job ended without them."""
+    jobs: int = 0
+    """That have not ended."""
+    first: int = 0
+    """Done before this start."""
+    began: float = dataclasses.field(default_factory=time.perf_counter)
+
+    @property
+    def seconds_left(self) -> float:
+        """Expected time until the end; NaN before a run is done."""
+        made = self.done - self.first
+        left = self.total - self.done - self.failed
+        return left * (time.perf_counter() - self.began) / made if made else float("nan")
 
 
 @contextlib.contextmanager

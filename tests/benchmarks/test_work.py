@@ -97,6 +97,7 @@ def test_epochs_do_the_work_and_compile_once(
     speed.check_losses("sumrnn", losses, peer.losses())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_libraries_do_equal_work(name: str, made: tuple[str, Given, list[float]]) -> None:
     file, _, losses = made

@@ -63,7 +63,13 @@ def pure(seeds: list[int], config: Config = SMALL) -> Result:
     return jax.tree.map(lambda *parts: np.stack(parts), *found)
 
 
-@pytest.mark.parametrize("config", [SMALL, FOUR_SHARDS], ids=["two shards", "four shards"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(SMALL, id="two shards"),
+        pytest.param(FOUR_SHARDS, id="four shards", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_has_the_bits_of_the_pure_function_wherever_it_is(config: Config) -> None:
     """A sum that is compiled differently rounds differently for some seeds only."""
     assert jax.device_count() == 2

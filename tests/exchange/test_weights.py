@@ -147,6 +147,7 @@ def of_torch(torch: Any, path: pathlib.Path, config: Config) -> Theirs:
     return Theirs((probabilities, fit, weights))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["keras", "torch"])
 def test_training_goes_the_same_way_in_another_library(
     library: str, request: pytest.FixtureRequest, tmp_path: pathlib.Path

@@ -164,6 +164,7 @@ savefig.bbox: tight
 """
 
 
+@pytest.mark.slow
 def test_a_stranger_s_settings_change_neither_numbers_nor_pictures(
     trained: Trained, tmp_path: pathlib.Path
 ) -> None:

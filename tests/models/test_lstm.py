@@ -39,9 +39,16 @@ def assert_equal_gradients(
     chex.assert_trees_all_close(found, expected, rtol=0, atol=share * largest)
 
 
+LARGE = ((201, 2, 2), (50, 50, 30))
+
+
 @pytest.mark.parametrize(
     ("cells", "batch", "length"),
-    [(1, 1, 1), (7, 64, 5), pytest.param(201, 2, 2, marks=pytest.mark.slow), (50, 50, 30)],
+    [
+        (1, 1, 1),
+        (7, 64, 5),
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in ((201, 2, 2), (50, 50, 30))),
+    ],
 )
 def test_it_is_the_scanned_cell_in_value_and_gradient(cells: int, batch: int, length: int) -> None:
     assert_equal_gradients(cells, batch, length, seed=3)

@@ -334,6 +334,7 @@ def cluster(start: Start) -> Callable[..., list["subprocess.Popen[str]"]]:
     return begin
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_bytes_of_one(
     whole: tuple[pathlib.Path, str], cluster: Any, tmp_path: pathlib.Path
 ) -> None:

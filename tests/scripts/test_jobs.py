@@ -22,7 +22,8 @@ import pytest
 
 from sumrnn.cli import jobs, launcher
 from sumrnn.cli.jobs import Chunk, Engine, Resources, State
-from sumrnn.cli.launcher import Counts, Launch
+from sumrnn.cli.launcher import Launch
+from sumrnn.cli.progress import Counts
 from sumrnn.errors import UserError
 from sumrnn.runs.folder import CHECKPOINTS, CONFIG, HISTORY
 from sumrnn.runs.recorder import Stop

@@ -1,6 +1,7 @@
 """scripts/train.py: what a person types, sees and finds on disk."""
 
 import csv
+import dataclasses
 import json
 import math
 import pathlib
@@ -121,10 +122,11 @@ def test_a_run_goes_on_without_its_options_to_the_same_results(tmp_path: pathlib
     options = ("--seed", 7, *SMALL_OPTIONS, "--epochs", 7, "--preset", "notebook", "--high", 3)
     whole = call("train", *options, "--out", "whole", cwd=tmp_path)
     assert (whole.status, whole.err) == (0, "")
-    assert call("train", *options, "--epochs", 5, "--out", "five", cwd=tmp_path).status == 0
+    config = RunFolder(tmp_path / "whole").read().config
+    five = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=5))
     name = "c\\u t≥"  # Nothing is special in a name.
     cut = RunFolder(pathlib.Path(shutil.copytree(tmp_path / "whole", tmp_path / name)))
-    shutil.copy(RunFolder(tmp_path / "five").checkpoints.file(5), cut.checkpoints.path)
+    shutil.copy(train(tmp_path / "five", five).checkpoints.file(5), cut.checkpoints.path)
     cut.checkpoints.forget(6)
     (cut.path / PREDICTIONS).unlink()
     again = call("train", "--resume", "--out", name, cwd=tmp_path)
