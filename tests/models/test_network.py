@@ -66,7 +66,7 @@ class LogitsTest(chex.TestCase):
         expected = numpy_logits(jax.tree.map(np.float64, params), DIGITS)
         np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
-    @chex.variants(with_jit=True, without_jit=True)
+    @chex.variants(with_jit=True)
     def test_gradients_are_finite_differences_in_float64(self) -> None:
         def loss(params: network.Params) -> chex.Array:
             return step.losses(network.logits(params, TINY, DIGITS), LABELS).mean()

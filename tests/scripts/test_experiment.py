@@ -359,7 +359,8 @@ def test_a_refusal_of_the_first_process_ends_the_other(
     assert (tmp_path / "mine").read_text() == "mine"
 
 
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_ends_the_other_with_an_error(
     victim: int, cluster: Any, tmp_path: pathlib.Path
 ) -> None:

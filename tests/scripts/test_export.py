@@ -46,6 +46,7 @@ def test_misuse_is_one_line(trained: Trained, tmp_path: pathlib.Path) -> None:
     assert "no/it.keras: must be" in refused(*no_folder, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_training_starts_from_a_file_and_says_so(trained: Trained, tmp_path: pathlib.Path) -> None:
     call("export", trained[0], "--to", "torch", "--out", "start.safetensors", cwd=tmp_path)
     start = ("--init-from", "start.safetensors")

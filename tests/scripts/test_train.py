@@ -118,6 +118,7 @@ def test_a_run_in_the_way_is_kept_unless_asked(trained: Trained, tmp_path: pathl
     assert files_of(path)[PREDICTIONS] == before[PREDICTIONS]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_its_options_to_the_same_results(tmp_path: pathlib.Path) -> None:
     options = ("--seed", 7, *SMALL_OPTIONS, "--epochs", 7, "--preset", "notebook", "--high", 3)
     whole = call("train", *options, "--out", "whole", cwd=tmp_path)
@@ -389,7 +390,10 @@ NOTICE = "train.py: ends after this epoch; once more ends it now\n"
 
 @pytest.mark.parametrize(
     ("number", "status", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        pytest.param(signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_ends_after_the_epoch_and_says_how_to_go_on(
     number: signal.Signals, status: int, word: str, endless: Any, tmp_path: pathlib.Path

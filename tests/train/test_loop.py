@@ -216,6 +216,7 @@ def test_a_seed_that_is_none_is_refused(seed: Any) -> None:
         fit(SMALL, seed)
 
 
+@pytest.mark.slow
 def test_a_run_can_be_compiled_as_a_whole_and_mapped() -> None:
     """One program of all epochs is the same function, up to the rounding of its fusions."""
     seeds = jnp.array([3, 4], jnp.uint32)

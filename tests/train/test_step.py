@@ -32,7 +32,7 @@ def batch_of(begun: loop.Begun, first: int, size: int) -> Split:
 
 
 class TrainStepTest(chex.TestCase):
-    @chex.variants(with_jit=True, without_jit=True)
+    @chex.variants(with_jit=True)
     def test_two_steps_of_adam_follow_the_formula(self) -> None:
         config, adam = SMALL, SMALL.train
         begun = loop.compiled(SMALL).begin(loop.purposes(SMALL, 0))
@@ -70,6 +70,7 @@ class TrainStepTest(chex.TestCase):
             state = after
 
 
+@pytest.mark.slow
 def test_an_average_follows_the_parameters_and_answers(begun: loop.Begun) -> None:
     config = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, average=0.75))
     state = loop.compiled(config).begin(loop.purposes(config, 0)).state
@@ -96,7 +97,7 @@ def step_and_logits(config: Config, state: step.State, batch: Split) -> Any:
     return after.opt_state, counts, step.predict(config, state.params, batch.digits)
 
 
-@pytest.mark.parametrize(("size", "shards"), [(7, 3), (2, 5)])
+@pytest.mark.parametrize(("size", "shards"), [pytest.param(7, 3, marks=pytest.mark.slow), (2, 5)])
 def test_shards_change_nothing_but_rounding(size: int, shards: int, begun: loop.Begun) -> None:
     """Also where they are uneven or more than there are series."""
     batch = batch_of(begun, 0, size)
