@@ -14,6 +14,8 @@ import scipy.stats
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
 """A p-value below it is called more than chance."""
+MANY = 1_000
+"""Values of which more are resampled piece by piece, so that memory holds it."""
 RESAMPLED = 10_000
 """Samples of a bootstrap, as many as SciPy takes."""
 MOST_PAIRED = 1_000
@@ -38,11 +40,18 @@ def bootstrap(values: np.ndarray, statistic: Any = np.mean) -> list[float] | Non
     if len(values) < 2 or math.isclose(values.min(), values.max()):  # But for rounding.
         return None
     # Of many equal values the corrections may be undefined: the plain percentiles then.
+    batch = None if len(values) <= MANY else max(1, RESAMPLED * MANY // len(values))
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings(), np.errstate(invalid="ignore"):
             warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
             found = scipy.stats.bootstrap(
-                (values,), statistic, confidence_level=CONFIDENCE, axis=-1, method=method, rng=0
+                (values,),
+                statistic,
+                confidence_level=CONFIDENCE,
+                batch=batch,
+                axis=-1,
+                method=method,
+                rng=0,
             ).confidence_interval
         if np.isfinite([found.low, found.high]).all():
             break
