@@ -50,7 +50,7 @@ Count = Annotated[int, Range(1, 10**6)]
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """What a job may use; all but the first two are Slurm's own words."""
+    """What a job may use; all but the first are Slurm's own words."""
 
     parallel: Count | None = None
     """Jobs at a time, of Slurm's of each array; None: on this machine one per core, else as many
@@ -262,9 +262,8 @@ class Engine:
 
     def states(self, jobs: Sequence[str]) -> dict[str, State]:
         """Which of these jobs have not ended."""
-        return self._states(jobs) if jobs else {}
-
-    def _states(self, jobs: Sequence[str]) -> dict[str, State]:
+        if not jobs:
+            return {}
         if self._launcher == "local":
             return {job: "running" for job in jobs if self._lives(job)}
         # The accounting that submitit would ask is not everywhere.

@@ -34,7 +34,7 @@ class Launch:
     Args:
       batch: that is open.
       engine: takes the jobs.
-      missing: runs that have not ended, as from `batch.missing`.
+      missing: runs that have not ended, as from `runner.missing`.
       size: runs of a job.
       template: of a job, without runs.
       slots: of this machine, the cores of each of the jobs that run at a time; None: it is not this
@@ -102,6 +102,7 @@ class Launch:
                 self._end(job, runs)
             else:
                 taken |= dict.fromkeys(runs, state)
+        # A signal may end this while jobs are submitted.
         counts.done, counts.jobs = counts.total - len(self._missing), len(self._jobs)
         free = [run for run in self._missing if run not in taken]
         wanted, held = self._wanted([run for run in free if not self._spent(run)])

@@ -93,12 +93,20 @@ def run(
             progress.todo += sum(config.train.epochs - epoch for epoch in begun[condition].values())
         return begun
 
+    def free() -> dict[str, dict[int, int]]:
+        """The same, once more where all is held: others may only have looked at it."""
+        begun = look()
+        if progress.elsewhere and not any(begun.values()):
+            time.sleep(PROBED)
+            begun = look()
+        return begun
+
     def watch(seeds: Sequence[int], epoch: int, row: recorder.Row) -> None:
         progress.seeds, progress.epoch = tuple(seeds), epoch
         progress.worked += len(seeds)
         view(progress)
 
-    begun = look()
+    begun = free()
     cluster.first_does(lambda: view(progress))
     while any(begun.values()):
         for condition, config in experiment.conditions.items():
@@ -127,10 +135,7 @@ def run(
             # Others took them first; they are looked at again.
             lost = left[condition] & set(folders)
             progress.todo -= sum(config.train.epochs - begun[condition][seed] for seed in lost)
-        begun = look()
-        if progress.elsewhere and not any(begun.values()):
-            time.sleep(PROBED)
-            begun = look()
+        begun = free()
     return progress
 
 
