@@ -9,7 +9,7 @@ import re
 import time
 from typing import Any
 
-from benchmarks.work import cores
+from sumrnn.devices import processor
 
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
 """Names of vector instructions by the flags of Linux, the widest first."""
@@ -20,18 +20,12 @@ MODEL = ("cpu family", "model")
 
 def here() -> dict[str, Any]:
     """The processor by name, model and vector instructions, its cores, and the system."""
-    known = dict[str, str]()
-    try:
-        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            known.setdefault(name.strip(), value.strip())
-    except OSError:  # Not Linux.
-        known["model name"] = platform.processor()
-    words = [known.get("model name") or platform.machine()]
+    known = processor.facts()
+    words = [known.get("model name") or platform.processor() or platform.machine()]
     words += [f"{part.removeprefix('cpu ')} {known[part]}" for part in MODEL if part in known]
     flags = f"{known.get('flags', '')} {known.get('Features', '')}".split()
     words += [vectors for flag, vectors in VECTORS.items() if flag in flags][:1]
-    return {"processor": ", ".join(words), "cores": cores(), "system": platform.system()}
+    return {"processor": ", ".join(words), "cores": processor.cores(), "system": platform.system()}
 
 
 def folder() -> str:

@@ -10,8 +10,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from benchmarks.work import FIRST, WEIGHTS, Given, Work, batches, cores
+from benchmarks.work import FIRST, WEIGHTS, Given, Work, batches
 from sumrnn.config import TrainConfig
+from sumrnn.devices import processor
 
 MATRIX = 3_000
 """Rows and columns of the product that measures the machine."""
@@ -78,7 +79,7 @@ def keras(work: Work, given: Given, backend: Literal["tensorflow", "jax"]) -> Pe
 def pytorch(work: Work, given: Given) -> Peer:
     """A plain loop over batches, on all cores."""
     torch: Any = importlib.import_module("torch")
-    torch.set_num_threads(cores())
+    torch.set_num_threads(processor.cores())
     x = torch.from_numpy(given["digits"][..., None].astype(np.float32))
     y = torch.from_numpy(given["labels"].astype(np.float32))
     lstm = torch.nn.LSTM(1, work.cells, batch_first=True)

@@ -59,8 +59,10 @@ def slurm(path: pathlib.Path, runs: int) -> Iterator[None]:
     (path / "srun").symlink_to("/bin/true")
     before = os.environ["PATH"]
     os.environ["PATH"] = f"{path}{os.pathsep}{before}"
-    yield
-    os.environ["PATH"] = before
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
 
 
 def timed(what: str, action: Callable[[], object]) -> None:

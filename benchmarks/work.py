@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -70,10 +69,3 @@ def batches(digits: Any, labels: Any, size: int) -> Iterator[tuple[Any, Any]]:
     """Those of each step of an epoch, from arrays of any library."""
     for first in range(0, len(labels), size):
         yield digits[first : first + size], labels[first : first + size]
-
-
-def cores() -> int:
-    """Cores that this process may use; a copy of `sumrnn.devices.mesh.cores`, without JAX."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -14,6 +14,8 @@ EXPERIMENT = Experiment(
         "balanced_accuracy",
         "matthews_correlation",
         "average_precision_minority",
+        "exact_accuracy",
+        "exact_balanced_accuracy",
     ),
     plots=("scores", "learning"),
     # The single run of the exercise's published solution: 0.992, and 181, 2, 14, 1803.

@@ -24,6 +24,13 @@ EXPERIMENT = Experiment(
         for init in range(LEVELS)
     },
     seeds=f"0:{LEVELS}",
-    scores=("accuracy", "balanced_accuracy", "matthews_correlation"),
+    scores=(
+        "accuracy",
+        "balanced_accuracy",
+        "matthews_correlation",
+        "exact_accuracy",
+        "exact_balanced_accuracy",
+        "exact_matthews_correlation",
+    ),
     plots=("variance",),
 )

@@ -149,7 +149,7 @@ def main(argv: list[str]) -> None:
 def planned(arguments: Arguments, work: Work, repetitions: int) -> Callable[[], dict[str, Any]]:
     """What measures; raises `UserError` for what turns out to be impossible before that."""
     from benchmarks import endurance, growth, quality, speed, whole
-    from benchmarks.work import cores
+    from sumrnn.devices.processor import cores
 
     kind, limit = arguments.kind, arguments.limit
     shards = speed.parse_shards(arguments.shards, work)

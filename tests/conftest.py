@@ -32,6 +32,7 @@ if "SUMRNN_TEST_CACHE" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # Or each thread keeps memory of its own.
 
+import filelock
 import jax
 import numpy as np
 import pytest
@@ -174,12 +175,20 @@ def run_script(name: str, *arguments: object, cwd: pathlib.Path, **environment: 
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, Done]:
-    """A finished small run, made by the command line, and what it printed.  Do not change it."""
-    folder = tmp_path_factory.mktemp("trained")
-    done = run_script("train", "--seed", 7, *SMALL_OPTIONS, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder / "runs" / "sheet-seed7", done
+def trained() -> tuple[pathlib.Path, Done]:
+    """A finished small run, made by the command line, and what it printed.  Do not change it.
+
+    It is made once for all processes of a test run.
+    """
+    folder = pathlib.Path(os.environ["SUMRNN_TEST_CACHE"], "trained")
+    said = folder / "said.json"
+    with filelock.FileLock(f"{folder}.lock"):
+        if not said.exists():
+            folder.mkdir(exist_ok=True)
+            done = run_script("train", "--seed", 7, *SMALL_OPTIONS, cwd=folder)
+            assert done.returncode == 0, done.stderr
+            said.write_text(json.dumps([done.stdout, done.stderr]))
+    return folder / "runs" / "sheet-seed7", Done([], 0, *json.loads(said.read_text()))
 
 
 THREE = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=3))

@@ -144,7 +144,10 @@ def test_data_follow_the_law() -> None:
     assert scipy.stats.binomtest(int(labels.sum()), labels.size, rate).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(("length", "error"), [(30, 4e-15), (1_000, 1.3e-13), (10_000, 1.3e-12)])
+@pytest.mark.parametrize(
+    ("length", "error"),
+    [(30, 4e-15), (1_000, 1.3e-13), pytest.param(10_000, 1.3e-12, marks=pytest.mark.slow)],
+)
 def test_law_is_as_exact_as_it_says(length: int, error: float) -> None:
     """Against whole numbers: of two digits, the number of ways is a binomial coefficient."""
     law = task_lib.sum_law(TaskConfig(length=length, high=1, threshold=0))

@@ -75,6 +75,11 @@ class Arguments:
     patience: Annotated[int, Range(1, 86_399, "seconds")] = 300
     """Seconds to wait for the other processes at the start."""
 
+    @property
+    def ways(self) -> tuple[int | None, int | None, bool, int]:
+        """How runs are made, in the order of `runner.run` and `jobs.Chunk`."""
+        return self.checkpoint_every, self.per_device, self.anyway, self.keep
+
 
 def find(name: str) -> Experiment:
     """The declaration of one of the package's own experiments, or in a file NAME.py.
@@ -168,7 +173,7 @@ def launch(
 ) -> None:
     """Lets jobs train what is missing, and sums up what is there."""
     from sumrnn.cli import launcher
-    from sumrnn.devices import mesh
+    from sumrnn.devices import mesh, processor
     from sumrnn.study import runner
     from sumrnn.study.batch import BatchFolder
 
@@ -188,16 +193,9 @@ def launch(
         platform = mesh.available()[0].platform
         allowed = "left out where there are GPUs, or with JAX_PLATFORMS=cpu"
         require(platform == "cpu", "launcher", "local", allowed)
-        slots = launcher.slots(mesh.numbers(), chosen.parallel or mesh.cores())
+        slots = launcher.slots(processor.numbers(), chosen.parallel or processor.cores())
         size = arguments.devices or len(slots[0])
-    template = Chunk(
-        str(out.absolute()),
-        arguments.devices,
-        arguments.checkpoint_every,
-        arguments.per_device,
-        arguments.anyway,
-        arguments.keep,
-    )
+    template = Chunk(str(out.absolute()), arguments.devices, *arguments.ways)
     work = launcher.Launch(
         batch,
         engine,
@@ -255,18 +253,8 @@ def work(
     cluster.first_does(lambda: batch.open(experiment, seeds, arguments.anyway))
 
     def train(stop: Stop) -> None:
-        done = runner.run(
-            batch,
-            experiment,
-            seeds,
-            stop,
-            show,
-            command.warn,
-            arguments.checkpoint_every,
-            arguments.per_device,
-            arguments.anyway,
-            arguments.keep,
-        )
+        given = (batch, experiment, seeds, stop, show, command.warn)
+        done = runner.run(*given, *arguments.ways)
         if done.elsewhere and cluster.is_first():
             command.warn(f"{done.elsewhere} runs are being made by other processes")
         if agreed(stop) and done.done < done.total:

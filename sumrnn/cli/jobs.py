@@ -118,19 +118,9 @@ class Chunk:
         folder, stop = batch_lib.BatchFolder(pathlib.Path(self.batch)), Stop()
         experiment = batch_lib.check_here(folder, self.condition, self.anyway)
         with futures.ThreadPoolExecutor(1) as pool, progress.of_batch(True) as show:
-            work = pool.submit(
-                runner.run,
-                folder,
-                experiment,
-                self.seeds,
-                stop,
-                show,
-                command.warn,
-                self.every,
-                self.per_device,
-                self.anyway,
-                self.keep,
-            )
+            ways = (self.every, self.per_device, self.anyway, self.keep)
+            given = (folder, experiment, self.seeds, stop, show, command.warn)
+            work = pool.submit(runner.run, *given, *ways)
             # Not a field: a signal's handler finds it, no pickle has it.
             object.__setattr__(self, "_stopping", (stop, work))
             while not work.done():  # This thread hears signals at once.

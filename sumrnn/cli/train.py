@@ -88,7 +88,8 @@ def main(argv: list[str]) -> None:
         loop.check_given(config, params)
     if found.status == "unfinished":  # Whether memory holds it, before anything is made.
         with progress.waiting("compiling"), futures.ThreadPoolExecutor(1) as aside:
-            aside.submit(origin.program, config)  # Kept for later; the compiler leaves it a core.
+            # Kept for later; the compiler leaves it a core.
+            aside.submit(origin.program, config.program)
             mesh.prepare(config, 1)
     with folder.lock():
         status, epoch, wrong = look()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sumrnn.config import Config
-from sumrnn.devices import cgroup, cluster, memory
+from sumrnn.devices import cluster, memory, processor
 from sumrnn.errors import UserError, invalid, require
 from sumrnn.fields import Range
 from sumrnn.task import log_laws
@@ -37,7 +36,7 @@ def use_cores(devices: int | None = None) -> None:
     """
     if devices is not None:
         Range(1, MAX_DEVICES).require("devices", devices)
-    wanted = devices or cores()
+    wanted = devices or processor.cores()
     try:
         jax.config.update("jax_num_cpu_devices", wanted)
     except RuntimeError:  # JAX has begun; it may have begun alike.
@@ -45,22 +44,6 @@ def use_cores(devices: int | None = None) -> None:
         if there != wanted:
             late = f"asked for before JAX computes anything; it has begun with {there}"
             raise invalid("devices", wanted, late) from None
-
-
-def cores() -> int:
-    """Cores that this process may use, of a container or a job of Slurm its share; at least 1."""
-    known = hasattr(os, "sched_getaffinity")  # Not every system can restrict them.
-    here = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    share = os.environ.get("SLURM_CPUS_PER_TASK", "")  # Slurm need not confine its jobs to it.
-    given = int(share) if share.isdecimal() else here
-    return max(1, math.ceil(min(here, given, cgroup.cores())))
-
-
-def numbers() -> list[int]:
-    """The numbers of the cores that this process may use, as the system counts them."""
-    known = hasattr(os, "sched_getaffinity")
-    found = sorted(os.sched_getaffinity(0)) if known else list(range(os.cpu_count() or 1))
-    return found[: cores()]
 
 
 def available() -> list[jax.Device]:

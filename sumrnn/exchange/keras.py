@@ -71,12 +71,7 @@ def read(path: pathlib.Path) -> Layout:
     """The weights of a .keras file; raises `ValueError` if its layers are others than ours."""
     with zipfile.ZipFile(path) as found:
         _check(json.loads(found.read("config.json")))
-        return _read(io.BytesIO(found.read(WEIGHTS)))
-
-
-def read_weights(path: pathlib.Path) -> Layout:
-    """The weights of a .weights.h5 file; raises `ValueError` if its layers are others than ours."""
-    return _read(path)
+        return read_weights(io.BytesIO(found.read(WEIGHTS)))
 
 
 def _check(network: Any) -> None:
@@ -103,7 +98,8 @@ def _check(network: Any) -> None:
                 raise ValueError(f"its {kind} has {name} = {has!r}, needed is {value!r}")
 
 
-def _read(source: Any) -> Layout:
+def read_weights(source: pathlib.Path | io.BytesIO) -> Layout:
+    """The weights of a .weights.h5 file; raises `ValueError` if its layers are others than ours."""
     import h5py
 
     with h5py.File(source, "r") as found:

@@ -1,1 +1,1 @@
-"""The network that reads digits, and its cells by name."""
+"""The network that reads digits, and weights of it that count."""

@@ -36,7 +36,7 @@ SHOWN = 1_000
 def build(collected: Collected) -> dict[str, Any]:
     """Every number of the summary, under the names of summary.json.
 
-    It holds `continued` only if the batch was, `processors` only if there are several kinds.
+    It holds `continued` only if the batch was.
     """
     experiment = collected.experiment
     crossed = "variance" in experiment.plots
@@ -48,7 +48,7 @@ def build(collected: Collected) -> dict[str, Any]:
         "seeds": list(collected.seeds),
         "versions": collected.versions,
         **({"continued": True} if collected.continued else {}),
-        **({"processors": collected.processors} if len(collected.processors) > 1 else {}),
+        "processors": collected.processors,
         "conditions": {
             name: _condition(collected, name, config)
             for name, config in experiment.conditions.items()

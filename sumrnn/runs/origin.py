@@ -8,13 +8,13 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import jax
 import numpy as np
 
 from sumrnn.config import Config
-from sumrnn.devices import mesh
+from sumrnn.devices import mesh, processor
 from sumrnn.errors import UserError, require
 from sumrnn.train import loop
 from sumrnn.version import __version__
@@ -83,22 +83,27 @@ def _version(name: str) -> str:
 
 
 def device() -> dict[str, str]:
-    """What computes: `vectors` are the processor's instruction sets, as NumPy finds them."""
+    """What computes: `vectors` are the processor's instruction sets, as NumPy finds them.
+
+    Processors of the same sets but of another `model` round otherwise too.
+    """
     first = mesh.available()[0]
     found = np.show_config(mode="dicts")["SIMD Extensions"]
     return {
         "platform": first.platform,
         "kind": first.device_kind,
         "machine": platform.machine(),
+        "model": processor.model(),
         "vectors": " ".join([*found.get("baseline", []), *found.get("found", [])]),
     }
 
 
 def kind(made: Origin) -> str:
-    """The kind of processor in a few words: what it is, and the widest vectors that it has."""
+    """The kind of processor in a few words: its model, and the widest vectors that it has."""
     found = made["device"]
+    model = found.get("model") or found.get("machine", "")
     vectors = found.get("vectors", "").split(" ")
-    return " ".join(x for x in (found["kind"], found.get("machine", ""), vectors[-1]) if x)
+    return " ".join(x for x in (found["kind"], model, vectors[-1]) if x)
 
 
 def settings() -> dict[str, str]:
@@ -124,14 +129,9 @@ def check(made: Origin) -> None:
 
 def difference(made: Origin, now: Origin) -> str | None:
     """The first thing in which two origins differ, in words; None if they are the same."""
-    parts: tuple[Literal["versions", "device", "settings"], ...] = (
-        "versions",
-        "device",
-        "settings",
-    )
-    for part in parts:
+    for part in ("versions", "device", "settings"):
         for name in sorted({*made[part], *now[part]}):
-            there, here = (origin[part].get(name) for origin in (made, now))
+            there, here = made[part].get(name), now[part].get(name)
             if there != here:
                 return f"was made with {name} {there or 'unset'}, this is {here or 'unset'}"
     return None

@@ -17,7 +17,7 @@ SIGNIFICANT = 0.05
 MANY = 1_000
 """Values of which more are resampled piece by piece, so that memory holds it."""
 RESAMPLED = 10_000
-"""Samples of a bootstrap, as many as SciPy takes."""
+"""Samples of a bootstrap."""
 MOST_PAIRED = 1_000
 """Seeds of a probability that has an interval, which takes time that grows with their square."""
 FACTORS = ("data", "init", "shuffle")

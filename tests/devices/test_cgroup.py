@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from sumrnn.devices import cgroup, memory, mesh
+from sumrnn.devices import cgroup, memory, processor
 
 GB = 10**9
 NEW = {  # Nested groups of version 2, of which the inner one lets it use more.
@@ -46,5 +46,5 @@ def test_the_tightest_limit_counts(
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)), raising=False)
     assert cgroup.memory() == pytest.approx(bytes_there)
     assert cgroup.cores() == cores
-    assert mesh.cores() == min(64, math.ceil(min(cores, 64)))
+    assert processor.cores() == min(64, math.ceil(min(cores, 64)))
     assert memory.of_machine() <= bytes_there

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
-from sumrnn.devices import cgroup, cluster, memory, mesh
+from sumrnn.devices import cgroup, cluster, memory, mesh, processor
 from sumrnn.errors import UserError
 from tests.conftest import SMALL
 
@@ -82,8 +82,8 @@ def test_a_job_of_slurm_uses_its_share_of_the_cores(
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 4, 6}, raising=False)
     monkeypatch.setattr(cgroup, "cores", lambda: math.inf)
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", share)
-    assert mesh.cores() == cores
-    assert mesh.numbers() == [1, 4, 6][:cores]
+    assert processor.cores() == cores
+    assert processor.numbers() == [1, 4, 6][:cores]
 
 
 def test_the_machine_s_memory_is_known() -> None:

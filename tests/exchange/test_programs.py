@@ -57,12 +57,17 @@ def alone(code: str, model: bytes, digits: np.ndarray, folder: pathlib.Path) -> 
         return [found[name] for name in found.files]
 
 
+ONE = pytest.mark.parametrize("run", ["scaled"], indirect=True)
+"""Other digits than the network's inputs; as they are they are scaled by 1."""
+
+
 def shorter(network: Trained, digits: np.ndarray) -> np.ndarray:
     from sumrnn.models.network import logits
 
     return np.asarray(logits(network.params, network.record.config.model, digits[:7, :3]))
 
 
+@ONE
 def test_stablehlo_gives_the_bits_of_the_run(
     run: pathlib.Path, network: Trained, tmp_path: pathlib.Path
 ) -> None:
@@ -78,6 +83,7 @@ def test_stablehlo_gives_the_bits_of_the_run(
     assert str(pathlib.Path(sumrnn.__file__).parent).encode() not in model
 
 
+@ONE
 def test_onnx_gives_the_probabilities_of_the_run(
     run: pathlib.Path, network: Trained, tmp_path: pathlib.Path
 ) -> None:

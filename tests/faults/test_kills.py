@@ -100,7 +100,10 @@ CASES: dict[str, tuple[Act, str]] = {
 """What there is when the work begins, and what of it may be found wrong."""
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(x, marks=pytest.mark.slow) if "damaged" in x else x for x in CASES],
+)
 def test_a_run_killed_before_any_change_ends_alike(
     case: str, whole: dict[str, Any], tmp_path: pathlib.Path
 ) -> None:
@@ -263,6 +266,7 @@ def test_a_killed_script_leaves_a_run_that_continues_through_a_link(
     assert results_of(path) == results_of(train(tmp_path / "whole", LONG).path)
 
 
+@pytest.mark.slow
 def test_a_killed_script_leaves_a_batch_that_continues(
     start: Start, tmp_path: pathlib.Path
 ) -> None:

@@ -35,7 +35,7 @@ def wrong(task: TaskConfig, each: int, cells: int = 1, recurrence: Any = "fused"
     return int(((logits > 0) != (digits.sum(axis=1, dtype=int) >= task.threshold)).sum())
 
 
-@pytest.mark.parametrize("high", [9, 8])
+@pytest.mark.parametrize("high", [9, pytest.param(8, marks=pytest.mark.slow)])
 def test_it_answers_the_exercises_right_at_every_sum(high: int) -> None:
     assert wrong(TaskConfig(high=high), each=30, cells=200) == 0
 

@@ -309,6 +309,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str], str]] = {
     "another package": ("versions", {"new": "1"}, "was made with new unset, this is 1"),
     "another program": ("program", {}, "was made with code [0-9a-f]{12}, this is other"),
     "another processor": ("device", {"vectors": "SSE"}, "was made with vectors .*, this is SSE"),
+    "another model": ("device", {"model": "x"}, "was made with model .*, this is x"),
     "another platform": ("device", {"platform": "x"}, "was made with platform cpu, this is x"),
     "another setting": (
         "settings",

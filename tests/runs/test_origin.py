@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import inspect
+import pathlib
+import platform
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ import pytest
 
 import sumrnn
 from sumrnn.config import Config, ModelConfig
+from sumrnn.devices import processor
 from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.runs import origin
@@ -135,10 +138,23 @@ def test_it_is_the_same_in_other_processes_and_for_other_devices(devices: int) -
     assert done.stdout.strip() == digest()
 
 
-def test_the_processor_s_vectors_are_recorded() -> None:
+def test_the_processor_is_recorded(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = origin.device()
     assert found["platform"] == "cpu"
+    assert found["model"]
     assert found["vectors"]
+    amd = "vendor_id: AuthenticAMD\ncpu family\t: 25\nmodel\t: 17\n\nmodel\t: 9\n"
+    known = {
+        amd: "AuthenticAMD family 25 model 17",
+        "CPU implementer\t: 0x41\nCPU part\t: 0xd40\n": "implementer 0x41 part 0xd40",
+        "unknown": platform.machine(),
+    }
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    for text, told in known.items():
+        processor.CPUINFO.write_text(text)
+        processor.facts.cache_clear()
+        assert origin.device()["model"] == told
+    processor.facts.cache_clear()
 
 
 def test_a_checkout_that_is_not_installed_knows_its_version(

@@ -195,7 +195,7 @@ HOW = "must be under Slurm, Open MPI, Kubernetes or on a TPU pod, or with --coor
 BAD = {
     "nothing": (
         ("nothing",),
-        "experiment = 'nothing': must be one of ablation, counter, reproduce, scale",
+        "experiment = 'nothing': must be one of ablation, counter, reproduce, skew",
     ),
     "path": (("../scripts/train",), "experiment = '../scripts/train': must be one of"),
     "no experiment": ((), "Missing from experiment.py: "),

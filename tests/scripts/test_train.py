@@ -359,13 +359,13 @@ def test_a_folder_of_the_format_before_is_told_apart(
 
 def test_divergence_is_told_with_its_own_status(tmp_path: pathlib.Path) -> None:
     options = (*SMALL_OPTIONS, "--batch-size", 48, "--learning-rate", "1e38")
-    done = run_script("train", *options, cwd=tmp_path)
-    assert done.returncode == 3
-    (line,) = done.stderr.splitlines()
+    done = call("train", *options, cwd=tmp_path)
+    assert done.status == 3
+    (line,) = done.err.splitlines()
     assert line.startswith("train.py: error: loss = ")
     assert "must be finite; a learning_rate below 1e+38 may help" in line
     again = call("train", "--resume", cwd=tmp_path)
-    assert (again.status, again.err) == (3, done.stderr)
+    assert (again.status, again.err) == (3, done.err)
     line = refused("analyze", "runs/sheet-seed0", cwd=tmp_path)
     message = "predictions.npz: missing, because the run diverged (see history.csv)"
     assert line == f"runs/sheet-seed0/{message}"

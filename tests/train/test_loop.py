@@ -126,7 +126,7 @@ def test_scaled_inputs_are_the_network_of_scaled_digits(recurrence: Any) -> None
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("batch_size", [pytest.param(48, marks=pytest.mark.slow), 50])
+@pytest.mark.parametrize("batch_size", [48, pytest.param(50, marks=pytest.mark.slow)])
 def test_an_epoch_is_its_steps_one_after_the_other(batch_size: int) -> None:
     config = with_batch(SMALL, batch_size)
     parts = loop.compiled(config)
