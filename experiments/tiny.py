@@ -1,4 +1,4 @@
-"""Does everything work?  Three conditions of a tiny network, done in seconds."""
+"""Does everything work?  Three conditions of a tiny network."""
 
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
 from sumrnn.study.experiment import Experiment

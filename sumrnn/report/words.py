@@ -30,11 +30,14 @@ def _format(value: float, form: str) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number with a fixed number of digits, or two where these would be 0; None is undefined."""
+    """A number with a fixed number of digits, or two that count where these show fewer.
+
+    Of up to two digits, only where they would be 0.  None is undefined.
+    """
     if value is None:
         return UNDEFINED
-    vanishes = 0 < abs(value) < 0.5 * 10**-digits
-    return _format(value, ".1e" if vanishes else f".{digits}f")
+    small = 10.0 ** (1 - digits) if digits > 2 else 0.5 * 10**-digits
+    return _format(value, ".1e" if 0 < abs(value) < small else f".{digits}f")
 
 
 def general(value: float, digits: int) -> str:
