@@ -70,6 +70,7 @@ def test_it_is_the_scanned_cell_at_every_size(
 
 class LastHiddenTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
+    @pytest.mark.slow  # Those of the whole network are, by default.
     def test_gradients_are_finite_differences_in_float64(self) -> None:
         with jax.enable_x64(True):
             weights = random_weights(3, jnp.float64)

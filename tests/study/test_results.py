@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import pytest
 
+from sumrnn.config import preset
+from sumrnn.runs import origin
 from sumrnn.study import batch
 from sumrnn.study.experiment import Experiment
 from tests.conftest import ROOT, load_script
@@ -28,3 +30,13 @@ def test_a_summary_is_of_this_code_or_named_as_earlier(path: pathlib.Path) -> No
     named = f"`{experiment.name}` is of an earlier version, code {made['code']}"
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert (now["versions"]["code"] == made["code"]) != (named in readme)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sheet", "notebook"])
+def test_the_reports_that_the_readme_quotes_are_of_this_code(name: str) -> None:
+    folder = ROOT / "experiments" / "reproduce" / f"{name}-seed12"
+    run: Any = json.loads((folder / "report.json").read_text())["run"]
+    if run["versions"]["jax"] != jax.__version__:
+        pytest.skip(f"made with jax {run['versions']['jax']}")
+    assert run["versions"]["code"] == origin.program(preset(name).program)
