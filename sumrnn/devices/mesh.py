@@ -172,7 +172,7 @@ def prepare(config: Config, seeds: int, per_device: int | None = None) -> Progra
     """Compiles so many seeds' runs for all devices, or for as many as memory holds.
 
     `per_device` is what a GPU or TPU takes per wave; None: as many as its memory holds.  Raises
-    `UserError` if it is not positive, or memory does not hold a single run.
+    `UserError` if it is not positive, or memory does not hold as many or a single run.
     """
     if per_device is not None and per_device < 1:
         raise invalid("per_device", per_device, "at least 1")
@@ -186,6 +186,10 @@ def prepare(config: Config, seeds: int, per_device: int | None = None) -> Progra
     while cluster.largest(program.needed > there):
         if program.needed <= there:
             raise UserError("another process has too little memory; its message says more", 1)
+        if per_device is not None and program.plan.per_device > 1:
+            has, need = there / 2**30, program.needed / 2**30
+            allowed = f"fewer seeds: a device has {has:,.1f} GiB, they need {need:,.1f}"
+            raise invalid("per_device", per_device, allowed)
         if program.plan.rows == 1 or not cluster.is_alone():
             raise memory.too_large(config, program.needed, there)
         program = _program(config, plan(seeds, shards, rows=program.plan.rows // 2))

@@ -59,6 +59,17 @@ def test_fewer_devices_are_used_where_memory_is_short(monkeypatch: pytest.Monkey
         mesh.prepare(SMALL, 2)
 
 
+@pytest.mark.slow
+def test_seeds_that_a_device_does_not_hold_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a GPU, whose seeds are computed at once."""
+    spread = mesh.plan(1, shards=1).mesh
+    monkeypatch.setattr(mesh, "plan", lambda *_, **__: mesh.Plan(spread, 4, at_once=True))
+    assert mesh.prepare(SMALL, 4, per_device=4).plan.wave == 4
+    monkeypatch.setattr(memory, "there", lambda device: 10.0)
+    with pytest.raises(UserError, match=r"^per_device = 4: must be fewer seeds: a device"):
+        mesh.prepare(SMALL, 4, per_device=4)
+
+
 @pytest.mark.parametrize(
     ("field", "config"),
     [
