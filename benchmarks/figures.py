@@ -112,7 +112,7 @@ def quality(found: dict[str, Any]) -> Figure:
     """Error against seconds of training, a line for each run."""
     figure, (ax,) = canvas.blank(width=9, height=4.6)
     rows = [row for row in found["rows"] if row["installed"]]
-    styles = ["--", ":", "-", "-"]
+    styles = ["--", ":", "-", "-.", "-"]
     for row, style in zip(rows, styles, strict=False):
         ours = row["label"].startswith("sumrnn")
         for number, points in enumerate(row["points"]):

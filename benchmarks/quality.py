@@ -20,6 +20,7 @@ PROGRAMS = (
     Program("exercise", "sumrnn, the exercise's procedure", {"preset": "notebook"}),
     Program("fresh", "sumrnn, fresh", {"preset": "notebook-fresh"}),
     Program("solved", "sumrnn, solved", {"preset": "notebook-solved"}),
+    Program("tenth", "sumrnn, solved in a tenth", {"preset": "notebook-solved", "share": 0.1}),
     Program("notebook", "Keras on TensorFlow, the notebook", {}, ("keras", "tensorflow")),
 )
 
@@ -72,7 +73,9 @@ def measure(epochs: int, every: int, repetitions: int, limit: float) -> dict[str
 def _turn(
     program: Program, seeds: Iterator[int], epochs: int, every: int, limit: float
 ) -> dict[str, Any]:
-    details = {"epochs": epochs, "every": every, "began": time.time(), **program.settings}
+    settings = dict(program.settings)
+    epochs = max(1, round(epochs * settings.pop("share", 1)))
+    details = {"epochs": epochs, "every": every, "began": time.time(), **settings}
     do = "learn_keras" if program.needs else "learn"
     return process.once(program.label, limit, do, seed=next(seeds), **details)
 
