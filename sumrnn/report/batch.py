@@ -133,7 +133,7 @@ def markdown(summary: dict[str, Any], scores: Sequence[str], drawn: Iterable[str
         "summary.md.j2",
         summary=summary,
         scores=scores,
-        by_law=all(score.startswith("exact_") for score in scores),
+        exact=[score.startswith("exact_") for score in scores],
         seeds=span if whole and len(seeds) > 2 else ", ".join(map(str, seeds)),
         total={n: sum(part[n] for part in parts) for n in ("finished", "diverged", "unfinished")},
         significant=SIGNIFICANT,

@@ -94,8 +94,10 @@ def points(
     kinds = {mark.get_label(): mark for ax in axes for mark in ax.get_legend_handles_labels()[0]}
     if kinds:
         figure.legend(handles=list(kinds.values()), loc="outside lower center", ncols=3)
-    of = "" if all(score.startswith("exact ") for score in values) else ", on its own test series"
-    figure.suptitle(f"{title}: every run{of}")
+    exact = [score.startswith("exact ") for score in values]
+    of = "" if all(exact) else ", on its own test series"
+    law = "; exact: by the law" if any(exact) and of else ""
+    figure.suptitle(f"{title}: every run{of}{law}")
     return figure
 
 
