@@ -15,7 +15,7 @@ from sumrnn.devices import cluster, memory, processor
 from sumrnn.errors import UserError, invalid, require
 from sumrnn.fields import Range
 from sumrnn.task import log_laws
-from sumrnn.train import loop
+from sumrnn.train import exam, loop
 from sumrnn.train.shards import SHARD, Spread
 
 SEED = "seed"
@@ -24,6 +24,8 @@ MAX_DEVICES = 4_096
 """CPU devices of a process."""
 MEMORY_SHARE = 0.7
 """Share of an accelerator's free memory that a wave may take."""
+BOUND = 64 << 20
+"""Bytes of memory up to which a bound is believed, instead of compiling the program to know."""
 
 Function = Callable[..., Any]
 
@@ -120,35 +122,52 @@ class Program:
 
     @functools.cached_property
     def draw(self) -> Function:
-        """See `exam.draw`; compiled when it is needed, at the end of a run."""
-        laws = jax.ShapeDtypeStruct((self.plan.wave, *self.laws.shape), np.float32)
+        """Draws series for exact evaluation, see `exam.draw`, by one table for all seeds.
+
+        It is compiled when it is needed, at the end of a run.
+        """
+        table = jax.ShapeDtypeStruct(self.laws.shape, np.float32)
         sums = jax.ShapeDtypeStruct((self.plan.wave, self._task.size), np.int32)
-        return self._compile(self._draw, self._draw_options, laws, sums, self._number)[0]
+        return self._compile(self._draw, self._draw_options, table, sums, self._number, shared=1)[0]
 
     @functools.cached_property
     def laws(self) -> np.ndarray:
         """Those of `task.log_laws`."""
         return log_laws(self._task)
 
+    @property
+    def table(self) -> jax.Array:
+        """The same, on every device."""
+        place = NamedSharding(self.plan.mesh, PartitionSpec())
+        with jax.transfer_guard("allow"):  # It is meant.
+            return jax.make_array_from_callback(
+                self.laws.shape, place, lambda part: self.laws[part]
+            )
+
     def _compile(
-        self, function: Function, options: dict[str, Any] | None, *shapes: Any
+        self, function: Function, options: dict[str, Any] | None, *shapes: Any, shared: int = 0
     ) -> tuple[Function, Any]:
-        """A compiled function of arrays with an axis of seeds in front; the shapes it returns."""
+        """A compiled function of arrays with an axis of seeds in front; the shapes it returns.
+
+        The first `shared` arrays have no such axis, and are the same on every device.
+        """
 
         def local(*arguments: Any) -> Any:
+            common, each = arguments[:shared], arguments[shared:]
             if self.plan.at_once:
-                return jax.vmap(function)(*arguments)
-            found = function(*jax.tree.map(lambda x: x[0], arguments))
+                return jax.vmap(lambda *one: function(*common, *one))(*each)
+            found = function(*common, *jax.tree.map(lambda x: x[0], each))
             return jax.tree.map(lambda x: x[None], found)
 
-        spec = PartitionSpec(SEED)
+        spec, everywhere = PartitionSpec(SEED), PartitionSpec()
+        specs = (everywhere,) * shared + (spec,) * (len(shapes) - shared)
         mapped = jax.shard_map(
-            local, mesh=self.plan.mesh, in_specs=spec, out_specs=spec, check_vma=False
+            local, mesh=self.plan.mesh, in_specs=specs, out_specs=spec, check_vma=False
         )
         with loop.pinned():
             lowered = jax.jit(
                 mapped,
-                in_shardings=self.sharding,
+                in_shardings=tuple(NamedSharding(self.plan.mesh, one) for one in specs),
                 out_shardings=self.sharding,
                 compiler_options=options,
             ).lower(*shapes)
@@ -158,9 +177,22 @@ class Program:
 
     @functools.cached_property
     def needed(self) -> int:
-        """Bytes that it takes of a memory: a device's, or the machine's on CPU."""
+        """Bytes that a wave takes of a memory, a device's, or the machine's on CPU, to its end."""
         sharing = 1 if self.plan.at_once else len(self.plan.mesh.local_devices)
-        return sharing * max(*map(memory.needed, (self.begin, self.epoch, self.answer)))
+        most = max(map(memory.needed, (self.begin, self.epoch, self.answer)))
+        if exam.has_exam(self._task):  # It comes beside data and state.
+            kept = int(self.begin.memory_analysis().output_size_in_bytes)
+            small = self.draw_bound <= BOUND
+            drawn = self.draw_bound if small else memory.needed(self.draw)
+            most = max(most, kept + max(drawn, memory.needed(self.answer)))
+        return sharing * most
+
+    @property
+    def draw_bound(self) -> int:
+        """Bytes that `draw` takes on a device at most, reckoned without compiling it."""
+        size, length, width = self._task.size, self._task.length, self._task.high - self._task.low
+        series = size * (16 * (width + 1) + 4 * length + 64)
+        return 2 * self.laws.nbytes + self.plan.per_device * series
 
 
 @functools.lru_cache(maxsize=16)

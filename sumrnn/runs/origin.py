@@ -13,10 +13,13 @@ from typing import TypedDict
 import jax
 import numpy as np
 
+from sumrnn import task
 from sumrnn.config import Config
 from sumrnn.devices import mesh, processor
 from sumrnn.errors import UserError, require
-from sumrnn.train import loop
+from sumrnn.scores import strata
+from sumrnn.scores.strata import Counts
+from sumrnn.train import exam, loop
 from sumrnn.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
@@ -38,7 +41,7 @@ class Origin(TypedDict):
     """What JSON can hold of it."""
 
     versions: dict[str, str]
-    """Of Python and packages; `code` is the program's digest."""
+    """Of Python and packages; `code` is the program's digest, `exact` that of exact evaluation."""
     device: dict[str, str]
     settings: dict[str, str]
 
@@ -71,9 +74,37 @@ def program(config: Config) -> str:
     return found.hexdigest()[:12]
 
 
+@functools.cache
+def evaluation() -> str:
+    """A digest of exact evaluation: the strata, how many series each one gets, and their digits.
+
+    It is that of whole numbers, and of the lowered program that draws digits, for the exercise's
+    task: those of another task follow from its config.
+    """
+    config = Config()
+    layout, laws = strata.strata(config.task), np.nan_to_num(task.log_laws(config.task))
+    first = strata.pilot(layout, 10_000)
+    wrong = first // 3 * (np.arange(len(first)) % 2)  # And strata without an error.
+    more = strata.refined(layout, Counts(first, wrong), 10_000)
+    probabilities = np.log(np.concatenate((layout.masses, *layout.laws)))
+    # Rounded, so that processors agree.
+    rounded = (
+        np.rint(1_000.0 * x).astype(np.int64) for x in (probabilities, np.maximum(laws, -1e3))
+    )
+    found = hashlib.sha256(repr((exam.SHARE, strata.PILOT)).encode())
+    for array in (*layout.sums, first, more, *strata.sums(layout, first), *rounded):
+        found.update(np.asarray(array, np.int64).tobytes())
+    shapes = [(laws.shape, np.float32), ((config.task.size,), np.int32), ((), np.uint32)]
+    with loop.pinned(), jax.disable_jit(False):
+        draw = jax.jit(loop.parts(config.program).draw)
+        traced = draw.trace(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    found.update(traced.lower().as_text().encode())
+    return found.hexdigest()[:12]
+
+
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that the bits of a run depend on."""
-    own = {"python": platform.python_version(), "sumrnn": __version__}
+    """Versions of Python, of exact evaluation, and of the packages that bits depend on."""
+    own = {"python": platform.python_version(), "sumrnn": __version__, "exact": evaluation()}
     return own | {name: _version(name) for name in PACKAGES}
 
 
@@ -128,9 +159,12 @@ def check(made: Origin) -> None:
 
 
 def difference(made: Origin, now: Origin) -> str | None:
-    """The first thing in which two origins differ, in words; None if they are the same."""
+    """The first thing in which two origins differ, in words; None if they are the same.
+
+    What was made before exact evaluation was recorded says nothing of it.
+    """
     for part in ("versions", "device", "settings"):
-        for name in sorted({*made[part], *now[part]}):
+        for name in sorted({*made[part], *now[part]} - ({"exact"} - {*made["versions"]})):
             there, here = made[part].get(name), now[part].get(name)
             if there != here:
                 return f"was made with {name} {there or 'unset'}, this is {here or 'unset'}"

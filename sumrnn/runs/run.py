@@ -43,7 +43,8 @@ class Run:
     parts: dict[str, Part]
     """By split: train, validation, test."""
     exam: Counts | None = None
-    """What `exact.scores` makes scores of; None if the task has no exam."""
+    """What `exact.scores` makes scores of; None if the task has no exam, or its exam was another
+    one than today's."""
 
 
 def to_csv(history: Mapping[str, Sequence[float]]) -> str:
@@ -86,22 +87,34 @@ def to_arrays(data: Splits, logits: Sequence[Any], exam: Counts | None) -> dict[
 
 
 def from_arrays(
-    arrays: dict[str, np.ndarray], config: Config
+    arrays: dict[str, np.ndarray], config: Config, evaluated: bool = True
 ) -> tuple[dict[str, Part], Counts | None]:
     """The splits of predictions.npz, each as the config wants it, and the exam.
 
-    Raises `ValueError` if one is missing, or not such data of this config.
+    The exam is None unless it was `evaluated` as it is here.  Raises `ValueError` if one is
+    missing, or not such data of this config.
     """
     task = config.task
-    sizes = (task.train_size, task.validation_size, task.test_size)
-    pairs = zip(PREFIXES.items(), sizes, strict=True)
+    pairs = zip(PREFIXES.items(), _series(task), strict=True)
     parts = {name: _part(arrays, prefix, size, config) for (name, prefix), size in pairs}
-    return parts, _exam(arrays, config.task)
+    return parts, _exam(arrays, config.task) if evaluated and has_exam(task) else None
 
 
-def _exam(arrays: dict[str, np.ndarray], task: TaskConfig) -> Counts | None:
-    if not has_exam(task):
-        return None
+def _series(task: TaskConfig) -> tuple[int, int, int]:
+    """How many series each of `PREFIXES` has."""
+    return task.train_size, task.validation_size, task.test_size
+
+
+def sizes(task: TaskConfig) -> dict[str, int]:
+    """The arrays of predictions.npz, and the most numbers that each may have."""
+    sums = task.length * (task.high - task.low) + 1  # Which any exam's strata part.
+    pairs = [*zip(PREFIXES.values(), _series(task), strict=True)]
+    digits = {prefix + "digits": size * task.length for prefix, size in pairs}
+    others = {prefix + name: size for prefix, size in pairs for name in ("labels", "logits")}
+    return digits | others | {EXAM + name: sums for name in Counts._fields}
+
+
+def _exam(arrays: dict[str, np.ndarray], task: TaskConfig) -> Counts:
     shape = strata(task).masses.shape
     for name in Counts._fields:
         array = arrays.get(EXAM + name)

@@ -17,6 +17,8 @@ LEAST = 0.003
 """Standard deviation of an answer's error that is reckoned with at least."""
 SHARES = {"accuracy": 0.85, "balanced accuracy": 0.1}
 """Of the series, by what they are for; the rest is shared out evenly."""
+PILOT = 0.45
+"""Share of an exam's series that show where errors are, before the others are shared out."""
 
 
 class Strata(NamedTuple):

@@ -127,7 +127,8 @@ class BatchFolder:
             made: tuple[BatchOrigin, ...] = (now,)
             if found:
                 seeds = {*seeds, *found.seeds}
-                made = found.made if found.made[-1] == now else (*found.made, now)
+                same = origin.difference(found.made[-1], now) is None
+                made = found.made if same else (*found.made, now)
             batch = Batch(experiment, tuple(sorted(seeds)), made)
             files.write_json(self.path / EXPERIMENT, batch, FORMAT)
 

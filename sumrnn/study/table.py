@@ -71,8 +71,9 @@ def collect(batch: BatchFolder) -> Collected:
                     has = f"the batch has {condition} with seed {seed} here"
                     raise UserError(f"{file}: is another run; {has}")
                 begun = record.origins[0]  # The batch may have been continued since.
-                known = (expected(made, condition, begun)["versions"] for made in found.made)
-                if record.versions not in known:
+                settings: Any = {"settings": begun["settings"]}
+                known = (expected(made, condition, begun) | settings for made in found.made)
+                if all(origin.difference(made, begun) for made in known):
                     declared = batch.path / EXPERIMENT
                     raise UserError(f"{file}: was made with other versions than {declared} has")
                 continued |= bool(record.continued)

@@ -123,3 +123,21 @@ def test_alone_every_process_is_the_first() -> None:
     assert cluster.is_alone()
     assert cluster.is_first()
     assert cluster.largest(3) == 3
+
+
+WIDE = TaskConfig(size=20_000, length=10, high=200, threshold=900)
+LONG = TaskConfig(size=100, length=1_300, threshold=3_000)
+
+
+@pytest.mark.parametrize("task", [SMALL.task, WIDE, LONG], ids=["small", "wide", "long"])
+def test_memory_counts_exact_evaluation_before_a_run_begins(task: TaskConfig) -> None:
+    """What is compiled at the end needs more there than all before it."""
+    config = Config(task, ModelConfig(cells=2), TrainConfig(epochs=1, batch_size=50))
+    program = mesh.prepare(config, 2)
+    drawn = memory.needed(program.draw)
+    before = max(map(memory.needed, (program.begin, program.epoch, program.answer)))
+    assert program.needed >= 2 * max(drawn, before)
+    assert drawn <= program.draw_bound
+    if task is not SMALL.task:
+        assert drawn > before
+        assert drawn < 2 * program.laws.nbytes + 2**26  # One table for all seeds.

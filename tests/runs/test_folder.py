@@ -353,6 +353,27 @@ def test_a_run_is_continued_elsewhere_only_if_it_is_asked_for(
     assert folder.survey(THREE, 7).status == "finished"  # Nothing is left to be continued.
 
 
+def test_a_run_of_another_exact_evaluation_is_read_without_it(
+    copy: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert copy.load().exam is not None
+    told: list[str] = []
+    with monkeypatch.context() as later:  # Its strata are no longer today's.
+        later.setattr("sumrnn.scores.strata.EDGES", (0, 20))
+        later.setattr(origin, "evaluation", lambda: "of another version")
+        assert copy.load().exam is None
+        assert report.write(copy, told.append)["exact"] is None
+        assert copy.survey(SMALL, 7).status == "finished"
+    assert [line for line in told if "another version" in line] == [
+        f"{copy.path}: has no scores by the exact law, because its series near the threshold were "
+        "drawn by another version of this program"
+    ]
+    versions = {k: v for k, v in copy.read().versions.items() if k != "exact"}
+    record(copy.path, versions=versions)
+    reseal(copy.path)
+    assert copy.load().exam is not None  # Made before it was recorded.
+
+
 def test_a_run_continued_elsewhere_and_back_says_both(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import jax
 import pytest
 
 import sumrnn
+from sumrnn import task
 from sumrnn.config import Config, ModelConfig
 from sumrnn.devices import processor
 from sumrnn.errors import UserError
@@ -155,6 +156,42 @@ def test_the_processor_is_recorded(tmp_path: pathlib.Path, monkeypatch: pytest.M
         processor.facts.cache_clear()
         assert origin.device()["model"] == told
     processor.facts.cache_clear()
+
+
+EVALUATION = {
+    "other strata": ("sumrnn.scores.strata.EDGES", (*range(10), 20)),
+    "another spread": ("sumrnn.scores.strata.LEAST", 0.01),
+    "other shares": ("sumrnn.scores.strata.SHARES", {"accuracy": 0.5, "balanced accuracy": 0.1}),
+    "another pilot": ("sumrnn.scores.strata.PILOT", 0.5),
+    "more series": ("sumrnn.train.exam.SHARE", 0.2),
+    "another key": ("sumrnn.train.exam.PURPOSE", 4),
+    "another law": ("sumrnn.task.log_laws", lambda config: 0.9 * LAWS),
+}
+LAWS = task.log_laws(Config().task)
+
+
+@pytest.mark.parametrize("change", EVALUATION)
+def test_what_draws_and_weighs_the_exact_evaluation_is_recorded(
+    change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digests() -> tuple[str, str]:
+        origin.evaluation.cache_clear()
+        return origin.evaluation(), digest()
+
+    ours = digests()
+    with monkeypatch.context() as other:
+        other.setattr(*EVALUATION[change])
+        theirs = digests()
+    assert (ours[0] != theirs[0], ours[1]) == (True, theirs[1])
+    assert digests() == ours
+
+
+def test_what_was_made_before_the_exact_evaluation_was_recorded_goes_on() -> None:
+    now = origin.here(SMALL)
+    versions = {k: v for k, v in now["versions"].items() if k != "exact"}
+    old, other = ({**now, "versions": v} for v in (versions, versions | {"exact": "0" * 12}))
+    assert origin.difference(old, now) is None
+    assert "was made with exact 000000000000, this is " in str(origin.difference(other, now))
 
 
 def test_a_checkout_that_is_not_installed_knows_its_version(

@@ -16,6 +16,9 @@ from sumrnn.task import sum_law
 SHEET, NOTEBOOK = TaskConfig(), TaskConfig(high=8)
 SHORT = TaskConfig(size=100, length=2, high=3, threshold=3)
 """Sums 0 to 6 with 1, 2, 3, 4, 3, 2, 1 of 16 series each."""
+RATES = (0.0, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.5, 0.9, 0.97, 0.99, 0.999, 0.9999, 1.0)
+"""Error rates, the same at every sum of a class."""
+QUICK = (1e-3, 0.01, 0.99, 0.999)
 
 
 def error_rates(task: TaskConfig, kind: str) -> np.ndarray:
@@ -29,7 +32,12 @@ def error_rates(task: TaskConfig, kind: str) -> np.ndarray:
         "nearly perfect": np.where(far < 1, 0.01, 0),
         "errs far away": np.where(far > 20, 1e-4, 0),
         "constant": (own.labels == 0).astype(float),
+        "errs in some": np.where(far < 3, 0.995 * (own.labels == 0), 0),
+        "shifted": np.where(own.labels == 1, 0.001, 0.98 * (far < 10)),
     }
+    for label, name in enumerate(metrics.CLASSES):
+        rates |= {f"{name} {rate}": np.where(own.labels == label, rate, 0) for rate in RATES}
+    rates |= {f"both {rate}": np.full(len(far), rate) for rate in RATES}
     return rates[kind]
 
 
@@ -78,22 +86,70 @@ def test_scores_are_those_of_all_series_there_are() -> None:
     assert sum(of["probability"] for of in scores["strata"]) == pytest.approx(1)
 
 
+def coverage(kind: str, size: int, runs: int) -> dict[str, float]:
+    """Share of the intervals of exams of so many series that hold the truth, by score."""
+    rates, random = error_rates(SHEET, kind), np.random.default_rng(3)
+    truth = exact.scores(SHEET, Counts(np.full(28, 10**12), np.rint(rates * 1e12).astype(np.int64)))
+    held = dict.fromkeys(("accuracy", "balanced_accuracy", "matthews_correlation"), 0)
+    for _ in range(runs):
+        scores = exact.scores(SHEET, found_by(SHEET, rates, size, random))
+        for name in held:
+            # Undefined, because every answer was the same, it claims nothing.
+            low, high = scores[f"{name}_interval"] or (-math.inf, math.inf)
+            held[name] += low - 1e-12 <= (truth[name] or 0) <= high + 1e-12
+            assert scores[name] is None or -1 <= low <= scores[name] <= high <= 1
+    return {name: count / runs for name, count in held.items()}
+
+
 @pytest.mark.parametrize(
-    "kind", ["an exercise's", "perfect", "nearly perfect", "errs far away", "constant"]
+    "kind",
+    [
+        *("an exercise's", "perfect", "nearly perfect", "errs far away", "constant"),
+        *("errs in some", "shifted"),
+        *(f"{where} {rate}" for where in (*metrics.CLASSES, "both") for rate in QUICK),
+    ],
 )
 def test_intervals_hold_the_truth_as_often_as_they_say(kind: str) -> None:
-    rates, random, held, runs = error_rates(SHEET, kind), np.random.default_rng(3), 0, 100
-    truth = exact.scores(SHEET, Counts(np.full(28, 10**12), np.rint(rates * 1e12).astype(np.int64)))
-    names = ("accuracy", "balanced_accuracy", "matthews_correlation")
-    for _ in range(runs):
-        scores = exact.scores(SHEET, found_by(SHEET, rates, 20_000, random))
-        for name in names:
-            if scores[name] is not None:
-                low, high = scores[f"{name}_interval"]
-                held += low - 1e-9 <= truth[name] <= high + 1e-9
-            else:
-                held += truth[name] is None
-    assert held / (runs * len(names)) > 0.93
+    assert min(coverage(kind, size=43_200, runs=60).values()) >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [3_000, 43_200])
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("where", [*metrics.CLASSES, "both"])
+def test_intervals_hold_the_truth_at_every_rate(where: str, rate: float, size: int) -> None:
+    assert min(coverage(f"{where} {rate}", size, runs=400).values()) >= 0.92
+
+
+def test_scores_of_constant_and_contrary_networks_are_whole_numbers() -> None:
+    """Sums are rounded once: no accuracy of 2e-16, none above 1, no skill of -2e-15."""
+    for task in (SHEET, NOTEBOOK, TaskConfig(threshold=131), TaskConfig(length=299, threshold=999)):
+        strata = strata_lib.strata(task)
+        series = strata_lib.pilot(strata, 10_000)
+        minority = strata.labels == int(sum_law(task).positive_rate < 0.5)
+        constant = exact.scores(task, Counts(series, series * minority))
+        assert (constant["skill"], constant["balanced_accuracy"]) == (0, 0.5)
+        assert constant["matthews_correlation"] is None
+        for wrong, value in ((series, 0.0), (series * 0, 1.0)):
+            found = exact.scores(task, Counts(series, wrong))
+            assert found["accuracy"] == found["balanced_accuracy"] == 1 - found["error"] == value
+            assert found["matthews_correlation"] == pytest.approx(2 * value - 1, abs=1e-12)
+            for name in ("accuracy", "error", "balanced_accuracy"):
+                low, high = found[f"{name}_interval"]
+                assert 0 <= low < high <= 1
+
+
+def test_wrong_and_right_answers_are_treated_alike() -> None:
+    """The intervals of a network and of its opposite are mirror images."""
+    series = strata_lib.pilot(strata_lib.strata(SHEET), 43_200)
+    wrong = np.random.default_rng(1).binomial(series, error_rates(SHEET, "an exercise's"))
+    ours, theirs = (exact.scores(SHEET, Counts(series, k)) for k in (wrong, series - wrong))
+    for name, total in (("accuracy", 1), ("balanced_accuracy", 1), ("matthews_correlation", 0)):
+        assert ours[name] == pytest.approx(total - theirs[name])
+        low, high = ours[f"{name}_interval"]
+        np.testing.assert_allclose(
+            (low, high), [total - x for x in theirs[f"{name}_interval"][::-1]], rtol=1e-9
+        )
 
 
 @pytest.mark.parametrize("task", [SHEET, NOTEBOOK], ids=["sheet", "notebook"])

@@ -54,7 +54,7 @@ def test_the_folder_is_complete(trained: Trained) -> None:
     described = json.loads((path / CONFIG).read_text())
     assert described["seed"] == 7
     assert described["config"]["task"]["length"] == 5
-    assert set(described["versions"]) == {"code", "python", "sumrnn", *origin.PACKAGES}
+    assert set(described["versions"]) == {"code", "exact", "python", "sumrnn", *origin.PACKAGES}
     with (path / HISTORY).open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
