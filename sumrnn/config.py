@@ -227,6 +227,10 @@ class Config:
                 require(allowed, "focus_start", train.focus_start, limit)
             limit = f"0 for such long series ((length + 1) x sums is {task.laws}, above {MAX_LAWS})"
             require(task.laws <= MAX_LAWS, "focus", train.focus, limit)
+        else:
+            for name in ("focus_start", "focus_reach"):
+                value, usual = getattr(train, name), getattr(TrainConfig, name)
+                require(value == usual, name, value, f"{usual} without a focus")
 
     @property
     def unpinned(self) -> "Config":

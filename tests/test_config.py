@@ -48,6 +48,8 @@ BAD_FOCUS = {
     "beyond the sums above": ("focus_reach", {"focus_reach": 12}, {"threshold": 260}),
     "that widens": ("focus_start", {"focus_start": 3}, {}),
     "that starts beyond the sums": ("focus_start", {"focus_start": 101}, {}),
+    "none, with a start": ("focus_start", {"focus": 0.0, "focus_start": 8}, {}),
+    "none, with a reach": ("focus_reach", {"focus": 0.0, "focus_reach": 2}, {}),
     "of very long series": ("focus", {}, {"length": 2_000, "threshold": 9_000}),
 }
 

@@ -148,7 +148,7 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
     series = draw(st.sampled_from(["repeated", "fresh"]))
     most = min(task["threshold"] - length * low, length * high - task["threshold"] + 1, 10_000)
     laws = (length + 1) * (length * (high - low) + 1)
-    focused = series == "fresh" and most > 0 and laws <= MAX_LAWS
+    focused = series == "fresh" and most > 0 and laws <= MAX_LAWS and draw(st.booleans())
     batch_size = up_to(6, size // 3)
     reach = draw(st.integers(1, max(1, most)))
     most_epochs = min(int(range_of(TrainConfig, "epochs").high), MAX_ELEMENTS // size)
@@ -166,9 +166,11 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
         "average": draw(reals("average", 0.999)),
         "batch_growth": draw(st.integers(1, max(1, min(1_024, size // 3 // batch_size)))),
         "series": series,
-        "focus": draw(st.sampled_from([0.0, 0.5, 0.999])) if focused else 0.0,
-        "focus_reach": reach,
-        "focus_start": draw(st.none() | st.integers(reach, max(reach, most))),
+        "focus": draw(st.sampled_from([0.5, 0.999])) if focused else 0.0,
+        "focus_reach": reach if focused else 4,
+        "focus_start": (
+            draw(st.none() | st.integers(reach, max(reach, most))) if focused else None
+        ),
     }
     seeds = {name: draw(SEEDS) for name in DEFAULTS if name not in SECTIONS}
     return {"task": task, "model": model, "train": trained, **seeds}

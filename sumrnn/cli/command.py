@@ -13,15 +13,17 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TextIO, TypeVar
 
 import tyro
 
-from sumrnn.errors import UserError, extra, require
+from sumrnn.errors import UserError, extra, invalid, require
 
 T = TypeVar("T")
 MAX_NAME, MAX_PATH = 255, 3_000
@@ -40,6 +42,9 @@ _WORDS = {
 }
 STOPPING = {signal.Signals[s]: word for s, word in _WORDS.items() if hasattr(signal, s)}
 """Signals of people, systems, terminals and schedulers, and what is said of them."""
+CLOSED, UNREAD = 13, "stopped, because nobody reads the output any more"
+"""The number of SIGPIPE, which Python ignores to raise an error, and what is said of it."""
+TERMINAL = pathlib.Path("/dev/tty")
 GRACE = 5.0
 """Seconds that may pass from such a signal to the end of the process."""
 LACKING = "sumrnn-lacking"
@@ -64,7 +69,14 @@ class Stopped(KeyboardInterrupt):
 def stopped(number: int | None, how: str) -> UserError:
     """The error for work that a signal has ended early; `how` says how to go on."""
     assert number is not None
-    return UserError(f"{STOPPING[signal.Signals(number)]} {how}", status=128 + number)
+    word = f"{UNREAD}," if number == CLOSED else STOPPING[signal.Signals(number)]
+    return UserError(f"{word} {how}", status=128 + number)
+
+
+def silence(stream: TextIO) -> None:
+    """Lets what is written to a closed stream go nowhere; Python writes once more at its end."""
+    with contextlib.suppress(OSError, ValueError):  # A test's stream is no file.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _stop(number: int, frame: object) -> NoReturn:
@@ -86,7 +98,7 @@ def parse(cls: type[T], argv: list[str], description: str, default: T | None = N
             cls,
             args=argv,
             prog=_program(),
-            description=description,
+            description=_filled(description),
             config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
             default=tyro.MISSING_NONPROP if default is None else default,
         )
@@ -101,11 +113,25 @@ def parse_known(cls: type[T], argv: list[str]) -> T:
         return found
 
 
+class _Lines(str):
+    """A text whose line breaks tyro keeps: it joins the lines that it splits one into."""
+
+    def split(self, sep: object = None, maxsplit: object = -1) -> list[str]:
+        return [str(self)]
+
+
+def _filled(text: str) -> str:
+    """Paragraphs in lines of up to 80 columns, or as many as the terminal has."""
+    columns = min(80, shutil.get_terminal_size().columns)
+    return _Lines("\n\n".join(textwrap.fill(part, columns) for part in text.split("\n\n")))
+
+
 def folder(field: str, text: str) -> pathlib.Path:
-    """The path of a folder to read or write; whether there is one is not looked at.
+    """The path of a folder to read or write, a user's home for `~`; it need not be there.
 
     Raises `UserError` if no folder can have this name: an unset shell variable, NUL, bytes that are
-    no UTF-8, or too many; or if it is an address elsewhere, such as gs://bucket/run.
+    no UTF-8, or too many; if it is an address elsewhere, such as gs://bucket/run; or if it lies in
+    a working folder that was deleted.
     """
     local = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text) is None  # One letter may be a drive.
     require(local, field, text, "a folder of this machine, or mounted on it; not an address")
@@ -114,7 +140,16 @@ def folder(field: str, text: str) -> pathlib.Path:
     is_text = not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text)
     allowed = f"the name of a folder, in UTF-8, each part at most {MAX_NAME} bytes"
     require(text != "" and fits and is_text, field, text, allowed)
-    return pathlib.Path(text)
+    path = pathlib.Path(text)
+    try:
+        if text.startswith("~"):  # As shells do, but for that of --out=~/run; ./~ is a name.
+            path = path.expanduser()
+        path.absolute()
+    except RuntimeError:
+        raise invalid(field, text, "in the home of a known user, or begin with ./") from None
+    except OSError:
+        raise invalid(field, text, "an absolute path: the working folder was deleted") from None
+    return path
 
 
 def need(module: str, brought_by: str) -> None:
@@ -146,22 +181,25 @@ def run(main: Callable[[list[str]], None]) -> None:
         (number,) = stopped.args  # JAX may be in the midst of something that it does not survive.
         end(STOPPING[number], 128 + number)
     except BrokenPipeError:
-        # Python would try once more to write what is left, and complain about that too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _say("stopped, because nobody reads the output any more")
-        raise SystemExit(1) from None
+        silence(sys.stdout)
+        _say(UNREAD)
+        raise SystemExit(128 + CLOSED) from None
     except OSError as error:
         _say(str(error))
         raise SystemExit(1) from None
 
 
 def end(message: str, status: int = 1) -> NoReturn:
-    """Says why, and ends the process at once, without any clean-up."""
+    """Says why, and ends the process at once, without any clean-up but that of the terminal."""
     # The streams may be gone, or in use just now.
     with contextlib.suppress(OSError, RuntimeError, ValueError):
         _say(message)
         sys.stdout.flush()
         sys.stderr.flush()
+        # A live line hides the cursor, and has put in their place what takes no escapes.
+        proxied = (getattr(x, "rich_proxied_file", None) for x in (sys.stdout, sys.stderr))
+        if terminal := next((x for x in proxied if x is not None and x.isatty()), None):
+            print("\n\x1b[?25h", end="", file=terminal, flush=True)
     os._exit(status)
 
 
@@ -221,8 +259,13 @@ def say(message: str) -> None:
     line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
     half = MAX_LINE // 2
     line = line if len(line) <= MAX_LINE else f"{line[:half]}...{line[-half:]}"
-    with contextlib.suppress(OSError):  # Nobody may be reading any more.
-        print(f"{_program()}: {line}", file=sys.stderr, flush=True)
+    text = f"{_program()}: {line}"
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:  # Nobody reads it any more; but somebody may sit at the terminal.
+        silence(sys.stderr)
+        with contextlib.suppress(OSError):
+            TERMINAL.write_text(f"{text}\n")
 
 
 def warn(message: str) -> None:

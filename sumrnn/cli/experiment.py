@@ -6,9 +6,11 @@ Started again on the same folder, it continues with what is missing.
 from __future__ import annotations
 
 import dataclasses
+import importlib.machinery
 import importlib.util
 import pathlib
 import sys
+import types
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,22 +97,46 @@ def find(name: str) -> Experiment:
     else:
         require(name in known, "experiment", name, f"one of {', '.join(known)}, or a file.py")
         path = EXPERIMENTS / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"experiments.{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # Where dataclasses look their annotations up.
+    from sumrnn.study.experiment import Experiment
+
     try:
-        spec.loader.exec_module(module)
+        experiment = getattr(_module(path), "EXPERIMENT", None)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except Exception as error:  # Whatever a person writes there.
+    except (Exception, SystemExit) as error:  # Whatever a person writes there.
         raise UserError(f"{path}: {type(error).__name__}: {error}") from None
-    experiment: Experiment | None = getattr(module, "EXPERIMENT", None)
-    if experiment is None or experiment.name != name:
-        found = getattr(experiment, "name", None)
-        raise invalid("EXPERIMENT.name", found, f"{name!r}, as its file is {name}.py")
+    if not isinstance(experiment, Experiment):
+        kind = "an Experiment (from sumrnn.study.experiment import Experiment)"
+        raise UserError(f"{path}: {invalid('EXPERIMENT', experiment, kind)}")
+    allowed = f"{name!r}, as its file is {name}.py"
+    require(experiment.name == name, "EXPERIMENT.name", experiment.name, allowed)
     return experiment
+
+
+class _SourceLoader(importlib.machinery.SourceFileLoader):
+    """Compiles a module's source as it is now: a compiled one beside it may be of another."""
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _module(path: pathlib.Path) -> types.ModuleType:
+    """Runs a file as a module without a command line; it may import what lies beside it.
+
+    Modules of the same names that are installed go first, and nothing is written there.
+    """
+    loader = _SourceLoader(f"experiments.{path.stem}", str(path))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # Where dataclasses look their annotations up.
+    before = sys.argv, sys.path, sys.dont_write_bytecode
+    sys.argv, sys.path, sys.dont_write_bytecode = [str(path)], [*sys.path, str(path.parent)], True
+    try:
+        loader.exec_module(module)
+    finally:
+        sys.argv, sys.path, sys.dont_write_bytecode = before
+    return module
 
 
 def main(argv: list[str]) -> None:
@@ -186,6 +212,7 @@ def launch(
     engine.check_seen()
     missing = runner.missing(batch, experiment, seeds, command.warn)
     slots, size = None, (arguments.devices or chosen.cpus_per_task or 1)
+    devices = arguments.devices
     if chosen.gpus_per_node:
         size = chosen.gpus_per_node * (arguments.per_device or jobs.PER_GPU)
     if arguments.launcher == "local":
@@ -194,8 +221,10 @@ def launch(
         allowed = "left out where there are GPUs, or with JAX_PLATFORMS=cpu"
         require(platform == "cpu", "launcher", "local", allowed)
         slots = launcher.slots(processor.numbers(), chosen.parallel or processor.cores())
-        size = arguments.devices or len(slots[0])
-    template = Chunk(str(out.absolute()), arguments.devices, *arguments.ways)
+        size = devices = arguments.devices or len(slots[0])
+        if not processor.is_masked():  # Other containers may have the same cores.
+            slots = [()] * len(slots)
+    template = Chunk(str(out.absolute()), devices, *arguments.ways)
     work = launcher.Launch(
         batch,
         engine,
@@ -210,12 +239,18 @@ def launch(
     try:
         with progress.of_jobs() as show:
             work.watch(counts, show)
-    except command.Stopped as signal:
+    except (command.Stopped, BrokenPipeError) as signal:
         how = f"with {counts.done} of {counts.total} runs done; {counts.jobs} jobs go on, and "
-        raise command.stopped(signal.args[0], how + "the same command looks again") from None
+        number = command.CLOSED
+        if isinstance(signal, command.Stopped):
+            number = signal.args[0]
+        else:
+            command.silence(sys.stdout)
+        raise command.stopped(number, how + "the same command looks again") from None
     failed = work.failed()
     for (condition, seed), log in failed.items():
-        command.warn(f"{condition} with seed {seed} failed; see {log}")
+        where = "its job left no log" if log is None else f"see {log}"
+        command.warn(f"{condition} with seed {seed} failed; {where}")
     sum_up(arguments, batch)
     if failed:
         raise UserError(f"{len(failed)} of {counts.total} runs failed", status=1)
@@ -238,6 +273,8 @@ def work(
     arguments: Arguments, experiment: Experiment, seeds: Sequence[int], out: pathlib.Path
 ) -> None:
     """Trains what is missing, and sums up what is there."""
+    import numpy as np
+
     from sumrnn.cli import signals
     from sumrnn.devices import cluster, mesh
     from sumrnn.runs.recorder import Stop, agreed
@@ -246,14 +283,16 @@ def work(
 
     batch = BatchFolder(out)
     cluster.first_does(lambda: batch.check(experiment, arguments.anyway))
-    # Before anything is made; the other conditions when it is their turn.
-    first = next(iter(experiment.conditions.values()))
-    with progress.waiting("compiling"):
-        mesh.prepare(first, len(seeds), arguments.per_device)
+    if cluster.from_first(np.array(batch.lacks(experiment, seeds))):
+        # Before anything is made; the other conditions when it is their turn.
+        first = next(iter(experiment.conditions.values()))
+        with progress.waiting("compiling"):
+            mesh.prepare(first, len(seeds), arguments.per_device)
     cluster.first_does(lambda: batch.open(experiment, seeds, arguments.anyway))
 
     def train(stop: Stop) -> None:
-        given = (batch, experiment, seeds, stop, show, command.warn)
+        view = signals.until_closed(stop, show)
+        given = (batch, experiment, seeds, stop, view, command.warn)
         done = runner.run(*given, *arguments.ways)
         if done.elsewhere and cluster.is_first():
             command.warn(f"{done.elsewhere} runs are being made by other processes")

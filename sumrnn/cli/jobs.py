@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sumrnn import fields
 from sumrnn.cli import processes
-from sumrnn.errors import invalid, require
+from sumrnn.errors import UserError, invalid, require
 from sumrnn.fields import Range
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ FOLDER = "jobs"
 """Of a batch."""
 SUBMITTED, RESULT = "_submitted.pkl", "_0_result.pkl"
 """What submitit leaves of each job, after its id."""
+STARTED = "started.log"
+"""What jobs of this machine say before they have logs of their own."""
 ARRAY = 1_000
 """Jobs of an array, as many as Slurm takes unless it is told otherwise (MaxArraySize)."""
 OWN = ("array", "error", "output", "parsable", "quiet", "signal", "test-only", "wait")
@@ -163,6 +165,7 @@ class Engine:
 
     def check(self) -> None:
         """Raises `UserError` unless jobs can be submitted here."""
+        self._folders()
         out = str(self._root.parent)
         require("%" not in out, "out", out, "without %, which stands for a job's number")
         if self._launcher == "local":
@@ -196,7 +199,8 @@ class Engine:
         for i in range(0, len(chunks), ARRAY):
             part = chunks[i : i + ARRAY]
             try:
-                with processes.apart(quiet=self._launcher == "local"):
+                local = self._launcher == "local"
+                with processes.apart(self._executor.folder / STARTED if local else None):
                     jobs = self._executor.submit_array(part)
             except (refused.FailedJobError, refused.FailedSubmissionError, OSError) as error:
                 if found:
@@ -272,8 +276,11 @@ class Engine:
         return str(self._root) in processes.output(["ps", "-ww", "-o", "command=", "-p", job], 10)
 
     def log(self, job: str) -> pathlib.Path | None:
-        """Where a job says what went wrong; None if it is of another start."""
-        return self._own[job].paths.stderr if job in self._own else None
+        """Where a job says what went wrong; None if it says nothing, or is of another start."""
+        if job not in self._own:
+            return None
+        paths = self._own[job].paths
+        return next(filter(pathlib.Path.is_file, (paths.stderr, paths.folder / STARTED)), None)
 
     def clear(self) -> None:
         """Removes what jobs have left that have ended."""
@@ -284,6 +291,8 @@ class Engine:
             self._root.rmdir()
 
     def _folders(self) -> list[pathlib.Path]:
-        """Those of this launcher's starts."""
+        """Those of this launcher's starts; raises `UserError` if they are behind a link."""
+        if self._root.is_symlink():  # They are cleared in the end.
+            raise UserError(f"{self._root}: must be a folder, not a link")
         pattern = f"{self._launcher}-*[0-9]"
         return sorted(self._root.glob(pattern)) if self._root.is_dir() else []

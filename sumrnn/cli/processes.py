@@ -11,16 +11,20 @@ from typing import Any
 
 from sumrnn.errors import UserError
 
+SAFE = "PYTHONSAFEPATH"
+"""Keeps the working folder, whose modules may have any name, off Python's path."""
+
 
 class Unanswered(UserError):
     """The scheduler did not answer, or takes no jobs for now."""
 
 
 @contextlib.contextmanager
-def apart(quiet: bool) -> Iterator[None]:
+def apart(log: pathlib.Path | None) -> Iterator[None]:
     """Starts processes that go on when the terminal interrupts this one, or is closed.
 
-    Other signals are heard when they are started; if `quiet`, they do not have our streams.
+    Other signals are heard when they are started.  They have the file `log` for our streams, if it
+    is given, and import nothing from the folder that they are started in.
     """
     heard: list[int] = []
     ways: dict[str, Any] = {
@@ -29,14 +33,18 @@ def apart(quiet: bool) -> Iterator[None]:
     }
     known = {getattr(signal, name): way for name, way in ways.items() if hasattr(signal, name)}
     before = {number: signal.signal(number, way) for number, way in known.items()}
-    streams = {stream: os.dup(stream) for stream in (1, 2)} if quiet else {}
+    streams = {stream: os.dup(stream) for stream in (1, 2)} if log else {}
+    path = os.environ.get(SAFE)
+    os.environ[SAFE] = "1"
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit says there what Slurm said.
-            with pathlib.Path(os.devnull).open("w") as nothing:
+            with (log or pathlib.Path(os.devnull)).open("a") as file:
                 for stream in streams:
-                    os.dup2(nothing.fileno(), stream)
+                    os.dup2(file.fileno(), stream)
             yield
     finally:
+        os.environ.pop(SAFE)
+        os.environ |= {} if path is None else {SAFE: path}
         for stream, copy in streams.items():
             os.dup2(copy, stream)
             os.close(copy)

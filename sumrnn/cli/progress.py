@@ -39,7 +39,8 @@ def live() -> Iterator[Show]:
 
     text = progress.TextColumn("{task.description}", markup=False)
     bars = () if width < NARROW else (progress.BarColumn(bar_width=None),)
-    bar = progress.Progress(text, *bars)
+    # A file that stderr is gets what is meant for it.
+    bar = progress.Progress(text, *bars, redirect_stderr=sys.stderr.isatty())
     task = bar.add_task("starting", total=None)
 
     def show(parts: Sequence[str], done: float, total: float) -> None:
@@ -77,7 +78,8 @@ def counted(what: str, shown: bool) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
 
     text = progress.TextColumn(f"{{task.completed:,.0f}} {what}")
-    bar = progress.Progress(text, progress.TimeElapsedColumn(), console=Console(stderr=True))
+    columns, console = (text, progress.TimeElapsedColumn()), Console(stderr=True)
+    bar = progress.Progress(*columns, console=console, redirect_stdout=False)  # It is a file.
     task = bar.add_task("", total=None)
     with bar:
         yield lambda more: bar.update(task, advance=more)

@@ -2,16 +2,16 @@
 
 import concurrent.futures
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
-from sumrnn.cli.command import STOPPING
+from sumrnn.cli.command import CLOSED, STOPPING, end, silence
 from sumrnn.runs.recorder import Stop
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 PERIOD = 0.1
 """Seconds between looks at what has come."""
@@ -26,22 +26,13 @@ def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
     stop = Stop()
 
     def note(number: int, frame: object) -> None:
-        again = stop.number is not None
-        if again and signal.Signals(number).name == "SIGHUP":  # Shell and system both send it.
-            return
-        if not again:  # First of all: the next one may come while this one is told of.
-            stop.number = number
-        # The stream may be closed, broken or just being written.
-        with contextlib.suppress(OSError, RuntimeError, ValueError):
-            if not again:
+        if stop.number is None:
+            stop.number = number  # First of all: the next one may come while this one is told of.
+            # The stream may be closed, broken or just being written.
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
                 say("ends after this epoch; once more ends it now")
-            else:
-                say(f"error: {STOPPING[signal.Signals(number)]}")
-                if sys.stdout.isatty():  # Shows the cursor that a live bar has hidden.
-                    sys.stdout.write("\x1b[?25h")
-                sys.stdout.flush()
-        if again:
-            os._exit(128 + number)
+        elif signal.Signals(number).name != "SIGHUP":  # Shell and system both send it.
+            end(STOPPING[signal.Signals(number)], 128 + number)
 
     # One that is ignored, as in the background of a script, stays so.
     heard = [n for n in STOPPING if signal.getsignal(n) not in (signal.SIG_IGN, None)]
@@ -56,3 +47,16 @@ def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def until_closed(stop: Stop, show: Callable[P, None]) -> Callable[P, None]:
+    """What shows something; where nobody reads it any more, the work is asked to end instead."""
+
+    def view(*arguments: P.args, **options: P.kwargs) -> None:
+        try:
+            show(*arguments, **options)
+        except BrokenPipeError:
+            silence(sys.stdout)
+            stop.number = stop.number or CLOSED
+
+    return view

@@ -159,13 +159,14 @@ def train(arguments: Arguments, folder: RunFolder, epoch: int, params: Params | 
     epochs, seed = arguments.config.train.epochs, arguments.seed
 
     def work(stop: recorder.Stop) -> Status:
+        view = signals.until_closed(stop, show)
         waves = recorder.record(
             {seed: folder},
             {seed: epoch},
             arguments.config,
             arguments.preset,
             stop,
-            lambda seeds, number, row: show(row),
+            lambda seeds, number, row: view(row),
             arguments.checkpoint_every,
             params=params,
         )

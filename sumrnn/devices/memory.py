@@ -22,6 +22,11 @@ def needed(program: Any) -> int:
     return int(sum(parts) - found.alias_size_in_bytes)
 
 
+def returned(program: Any) -> int:
+    """Bytes that the results of a compiled program take on a device."""
+    return int(program.memory_analysis().output_size_in_bytes)
+
+
 def there(device: jax.Device) -> float:
     """Bytes that runs may take of a device's memory; CPU devices share the machine's."""
     if device.platform != "cpu":

@@ -181,7 +181,7 @@ class Program:
         sharing = 1 if self.plan.at_once else len(self.plan.mesh.local_devices)
         most = max(map(memory.needed, (self.begin, self.epoch, self.answer)))
         if exam.has_exam(self._task):  # It comes beside data and state.
-            kept = int(self.begin.memory_analysis().output_size_in_bytes)
+            kept = memory.returned(self.begin)
             small = self.draw_bound <= BOUND
             drawn = self.draw_bound if small else memory.needed(self.draw)
             most = max(most, kept + max(drawn, memory.needed(self.answer)))

@@ -42,11 +42,24 @@ def numbers() -> list[int]:
 
     They are as many as a container or a job of Slurm has of them.
     """
-    known = hasattr(os, "sched_getaffinity")  # Not every system can restrict them.
-    here = sorted(os.sched_getaffinity(0)) if known else list(range(os.cpu_count() or 1))
+    here = _mask()
     share = os.environ.get("SLURM_CPUS_PER_TASK", "")  # Slurm need not confine its jobs to it.
     given = int(share) if share.isdecimal() else len(here)
     return here[: max(1, math.ceil(min(len(here), given, cgroup.cores())))]
+
+
+def _mask() -> list[int]:
+    """The cores that the system lets this process run on."""
+    known = hasattr(os, "sched_getaffinity")  # Not every system can restrict them.
+    return sorted(os.sched_getaffinity(0)) if known else list(range(os.cpu_count() or 1))
+
+
+def is_masked() -> bool:
+    """Whether `numbers` are all cores that this process may run on.
+
+    If not, a quota gives it the time of as many, on whichever of them.
+    """
+    return numbers() == _mask()
 
 
 def cores() -> int:

@@ -81,6 +81,8 @@ def _alive(file: pathlib.Path) -> Iterator[None]:
 def _acquire(
     native: filelock.BaseFileLock, file: pathlib.Path, patience: float
 ) -> filelock.BaseFileLock:
+    if file.exists() and file.stat().st_nlink > 1:  # It would be written under its other name too.
+        raise UserError(f"{file}: must have no other name (hard link); remove it")
     try:
         native.acquire(timeout=patience, blocking=patience > 0)
     except filelock.Timeout:  # Which is an OSError.

@@ -1,5 +1,7 @@
 """Signals in real processes, in which only the work is made up."""
 
+import contextlib
+import io
 import os
 import pathlib
 import signal
@@ -7,7 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
+
+from sumrnn.cli import command, signals
+from sumrnn.runs.recorder import Stop
 from tests.conftest import SECONDS, wait_for
+from tests.faults.test_strangers import in_terminal
 
 WORK = """
 import signal, sys, time
@@ -69,7 +76,7 @@ def test_the_first_one_lets_the_work_end_and_a_second_one_ends_it_at_once(
     assert process.stderr.readline() == FIRST
     process.send_signal(INT)
     shown, errors = process.communicate(timeout=SECONDS)
-    assert (process.returncode, shown, errors) == (130, "", "error: interrupted\n")
+    assert (process.returncode, shown, errors) == (130, "", "-c: error: interrupted\n")
 
 
 def test_it_does_not_matter_whether_anybody_hears_of_it(
@@ -85,3 +92,61 @@ def test_it_does_not_matter_whether_anybody_hears_of_it(
     shown, _ = process.communicate(timeout=SECONDS)
     assert shown == ""
     assert process.returncode in (130, 143)  # Whichever came second.
+
+
+LIVE = """
+import os, signal, time
+from sumrnn.cli import command, progress, signals
+
+def work(stop):
+    show(["at work"], 1, 2)
+    os.kill(os.getpid(), signal.SIGINT)
+    while stop.number is None:
+        time.sleep(0.01)
+    time.sleep(0.3)  # It is told of meanwhile.
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+with progress.live() as show:
+    signals.attend(work, command.say)
+"""
+
+
+def test_a_second_one_gives_the_cursor_back_to_the_terminal(tmp_path: pathlib.Path) -> None:
+    shown = in_terminal(80, sys.executable, "-c", LIVE, cwd=tmp_path)
+    assert "-c: error: interrupted\r\n" in shown
+    assert "[0m?25h" not in shown  # An escape that was taken for text.
+    assert shown.rindex("\n\x1b[?25h") > shown.rindex("\x1b[?25l")
+
+
+@pytest.mark.parametrize(("number", "asked"), [(None, 13), (signal.SIGINT, signal.SIGINT)])
+def test_output_that_nobody_reads_asks_for_an_end_unless_a_signal_did(
+    number: int | None, asked: int
+) -> None:
+    shown, stop = list[str](), Stop(number)
+
+    def show(line: str) -> None:
+        shown.append(line)
+        if line == "second":
+            raise BrokenPipeError
+
+    view = signals.until_closed(stop, show)
+    with contextlib.redirect_stdout(io.StringIO()):
+        for line in ("first", "second"):
+            assert stop.number == number
+            view(line)
+    assert (shown, stop.number) == (["first", "second"], asked)
+
+
+def test_what_stderr_does_not_take_is_told_at_the_terminal(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(command, "TERMINAL", tmp_path / "tty")
+    with os.fdopen(writer, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        command.say("after epoch 3")
+        command.say("goes nowhere")  # And raises nothing, as the end of Python does not.
+    assert (tmp_path / "tty").read_text().endswith(": after epoch 3\n")

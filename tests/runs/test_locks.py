@@ -51,6 +51,14 @@ def test_a_lock_clears_away_what_a_killed_process_left(tmp_path: pathlib.Path) -
         assert {entry.name for entry in tmp_path.iterdir()} == {files.LOCK, "history.csv"}
 
 
+def test_a_lock_that_has_another_name_is_not_written(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "thesis").write_text("years")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / files.LOCK).hardlink_to(tmp_path / "thesis")
+    assert "must have no other name (hard link)" in refusal(tmp_path / "run")
+    assert (tmp_path / "thesis").read_text() == "years"
+
+
 @pytest.mark.parametrize("content", ["", "4711\nelsewhere\n", "nonsense", "1\n2\n3\n4\n5\n"])
 def test_where_the_system_has_locks_what_the_file_says_does_not_matter(
     content: str, tmp_path: pathlib.Path

@@ -1,7 +1,10 @@
 """scripts/experiment.py: alone, interrupted, and several processes together."""
 
+import importlib.util
 import json
+import os
 import pathlib
+import py_compile
 import shutil
 import signal
 import socket
@@ -98,10 +101,41 @@ def test_a_declaration_may_be_anywhere_and_have_dataclasses_of_its_own(
     monkeypatch.delitem(sys.modules, "experiments.mine")
 
 
+def test_a_declaration_is_read_from_its_source_and_from_what_lies_beside_it(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was compiled before: a changed one may have the same time and size."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    find, path = load_script("experiment").find, tmp_path / "mine.py"
+    (tmp_path / "cells_of_mine.py").write_text("CELLS = 3")
+    (tmp_path / "random.py").write_text("raise SystemExit('never imported')")
+    text = MINE.replace("= 3", "= cells_of_mine.CELLS")
+    text = text.replace("import dataclasses", "import cells_of_mine, dataclasses, random")
+    for asked in ("cells?", "Cells?"):
+        path.write_text(text.replace("cells?", asked))
+        os.utime(path, (1, 1))
+        if asked == "cells?":
+            py_compile.compile(str(path))
+        assert find(str(path)).question == f"3 {asked}"
+    assert {entry.name for entry in (tmp_path / "__pycache__").iterdir()} == {
+        pathlib.Path(importlib.util.cache_from_source(str(path))).name
+    }
+    assert str(tmp_path) not in sys.path
+    monkeypatch.delitem(sys.modules, "experiments.mine")
+    monkeypatch.delitem(sys.modules, "cells_of_mine")
+
+
 OWN = {
     "nothing.py": (None, "experiment = 'nothing.py': must be a file that is there"),
     "broken.py": ("EXPERIMENT = (", "broken.py: SyntaxError: '(' was never closed"),
-    "empty.py": ("", "EXPERIMENT.name = None: must be 'empty', as its file is empty.py"),
+    "empty.py": ("", "empty.py: EXPERIMENT = None: must be an Experiment (from sumrnn.study."),
+    "another.py": (MINE, "EXPERIMENT.name = 'mine': must be 'another', as its file is another.py"),
+    "other.py": ("class EXPERIMENT: name = 'other'", "EXPERIMENT = <class 'experiments.other"),
+    "leaves.py": (f"{MINE}\nexit()", "leaves.py: SystemExit: None"),
+    "parses.py": (
+        "import argparse\nargparse.ArgumentParser().parse_args()\nEXPERIMENT = 5",
+        "parses.py: EXPERIMENT = 5: must be an Experiment",
+    ),
     "impossible.py": (MINE.replace("3", "0").replace("{Size", "{1 / Size"), "ZeroDivisionError"),
     "refused.py": (MINE.replace("Config()", "1"), "refused.py: conditions = "),
 }
@@ -153,6 +187,21 @@ def test_what_is_whole_stays_whatever_is_asked_per_device(
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith("runs 2/4\n")
     assert contents(path) == contents(whole[0])
+
+
+def test_a_finished_batch_compiles_nothing(
+    whole: tuple[pathlib.Path, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(mesh, "prepare", compiled)
+    shutil.copytree(whole[0], tmp_path / "again")
+    done = call("experiment", 2, *SEEDS, "--out", "again", cwd=tmp_path)
+    assert (done.status, done.err) == (0, "")
+    shutil.rmtree(tmp_path / "again" / RUNS / "b-seed7")
+    with pytest.raises(AssertionError):
+        call("experiment", 2, *SEEDS, "--out", "again", cwd=tmp_path)
 
 
 def test_an_interrupted_batch_continues_and_ends_with_the_same_bytes(

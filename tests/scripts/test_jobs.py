@@ -15,12 +15,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from sumrnn.cli import jobs, launcher
+from sumrnn.cli import jobs, launcher, processes
 from sumrnn.cli.jobs import Chunk, Engine, Resources, State
 from sumrnn.cli.launcher import Launch
 from sumrnn.cli.progress import Counts
@@ -344,6 +345,42 @@ def test_misuse_is_told_and_nothing_submitted(
     monkeypatch.setattr(jobs.shutil, "which", lambda name: None)  # type: ignore[attr-defined]
     options, message = MISUSE[what]
     assert message in refused("experiment", "tiny", *options, cwd=tmp_path)
+
+
+def test_a_folder_of_jobs_behind_a_link_is_refused(tmp_path: pathlib.Path) -> None:
+    """What jobs leave is removed in the end."""
+    (tmp_path / "thesis" / "local-1").mkdir(parents=True)
+    (tmp_path / "thesis" / "local-1" / "chapter").write_text("years")
+    BatchFolder(tmp_path / "batch").open(TWO, (0,))
+    (tmp_path / "batch" / jobs.FOLDER).symlink_to(tmp_path / "thesis")
+    engine = Engine("local", tmp_path / "batch", Resources())
+    for look in (engine.check, engine.earlier, engine.clear, lambda: engine.submit([Chunk("")])):
+        with pytest.raises(UserError, match=r"jobs: must be a folder, not a link"):
+            look()
+    assert (tmp_path / "thesis" / "local-1" / "chapter").exists()
+
+
+def test_jobs_import_nothing_from_the_folder_they_are_started_in(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('not that of Python')")
+    monkeypatch.chdir(tmp_path)
+    command, log = [sys.executable, "-c", "import random; print(random.__file__)"], tmp_path / "log"
+    with processes.apart(log):
+        assert subprocess.run(command, timeout=SECONDS, check=False).returncode == 0
+    assert str(tmp_path) not in log.read_text()
+    assert log.read_text().endswith("random.py\n")
+    assert processes.SAFE not in os.environ
+
+
+def test_a_log_that_is_named_is_there(tmp_path: pathlib.Path) -> None:
+    engine = Engine("local", tmp_path, Resources())
+    paths = types.SimpleNamespace(stderr=tmp_path / "7_0_log.err", folder=tmp_path)
+    engine._own["7"] = types.SimpleNamespace(paths=paths)
+    assert engine.log("7") is engine.log("8") is None
+    for name in (jobs.STARTED, "7_0_log.err"):
+        (tmp_path / name).write_text("Traceback")
+        assert engine.log("7") == tmp_path / name
 
 
 def test_without_submitit_it_is_told_what_to_install(

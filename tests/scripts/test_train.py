@@ -444,12 +444,25 @@ def test_a_second_signal_ends_at_once(start: Start, tmp_path: pathlib.Path) -> N
     assert RunFolder(tmp_path / "run").survey(SMALL, 7) == ("unfinished", 1, [])
 
 
-def test_a_closed_pipe_ends_in_one_line(endless: Any) -> None:
-    process = endless()
+@pytest.mark.parametrize("reads_errors", [True, False])
+def test_a_closed_pipe_ends_after_the_epoch_and_says_how_to_go_on(
+    reads_errors: bool, endless: Any, tmp_path: pathlib.Path
+) -> None:
+    """As `| head`; and as `2>&1 | tee log`, which a Ctrl-C ends too."""
+    process = endless("--checkpoint-every", 100_000)
     process.stdout.close()
-    assert process.wait(timeout=SECONDS) == 1
-    said = "train.py: error: stopped, because nobody reads the output any more\n"
-    assert process.stderr.read() == said
+    if not reads_errors:
+        process.stderr.close()
+    assert process.wait(timeout=SECONDS) == 141
+    folder = RunFolder(tmp_path / "runs" / "sheet-seed0")
+    last, wrong = folder.checkpoints.newest(folder.read().config, 0)
+    assert last > 1
+    assert wrong == []
+    if reads_errors:
+        said = "train.py: error: stopped, because nobody reads the output any more, after epoch "
+        line = process.stderr.read()
+        assert line.startswith(f"{said}{last} of 100000; python ")
+        assert line.endswith(" --resume --out runs/sheet-seed0 continues\n")
 
 
 @pytest.mark.slow

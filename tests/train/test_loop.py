@@ -76,9 +76,8 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("focus", [0.0, 0.4])
 def test_fresh_series_are_new_in_every_epoch_and_near_the_threshold_if_asked(focus: float) -> None:
-    train = dataclasses.replace(
-        SMALL.train, batch_size=50, series="fresh", focus=focus, focus_reach=2
-    )
+    reach = {"focus_reach": 2} if focus else {}
+    train = dataclasses.replace(SMALL.train, batch_size=50, series="fresh", focus=focus, **reach)
     config = dataclasses.replace(SMALL, train=train)
     config_task, keys = config.task, jax.random.split(jax.random.key(5), 40)
     draw = jax.jit(lambda key: loop.fresh(config, key, 3, 0))
