@@ -192,7 +192,7 @@ class Program:
         """Bytes that `draw` takes on a device at most, reckoned without compiling it."""
         size, length, width = self._task.size, self._task.length, self._task.high - self._task.low
         series = size * (16 * (width + 1) + 4 * length + 64)
-        return 2 * self.laws.nbytes + self.plan.per_device * series
+        return 8 * self._task.laws + self.plan.per_device * series
 
 
 @functools.lru_cache(maxsize=16)
