@@ -8,17 +8,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from sumrnn.report import canvas
+from sumrnn.report import canvas, words
 from sumrnn.report.canvas import GREY, INK
 
 OTHERS, OURS = canvas.COLORS
-"""Light orange for the other libraries, dark blue for this package."""
+"""Orange for the other libraries, dark blue for this package."""
 ROOM = 1.28
 """Length of the axis of bars, as a multiple of the longest."""
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.{2 if value >= 1 else 3}f} s"
+    return f"{words.number(value, 2 if value >= 1 else 3)} s"
 
 
 def _bars(found: dict[str, Any], title: str, label: str, floor: float = 0) -> Figure:

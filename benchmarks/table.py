@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jinja2
 from matplotlib.figure import Figure
 
-from sumrnn.report import canvas
+from sumrnn.report import canvas, words
 from sumrnn.runs import files
 
 SHOWN = ("python", "jax", "keras", "tensorflow", "tensorflow-cpu", "torch")
@@ -40,8 +40,7 @@ class Column(NamedTuple):
             return NONE
         if self.digits is None:
             return str(value)
-        shown = f"{100 * value if self.is_share else value:,.{self.digits}f}"
-        return f"{shown} %" if self.is_share else shown
+        return (words.percent if self.is_share else words.count)(value, self.digits)
 
 
 def markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:

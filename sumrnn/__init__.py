@@ -2,6 +2,7 @@
 
 A run is a pure function: `fit(config, seed)`.
 
+    import jax
     import sumrnn
 
     sumrnn.use_cores()                                  # every CPU core becomes a device
@@ -23,23 +24,34 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
-from sumrnn.config import PRESETS as PRESETS
-from sumrnn.config import Config as Config
-from sumrnn.config import ModelConfig as ModelConfig
-from sumrnn.config import TaskConfig as TaskConfig
-from sumrnn.config import TrainConfig as TrainConfig
-from sumrnn.errors import UserError as UserError
-from sumrnn.version import __version__ as __version__
+from sumrnn.config import PRESETS, Config, ModelConfig, TaskConfig, TrainConfig
+from sumrnn.errors import UserError
+from sumrnn.version import __version__
 
 if TYPE_CHECKING:
-    from sumrnn.devices.mesh import use_cores as use_cores
-    from sumrnn.devices.wave import fit_many as fit_many
+    from sumrnn.devices.mesh import use_cores
+    from sumrnn.devices.wave import fit_many
     from sumrnn.runs.run import Run
-    from sumrnn.task import generate as generate
-    from sumrnn.task import sum_law as sum_law
-    from sumrnn.train import fit as fit
-    from sumrnn.train.evaluation import evaluate as evaluate
+    from sumrnn.task import generate, sum_law
+    from sumrnn.train import fit
+    from sumrnn.train.evaluation import evaluate
 
+__all__ = [
+    "PRESETS",
+    "Config",
+    "ModelConfig",
+    "TaskConfig",
+    "TrainConfig",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "fit",
+    "fit_many",
+    "generate",
+    "load",
+    "sum_law",
+    "use_cores",
+]
 _LATE = {
     "fit": "sumrnn.train",
     "fit_many": "sumrnn.devices.wave",
@@ -57,6 +69,10 @@ def __getattr__(name: str) -> object:
     import importlib
 
     return getattr(importlib.import_module(_LATE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def load(path: str | os.PathLike[str]) -> Run:

@@ -50,11 +50,25 @@ def _name(field: str) -> str:
     return field if short and re.fullmatch(r"[\w.-]+", field) else _shown(field)
 
 
+def cause(error: Exception) -> str:
+    """What a library raised, in one line: its class, and the first line of what it says."""
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return ": ".join((name, *str(error).strip().splitlines()[:1]))
+
+
 @contextlib.contextmanager
 def extra(name: str) -> Iterator[None]:
-    """A context that needs libraries of an extra of the package, and says how to get them."""
+    """A context that imports libraries of an extra of the package.
+
+    Raises `UserError`, which says how to get them, if one is missing or does not load.
+    """
+    install = f"'sumrnn[{name}]'"
     try:
         yield
     except ModuleNotFoundError as error:
-        how = f"python -m pip install 'sumrnn[{name}]' brings it"
+        how = f"python -m pip install {install} brings it"
         raise UserError(f"{error.name}: must be installed for this; {how}") from None
+    except Exception as error:  # Of a library that it needs in turn, or of the system.
+        how = f"python -m pip install --force-reinstall {install} may help"
+        raise UserError(f"sumrnn[{name}]: must load for this ({cause(error)}); {how}") from None

@@ -90,7 +90,8 @@ def _check_other(name: str, value: Any, hint: Any) -> None:
     try:
         typeguard.check_type(value, hint, collection_check_strategy=strategy)
     except typeguard.TypeCheckError as error:
-        raise invalid(name, value, f"of another kind: {error}") from None
+        kind = (typing.get_origin(hint) or hint).__name__
+        raise invalid(name, value, f"a {kind} ({error})") from None
     if typing.get_origin(hint) is dict:  # Of names, it looks at the type alone.
         for key in value:
             check_value(name, key, typing.get_args(hint)[0])

@@ -3,7 +3,10 @@
 import ast
 import graphlib
 import pathlib
+import shutil
+import subprocess
 import tomllib
+import warnings
 
 import pytest
 
@@ -89,3 +92,31 @@ def test_the_package_is_imported_without_jax() -> None:
     assert (
         imported(PACKAGE / "__init__.py") - early
     )  # The rest is there, and comes when it is asked for.
+
+
+@pytest.mark.parametrize("kind", [DeprecationWarning, FutureWarning])
+def test_what_other_packages_warn_of_is_no_error(kind: type[Warning]) -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.warn_explicit("will go", kind, "plugin.py", 1, module="pytest_plugin")
+        with pytest.raises(kind):
+            warnings.warn_explicit("will go", kind, "task.py", 1, module="sumrnn.task")
+    assert len(heard) == 1
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_git_leaves_the_files_of_runs_as_they_are(tmp_path: pathlib.Path) -> None:
+    """Whatever it is told to do with line ends elsewhere."""
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "core.autocrlf=true", *words], cwd=tmp_path, check=True)
+
+    shutil.copy(ROOT / ".gitattributes", tmp_path)
+    contents = {"history.csv": b"epoch\n1\n", "of-windows.csv": b"epoch\r\n1\r\n"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    git("init", "-q")
+    git("add", ".")
+    for name, content in contents.items():
+        (tmp_path / name).unlink()
+        git("checkout", "-q", "--", name)
+        assert (tmp_path / name).read_bytes() == content

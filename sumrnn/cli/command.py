@@ -175,6 +175,8 @@ def run(main: Callable[[list[str]], None]) -> None:
     try:
         main(sys.argv[1:])
     except UserError as error:
+        if error.status == 128 + CLOSED:
+            silence(sys.stdout)
         _say(str(error))
         raise SystemExit(error.status) from None
     except Stopped as stopped:
@@ -265,7 +267,8 @@ def say(message: str) -> None:
     except OSError:  # Nobody reads it any more; but somebody may sit at the terminal.
         silence(sys.stderr)
         with contextlib.suppress(OSError):
-            TERMINAL.write_text(f"{text}\n")
+            sys.stderr = TERMINAL.open("a")
+            print(text, file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.machinery
-import importlib.util
 import pathlib
 import sys
 import types
@@ -86,8 +85,7 @@ class Arguments:
 def find(name: str) -> Experiment:
     """The declaration of one of the package's own experiments, or in a file NAME.py.
 
-    Raises:
-      UserError: if there is none.
+    Raises `UserError` if there is none.
     """
     known = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
     own = pathlib.Path(name)
@@ -125,15 +123,13 @@ def _module(path: pathlib.Path) -> types.ModuleType:
 
     Modules of the same names that are installed go first, and nothing is written there.
     """
-    loader = _SourceLoader(f"experiments.{path.stem}", str(path))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # Where dataclasses look their annotations up.
+    name = f"experiments.{path.stem}"
+    module = sys.modules[name] = types.ModuleType(name)  # Where dataclasses look annotations up.
+    module.__file__ = str(path)
     before = sys.argv, sys.path, sys.dont_write_bytecode
     sys.argv, sys.path, sys.dont_write_bytecode = [str(path)], [*sys.path, str(path.parent)], True
     try:
-        loader.exec_module(module)
+        _SourceLoader(name, str(path)).exec_module(module)
     finally:
         sys.argv, sys.path, sys.dont_write_bytecode = before
     return module
@@ -241,11 +237,8 @@ def launch(
             work.watch(counts, show)
     except (command.Stopped, BrokenPipeError) as signal:
         how = f"with {counts.done} of {counts.total} runs done; {counts.jobs} jobs go on, and "
-        number = command.CLOSED
-        if isinstance(signal, command.Stopped):
-            number = signal.args[0]
-        else:
-            command.silence(sys.stdout)
+        unread = isinstance(signal, BrokenPipeError)
+        number = command.CLOSED if unread else signal.args[0]
         raise command.stopped(number, how + "the same command looks again") from None
     failed = work.failed()
     for (condition, seed), log in failed.items():

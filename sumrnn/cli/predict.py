@@ -19,12 +19,14 @@ import tyro
 
 from sumrnn.cli import command, progress
 from sumrnn.config import TaskConfig
-from sumrnn.errors import UserError
+from sumrnn.errors import UserError, require
+from sumrnn.exchange import MAX_LENGTH
 
 CHUNK = 10_000
 """Series that are read before they are answered."""
-MAX_LENGTH = 10_000
-"""Digits of a series."""
+MAX_LINE = 10 * MAX_LENGTH
+"""Characters of a line, its end included; of a longer one no more are read."""
+SEPARATORS = re.compile(r"[,;\s]+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,10 @@ def main(argv: list[str]) -> None:
     """Answers every series in its turn."""
     arguments = command.parse(Arguments, argv, __doc__ or "")
     path = command.folder("folder", arguments.folder)
+    text = " ".join(arguments.digits)
+    some = not arguments.digits or SEPARATORS.sub("", text) != ""
+    require(some, "digits", text, "at least one digit")
+    lines = [text] if arguments.digits else stream()
 
     # Imported late, so that --help is quick.
     from sumrnn.devices import mesh
@@ -53,24 +59,29 @@ def main(argv: list[str]) -> None:
     mesh.use_cores()
     record, params = trained.load(RunFolder(path))
     task, answer = record.config.task, Answerer(params, record.config)
-    given: Iterable[str] = [" ".join(arguments.digits)]
-    if not arguments.digits:
-        given = sys.stdin
-        if isinstance(given, io.TextIOWrapper):
-            given.reconfigure(errors="replace")  # What is no text is no digit either.
     others = 0
     if not arguments.json:
         print("probability  answer  sum  label")
     with progress.counted("series", shown=not arguments.digits) as show:
-        for chunk in chunks(series(given, task)):
+        for chunk in chunks(series(lines, task)):
             others += sum(len(digits) != task.length for digits in chunk)
-            lines = rows(chunk, answer(chunk), task, arguments.json)
-            sys.stdout.write("".join(lines))
+            sys.stdout.write("".join(rows(chunk, answer(chunk), task, arguments.json)))
             show(len(chunk))
     sys.stdout.flush()
     if others:
         trained_on = f"the network was trained on {task.length} digits"
         command.say(f"note: {others:,} series of another length; {trained_on}")
+
+
+def stream() -> Iterator[str]:
+    """The lines of standard input, each up to a character more than `MAX_LINE`.
+
+    Raises `UserError` if it is closed.
+    """
+    require(sys.stdin is not None, "digits", (), "given, because standard input is closed")
+    if isinstance(sys.stdin, io.TextIOWrapper):  # What is no text is no digit either.
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")
+    return iter(lambda: sys.stdin.readline(MAX_LINE + 1), "")
 
 
 def series(lines: Iterable[str], task: TaskConfig) -> Iterator[np.ndarray]:
@@ -80,9 +91,11 @@ def series(lines: Iterable[str], task: TaskConfig) -> Iterator[np.ndarray]:
     """
     known = {str(digit): digit for digit in range(task.low, task.high + 1)}
     for number, line in enumerate(lines, 1):
-        words = [word for word in re.split(r"[,;\s]+", line) if word]
+        words = [word for word in SEPARATORS.split(line) if word]
         if len(words) > MAX_LENGTH:
             raise UserError(f"row {number}: must have at most {MAX_LENGTH:,} digits")
+        if len(line) > MAX_LINE:
+            raise UserError(f"row {number}: must have at most {MAX_LINE:,} characters")
         try:
             found = [known[word] for word in words]
         except KeyError as error:

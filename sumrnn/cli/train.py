@@ -45,8 +45,8 @@ class Arguments:
     """Continue the run that is in the run folder, with its options; start it if there is none.
     Given more epochs, a finished one gives up its report and goes on."""
     init_from: str | None = None
-    """File of weights to start from, of Keras (.keras, .weights.h5) or PyTorch (.safetensors);
-    None: initial ones."""
+    """File of weights to start from, of Keras (.keras, .weights.h5) or PyTorch (.safetensors), of
+    which only .keras says of what network they are; None: initial ones."""
     overwrite: bool = False
     """Replace the run that is in the run folder."""
     anyway: bool = False

@@ -1,35 +1,76 @@
 """A trained network's answers to any series."""
 
+import chex
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from sumrnn.config import Config
+from sumrnn.config import Config, ModelConfig
+from sumrnn.exchange import MAX_LENGTH
 from sumrnn.models import network
 from sumrnn.train import loop
 
-ROWS = 1_000
-"""Series that are answered at a time."""
+Pair = tuple[chex.Array, chex.Array]
+ROWS, OTHER_ROWS = 1_000, 100
+"""Series that are answered at a time: of the trained length, and of any others."""
 
 
 class Answerer:
-    """Maps series of digits to probabilities of label 1."""
+    """Maps series of digits to probabilities of label 1; few programs answer all lengths."""
 
     def __init__(self, params: network.Params, config: Config) -> None:
-        self._params, self._model = params, config.model
+        self._params, self._config = params, config
         self._logits = jax.jit(network.logits, static_argnums=1)
+        self._carried = jax.jit(carried, static_argnums=1)
 
     def __call__(self, series: list[np.ndarray]) -> np.ndarray:
-        """float64 [n] of n series, uint8 [length] each; lengths may differ."""
-        found = np.zeros(len(series))
+        """float64 [n] of n series, uint8 [length] each; lengths may differ, to `MAX_LENGTH`."""
+        answers = np.zeros(len(series))
         lengths = np.array([len(digits) for digits in series])
-        for length in np.unique(lengths):
-            places = np.flatnonzero(lengths == length)
-            for first in range(0, len(places), ROWS):
-                some = places[first : first + ROWS]
-                digits = np.zeros((ROWS if len(places) > 1 else 1, length), np.uint8)
-                digits[: len(some)] = np.stack([series[i] for i in some])
-                with loop.pinned():
-                    logits = np.asarray(self._logits(self._params, self._model, digits))
-                found[some] = scipy.special.expit(logits[: len(some)].astype(float))
-        return found
+        order = np.argsort(lengths, kind="stable")  # A block takes as long as its longest series.
+        trained = lengths[order] == self._config.task.length
+        for places, rows in ((order[trained], ROWS), (order[~trained], OTHER_ROWS)):
+            rows = rows if len(places) > 1 else 1
+            for first in range(0, len(places), rows):
+                block = places[first : first + rows]
+                logits = self._answer([series[i] for i in block], rows)[: len(block)]
+                answers[block] = scipy.special.expit(logits.astype(float))
+        return answers
+
+    def _answer(self, series: list[np.ndarray], rows: int) -> np.ndarray:
+        """float32 [rows]: logits of series that all have the trained length, or none of them."""
+        trained = len(series[0]) == self._config.task.length
+        digits = np.zeros((rows, len(series[0]) if trained else MAX_LENGTH), np.uint8)
+        lengths = np.zeros(rows, np.int32)
+        for row, one in enumerate(series):
+            digits[row, : len(one)], lengths[row] = one, len(one)
+        model = self._config.model
+        with loop.pinned():
+            if trained:
+                return np.asarray(self._logits(self._params, model, digits))
+            return np.asarray(self._carried(self._params, model, digits, lengths))
+
+
+def carried(
+    params: network.Params, model: ModelConfig, digits: chex.Array, lengths: chex.Array
+) -> chex.Array:
+    """The network's logits float32 [batch] to series of any lengths, int32 [batch], from 1.
+
+    Those of `network.logits` but for rounding.  The digits are uint8 [batch, `MAX_LENGTH`]; each
+    series' state stays as it is after its last one, and the loop ends with the longest series.
+    """
+    cell = nn.OptimizedLSTMCell(model.cells)
+
+    def step(t: chex.Numeric, state: Pair) -> Pair:
+        x = jax.lax.dynamic_index_in_dim(digits, t, axis=1).astype(jnp.float32)
+        x = (x - model.input_center) / model.input_scale
+        new, _ = cell.apply({"params": params["lstm"]}, state, x)
+        goes_on = (t < lengths)[:, None]
+        return jnp.where(goes_on, new[0], state[0]), jnp.where(goes_on, new[1], state[1])
+
+    zero = jnp.zeros((len(digits), model.cells))
+    _, hidden = jax.lax.fori_loop(0, lengths.max(), step, (zero, zero))
+    logits: chex.Array = hidden @ params["output"]["kernel"] + params["output"]["bias"]
+    return logits[:, 0]

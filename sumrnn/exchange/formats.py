@@ -1,24 +1,28 @@
 """Which files of weights and networks there are, by name and by how their names end."""
 
 import hashlib
+import importlib
 import pathlib
-import zipfile
 from collections.abc import Callable
 from typing import NamedTuple
 
 from sumrnn.config import Config, ModelConfig
-from sumrnn.errors import UserError, extra, require
+from sumrnn.errors import UserError, cause, extra, require
 from sumrnn.exchange import keras, layout, onnx, stablehlo, torch
 from sumrnn.exchange.layout import Layout
 from sumrnn.models.network import Params
+from sumrnn.runs import files
 
 
 class Format(NamedTuple):
     """A kind of file."""
 
     ending: str
+    library: str
+    """What must be there to write and read it."""
     write: Callable[[Params, Config], bytes]
-    read: Callable[[pathlib.Path], Layout] | None = None
+    read: Callable[[bytes, int], Layout] | None = None
+    """From the file's content and the number of cells that it must have."""
 
 
 def _of_layout(write: Callable[[Layout], bytes]) -> Callable[[Params, Config], bytes]:
@@ -26,22 +30,29 @@ def _of_layout(write: Callable[[Layout], bytes]) -> Callable[[Params, Config], b
 
 
 FORMATS = {
-    "keras": Format(".keras", _of_layout(keras.write), keras.read),
-    "weights.h5": Format(".weights.h5", _of_layout(keras.write_weights), keras.read_weights),
-    "torch": Format(".safetensors", _of_layout(torch.write), torch.read),
-    "onnx": Format(".onnx", _of_layout(onnx.write)),
-    "stablehlo": Format(".stablehlo", stablehlo.write),
+    "keras": Format(".keras", "h5py", _of_layout(keras.write), keras.read),
+    "weights.h5": Format(
+        ".weights.h5", "h5py", _of_layout(keras.write_weights), keras.read_weights
+    ),
+    "torch": Format(".safetensors", "safetensors.numpy", _of_layout(torch.write), torch.read),
+    "onnx": Format(".onnx", "onnx", _of_layout(onnx.write)),
+    "stablehlo": Format(".stablehlo", "flatbuffers", stablehlo.write),
 }
-READERS = {one.ending: one.read for one in FORMATS.values() if one.read}
+READERS = {one.ending: one for one in FORMATS.values() if one.read}
+
+
+def _load(library: str) -> None:
+    with extra("exchange"):
+        importlib.import_module(library)
 
 
 def write(name: str, params: Params, config: Config) -> bytes:
     """The file of one of `FORMATS`; parameters are those of the config.
 
-    Raises `UserError` if a library that it needs is not installed.
+    Raises `UserError` if a library that it needs is missing or does not load.
     """
-    with extra("exchange"):
-        return FORMATS[name].write(params, config)
+    _load(FORMATS[name].library)
+    return FORMATS[name].write(params, config)
 
 
 def read(field: str, path: pathlib.Path, model: ModelConfig) -> tuple[Params, str]:
@@ -53,15 +64,15 @@ def read(field: str, path: pathlib.Path, model: ModelConfig) -> tuple[Params, st
     endings = [ending for ending in READERS if path.name.endswith(ending)]
     require(len(endings) == 1, field, str(path), f"a file that ends in {', '.join(READERS)}")
     require(path.is_file(), field, str(path), "a file that is there")
-    with extra("exchange"):
-        try:
-            found = layout.params(READERS[endings[0]](path), model)
-            return found, hashlib.sha256(path.read_bytes()).hexdigest()
-        except ValueError as error:
-            raise UserError(f"{path}: cannot be used: {error}") from None
-        except (OSError, KeyError, TypeError, AttributeError, RuntimeError, *DAMAGED) as error:
-            raise UserError(f"{path}: cannot be read, or is damaged: {error}") from None
-
-
-DAMAGED = (zipfile.BadZipFile, EOFError, MemoryError)
-"""What libraries raise of files that are."""
+    one = READERS[endings[0]]
+    _load(one.library)
+    with files.reading(path):
+        content = path.read_bytes()
+    assert one.read is not None
+    try:
+        params = layout.params(one.read(content, model.cells), model)
+    except UserError as error:
+        raise UserError(f"{path}: cannot be used: {error}") from None
+    except Exception as error:  # Of files that others wrote, libraries raise anything.
+        raise UserError(f"{path}: cannot be read, or is damaged ({cause(error)})") from None
+    return params, hashlib.sha256(content).hexdigest()

@@ -1,10 +1,13 @@
 """The parameters as most libraries have them: a matrix for all four gates side by side."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from sumrnn.config import ModelConfig
+from sumrnn.errors import require
 from sumrnn.models.network import Packed, Params, pack, unpack
 
 
@@ -28,35 +31,51 @@ class Layout(NamedTuple):
         return int(self.output.shape[0])
 
 
+def shapes(cells: int) -> tuple[tuple[int, ...], ...]:
+    """Of the arrays of a `Layout`, in its order."""
+    return (1, 4 * cells), (cells, 4 * cells), (4 * cells,), (cells, 1), (1,)
+
+
+def check(name: str, dtype: str, shape: Sequence[int], needed: Sequence[int], cells: int) -> None:
+    """Raises `UserError` unless an array, which need not have been read, is as needed."""
+    has, allowed = f"{dtype} {[*shape]}", f"float32 {[*needed]} for {cells} cells"
+    require(has == f"float32 {[*needed]}", name, has, allowed)
+
+
 def of(params: Params, model: ModelConfig) -> Layout:
-    """The layout of parameters, for digits as they are: center and scale of inputs are in it."""
+    """The layout of parameters, for digits as they are: center and scale of inputs are in it.
+
+    Raises `UserError` if that is too large for float32.
+    """
     lstm, output = map(np.asarray, pack(params))
     inputs, bias = lstm[-2:-1], lstm[-1]
     center, scale = np.float32(model.input_center), np.float32(model.input_scale)
-    if model.scales:
-        inputs = inputs / scale
-        bias = bias - center * inputs[0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        if model.scales:
+            inputs = inputs / scale
+            bias = bias - center * inputs[0]
     arrays = (inputs, lstm[:-2], bias, output[:-1, None], output[-1:])
-    return Layout(*(np.ascontiguousarray(x, np.float32) for x in arrays))
+    return _finite(Layout(*(np.ascontiguousarray(x, np.float32) for x in arrays)))
+
+
+def _finite(layout: Layout) -> Layout:
+    for name, array in layout._asdict().items():
+        largest = float(np.abs(array).max())
+        require(math.isfinite(largest), name, largest, "finite in float32, with inputs scaled")
+    return layout
 
 
 def params(layout: Layout, model: ModelConfig) -> Params:
-    """The inverse of `of`.
+    """The inverse of `of`, but for rounding where inputs are scaled.
 
-    Raises `ValueError` if shapes or dtypes are others than this network's.
+    Its arrays have the `shapes` of this network.  Raises `UserError` if not all is finite.
     """
-    cells = model.cells
-    shapes = ((1, 4 * cells), (cells, 4 * cells), (4 * cells,), (cells, 1), (1,))
-    for name, array, shape in zip(Layout._fields, layout, shapes, strict=True):
-        if array.dtype != np.float32 or array.shape != shape:
-            has, needed = f"{array.dtype} {list(array.shape)}", f"float32 {list(shape)}"
-            raise ValueError(f"its {name} are {has}, needed are {needed} for {cells} cells")
-        if not np.isfinite(array).all():
-            raise ValueError(f"its {name} are not all finite")
     inputs, bias = layout.inputs, layout.bias
     center, scale = np.float32(model.input_center), np.float32(model.input_scale)
-    if model.scales:
-        bias = bias + center * inputs[0]
-        inputs = inputs * scale
-    lstm = np.concatenate((layout.recurrent, inputs, bias[None]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        if model.scales:
+            bias = bias + center * inputs[0]
+            inputs = inputs * scale
+    layout = _finite(layout._replace(inputs=inputs, bias=bias))
+    lstm = np.concatenate((layout.recurrent, layout.inputs, layout.bias[None]))
     return unpack(Packed(lstm, np.append(layout.output, layout.output_bias)))

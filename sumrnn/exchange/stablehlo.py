@@ -20,12 +20,16 @@ UNTRACED = {
 
 
 def write(params: network.Params, config: Config) -> bytes:
-    """Maps digits uint8 [batch, length] to logits float32 [batch]; any batch, any length from 2.
+    """Maps digits uint8 [batch, length] to logits float32 [batch]; any batch from 1.
 
-    `jax.export.deserialize` reads it, of this version of JAX or one of the next six months.  With
-    the compiler's options of `loop.CPU_OPTIONS` it gives the bits of a run on the same processor.
+    Any length from 2 too, or 1 alone if it was trained on that: the recurrence begins with a step
+    of its own.  `jax.export.deserialize` reads it, of this version of JAX or one of the next six
+    months.  With the compiler's options of `loop.CPU_OPTIONS` it gives the logits of a run on the
+    same processor but for rounding, and mostly their bits.
     """
-    batch, length = export.symbolic_shape("batch, length", constraints=["length >= 2"])
+    alone = config.task.length == 1
+    dims, limits = ("batch, 1", ()) if alone else ("batch, length", ("length >= 2",))
+    batch, length = export.symbolic_shape(dims, constraints=limits)
     digits = jax.ShapeDtypeStruct((batch, length), np.uint8)
 
     def answer(digits: jax.Array) -> jax.Array:

@@ -4,11 +4,12 @@ PyTorch has the gates in the order i, f, g, o too, matrices transposed, and two 
 Only safetensors is needed, not PyTorch.
 """
 
-import pathlib
+from typing import Any
 
 import numpy as np
 
-from sumrnn.exchange.layout import Layout
+from sumrnn.errors import require
+from sumrnn.exchange.layout import Layout, check
 
 NAMES = (
     *(f"lstm.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
@@ -34,18 +35,20 @@ def write(layout: Layout) -> bytes:
     return written
 
 
-def read(path: pathlib.Path) -> Layout:
-    """The weights in a .safetensors file; raises `ValueError` if its tensors are others."""
+def read(content: bytes, cells: int) -> Layout:
+    """The weights in a .safetensors file; raises `UserError` if its tensors are others."""
     import safetensors
-    import safetensors.numpy
 
-    try:
-        found = safetensors.numpy.load(path.read_bytes())
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"it is no safetensors file: {error}") from None
-    if set(found) != set(NAMES):
-        has = ", ".join(sorted(found)) or "none"
-        raise ValueError(f"its tensors are {has}, needed are {', '.join(NAMES)}")
-    inputs, recurrent, first, second, output, bias = (found[name] for name in NAMES)
-    both = first + second if first.shape == second.shape else second
-    return Layout(inputs.T, recurrent.T, both, output.T, bias)
+    deserialize: Any = safetensors.deserialize
+    tensors = dict(deserialize(content))
+    require({*tensors} == {*NAMES}, "tensors", ", ".join(sorted(tensors)), ", ".join(NAMES))
+    width = 4 * cells
+    shapes = ([width, 1], [width, cells], [width], [width], [1, cells], [1])
+    arrays = []
+    for name, shape in zip(NAMES, shapes, strict=True):
+        tensor = tensors[name]
+        dtype = "float32" if tensor["dtype"] == "F32" else tensor["dtype"]
+        check(name, dtype, tensor["shape"], shape, cells)
+        arrays.append(np.frombuffer(tensor["data"], np.dtype("<f4")).reshape(shape))
+    inputs, recurrent, first, second, output, bias = arrays
+    return Layout(inputs.T, recurrent.T, first + second, output.T, bias)

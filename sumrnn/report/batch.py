@@ -157,7 +157,7 @@ def overview(summary: dict[str, Any], path: pathlib.Path) -> str:
                 f"{found['failed']}",
                 f"{found['collapsed']}",
                 words.with_interval(accuracy["mean"], accuracy["mean_interval"]),
-                f"{found['majority_accuracy']:.4f}",
+                words.number(found["majority_accuracy"]),
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -1,15 +1,26 @@
 """The figures of a batch: pure functions from arrays to figures."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import math
+from collections.abc import Iterable
 
 import numpy as np
-from matplotlib import cm
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from sumrnn.report.canvas import COLORS, GREY, INK, RED, blank, percentages
+from sumrnn.report import words
+from sumrnn.report.canvas import (
+    COLORS,
+    FILLS,
+    GREY,
+    INK,
+    RED,
+    TEXTURES,
+    blank,
+    decade,
+    orders,
+    percentages,
+)
 
 Interval = tuple[float | None, list[float] | None]
 """A mean and the ends of its interval, each None if there is none."""
@@ -18,21 +29,14 @@ Interval = tuple[float | None, list[float] | None]
 REFERENCE, MEAN, RUNS = -0.18, -0.06, (0.04, 0.3)
 
 
-def _palette(names: Sequence[str]) -> dict[str, Any]:
-    """A colour for each condition, from dark to light in their order."""
-    if len(names) <= 2:
-        return dict(zip(names, (COLORS[1], COLORS[0]), strict=False))
-    return {name: cm.viridis(0.9 * i / (len(names) - 1)) for i, name in enumerate(names)}
-
-
 def _means(ax: Axes, places: Iterable[float], found: Iterable[Interval]) -> None:
     """A diamond at each mean; a bar through it where there is an interval."""
     for x, (mean, interval) in zip(places, found, strict=True):
         if mean is None:
             continue
-        bar = None
-        if interval is not None:  # Rounding may move a mean past its end.
-            bar = ([max(mean - interval[0], 0.0)], [max(interval[1] - mean, 0.0)])
+        low, high = interval or (math.nan, math.nan)
+        # Rounding may move a mean past its end.
+        bar = ([np.maximum(mean - low, 0.0)], [np.maximum(high - mean, 0.0)])
         ax.errorbar(
             x,
             mean,
@@ -43,7 +47,8 @@ def _means(ax: Axes, places: Iterable[float], found: Iterable[Interval]) -> None
             capsize=4,
             lw=1.4,
             zorder=3,
-            label="mean, 95 % interval" if bar else "mean, no interval",
+            clip_on=False,
+            label="mean, with its 95 % interval where there is one",
         )
 
 
@@ -63,14 +68,13 @@ def points(
     columns = min(len(values), 3)
     rows = -(-len(values) // columns)
     figure, axes = blank(columns, rows, width=4.6, height=4.2 if slanted else 3.8)
-    colors = _palette(names)
     places = np.arange(len(names))
     for ax, (score, conditions) in zip(axes, values.items(), strict=False):
         for x, name in zip(places, names, strict=True):
             y = conditions[name]
             # Spread sideways in the order of the runs: nothing random, nothing hidden.
             steps = np.linspace(*RUNS, 2 * y.size + 1)[1::2]
-            ax.plot(x + steps, y, "o", ms=4, color=colors[name], mec=INK, mew=0.4)
+            ax.plot(x + steps, y, "o", ms=4, color=COLORS[1], mec=INK, mew=0.4, clip_on=False)
         _means(ax, places + MEAN, (intervals[score][name] for name in names))
         for name, value in references.get(score, {}).items():
             cross = names.index(name) + REFERENCE
@@ -84,7 +88,7 @@ def points(
         if score.endswith("error"):
             # By orders of magnitude, but for those without one.
             some = [x for y in conditions.values() for x in y if x > 0]
-            ax.set_yscale("symlog", linthresh=min(some, default=1.0))
+            ax.set_yscale("symlog", linthresh=decade(min(some, default=1.0)))
             ax.set_ylim(bottom=0)
         ax.grid(axis="y", color="#dddddd", lw=0.6)
         ax.set_axisbelow(True)
@@ -104,32 +108,57 @@ def points(
 def bands(histories: dict[str, dict[str, np.ndarray]], title: str) -> Figure:
     """Learning curves of many runs: median, and bands of the middle 50 % and 90 %.
 
-    `histories` has the columns of history.csv by condition, float64 [runs, epochs].
+    Training losses above, validation errors below, with a panel for each condition, which has the
+    median of the first one too.  `histories` has the columns of history.csv by condition,
+    float64 [runs, epochs].
     """
-    figure, (loss, error) = blank(2, height=4.8)
-    colors = _palette(list(histories))
-    for name, history in histories.items():
-        epochs = history["epoch"][0]
-        for ax, values in ((loss, history["loss"]), (error, 1 - history["val_accuracy"])):
-            low, lower, middle, upper, high = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95), 0)
-            ax.fill_between(epochs, low, high, color=colors[name], alpha=0.15, lw=0)
-            ax.fill_between(epochs, lower, upper, color=colors[name], alpha=0.3, lw=0)
-            label = f"{name} ({len(values)} runs)"
-            ax.plot(epochs, middle, color=colors[name], lw=1.6, label=label)
-    loss.set(ylabel="binary cross-entropy (nats)", title="Training loss", yscale="log")
-    # Zero errors on a validation set are common; a pure logarithm could not show them.
-    error.set_yscale("symlog", linthresh=1e-3)
-    error.set(ylabel="share of wrong answers", title="Validation error", ylim=(0, None))
-    error.yaxis.set_major_formatter(percentages())
-    for ax in (loss, error):
-        ax.set_xlabel("epoch")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.grid(color="#e5e5e5", lw=0.6)
-    columns = min(len(histories), 4)
-    handles, labels = loss.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-    figure.suptitle(f"{title}: median over runs, middle 50 % and 90 %")
+    columns = max(min(len(histories), 4), math.ceil(len(histories) ** 0.5))
+    rows = 2 * -(-len(histories) // columns)
+    figure, axes = blank(columns, rows, width=max(2.8, 6.4 / columns), height=2.2)
+    losses, errors = axes[: len(axes) // 2], axes[len(axes) // 2 :]
+    first = next(iter(histories))
+    for panels, label in ((losses, "training loss (nats)"), (errors, "validation error")):
+        panels[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        for ax in panels[1:]:
+            ax.sharex(panels[0])
+            ax.sharey(panels[0])
+            ax.tick_params(which="both", labelleft=ax in panels[::columns])
+            ax.set_visible(ax in panels[: len(histories)])
+        for ax in panels[::columns]:
+            ax.set_ylabel(label)
+        for ax, (name, history) in zip(panels, histories.items(), strict=False):
+            for other in dict.fromkeys((first, name)):
+                values = histories[other]["loss"]
+                if panels is errors:
+                    values = 1 - histories[other]["val_accuracy"]
+                _band(ax, histories[other]["epoch"][0], values, other == name)
+            ax.set_title(f"{name}: {len(history['epoch'])} runs", fontsize=9)
+            ax.grid(color="#e5e5e5", lw=0.6)
+    losses[0].set_yscale("log")  # And so all that share it.
+    errors[0].yaxis.set_major_formatter(percentages())
+    if errors[0].get_ylim()[0] < 0.01:
+        # Zero errors on a validation set are common; a pure logarithm could not show them.
+        errors[0].set_yscale("symlog", linthresh=1e-3)
+        errors[0].set_ylim(bottom=-1e-4)  # A line at 0 is whole.
+        errors[0].yaxis.set_major_formatter(orders())
+    figure.supxlabel("epoch")
+    also = f"; dashed: median of {first}" if len(histories) > 1 else ""
+    figure.suptitle(
+        f"{title}\nline: median over runs; bands: middle 50 % and 90 %{also}", fontsize=10
+    )
     return figure
+
+
+def _band(ax: Axes, epochs: np.ndarray, values: np.ndarray, whole: bool) -> None:
+    """Draws the median of values [runs, epochs]; the whole has bands, the rest is a comparison."""
+    low, lower, middle, upper, high = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95), 0)
+    few = "o" if len(epochs) < 10 else ""
+    if not whole:
+        ax.plot(epochs, middle, color=GREY, lw=1, ls="--", marker=few, ms=3, mfc="white")
+        return
+    ax.fill_between(epochs, low, high, color=COLORS[1], alpha=0.2, lw=0)
+    ax.fill_between(epochs, lower, upper, color=COLORS[1], alpha=0.35, lw=0)
+    ax.plot(epochs, middle, color=COLORS[1], lw=1.6, marker=few, ms=4)
 
 
 def skew(
@@ -143,14 +172,15 @@ def skew(
     `rates` is P(positive) by the law for each condition; the others are as those of `points`.
     """
     figure, axes = blank(len(values), width=3.7, height=4.4)
-    # A logit axis has no 0 and no 1.
+    # A logit axis has no 0 and no 1: what is there stands beside them, under its own label.
     x = {name: min(max(rate, 1e-6), 1 - 1e-6) for name, rate in rates.items()}
-    places = np.array(sorted(set(x.values())))
+    labels = dict(zip(x.values(), words.percents(rates.values()), strict=True))
+    places = np.array(sorted(labels))
     margin = 0.3
     odds = np.log(places / (1 - places))[[0, -1]] + (-margin, margin)
     for ax, (score, conditions) in zip(axes, values.items(), strict=True):
         for name, y in conditions.items():
-            ax.plot(np.full(y.size, x[name]), y, "o", ms=3.5, color=COLORS[1], alpha=0.55, mew=0)
+            ax.plot(np.full(y.size, x[name]), y, "o", ms=3.5, color=COLORS[1], alpha=0.8, mew=0)
         _means(ax, x.values(), (intervals[score][name] for name in x))
         if score == "accuracy":
             constant = np.maximum(places, 1 - places)
@@ -160,9 +190,9 @@ def skew(
             ax.axhline(0, ls="--", color=GREY)
         ax.set_xscale("logit")
         ax.set_xlim(*1 / (1 + np.exp(-odds)))
-        ax.set_xticks(places, [f"{100 * place:.3g}" for place in places], rotation=60)
+        ax.set_xticks(places, [labels[place] for place in places], rotation=60)
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xlabel("positives by the exact law (%)")
+        ax.set_xlabel("positives by the exact law")
         ax.set_title(score, fontsize=10)
         ax.grid(color="#e5e5e5", lw=0.6)
     figure.suptitle(f"{title}: every run, mean and 95 % interval")
@@ -176,10 +206,9 @@ def shares(splits: dict[str, dict[str, dict[str, float]]], title: str) -> Figure
     """
     figure, (ax,) = blank(height=1.6 + 0.7 * len(splits))
     names = list(next(iter(splits.values())))
-    fills = (COLORS[1], COLORS[0], "#7fb7a3", "#dddddd")
-    inks, hatches = ("white", INK, INK, INK), ("", "///", "...", "")
+    inks = ("white", INK, INK, INK)
     left = np.zeros(len(splits))
-    for name, fill, ink, hatch in zip(names, fills, inks, hatches, strict=True):
+    for name, fill, ink, hatch in zip(names, FILLS, inks, TEXTURES, strict=True):
         share = np.array([split[name]["share"] for split in splits.values()])
         ax.barh(
             np.arange(len(splits)),
@@ -193,7 +222,7 @@ def shares(splits: dict[str, dict[str, dict[str, float]]], title: str) -> Figure
         )
         behind = {"fc": "white", "lw": 0, "pad": 1} if hatch else None
         for y in np.flatnonzero(share > 0.06).tolist():
-            text = f"{100 * share[y]:.0f} %"
+            text = words.percent(share[y], 0)
             middle = left[y] + share[y] / 2
             ax.text(middle, y, text, ha="center", va="center", color=ink, bbox=behind)
         left += share

@@ -1,6 +1,7 @@
 """What all figures share: colours, an empty picture to draw on, and how it becomes a file.
 
-Classes differ in brightness and hatching as well as in hue, so that grey prints work.
+Classes differ in brightness and in hatching or mark as well as in hue, so that grey prints work;
+every colour has a contrast of 3 and more on white paper and, as a page shows it, on dark.
 No pyplot: it keeps global state and is slow to import.
 """
 
@@ -9,15 +10,18 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from sumrnn.report import svg
+from sumrnn.report import svg, words
 
-COLORS = ("#f4a259", "#2b59a3")
-"""Light orange for the negatives, dark blue for the positives."""
-HATCHES = ("///", "")
+COLORS = ("#d87a1f", "#2b59a3")
+"""Orange for the negatives, dark blue for the positives."""
+HATCHES, MARKS = ("///", ""), ("s", "o")
+FILLS, TEXTURES = (COLORS[1], COLORS[0], "#579a86", "#949494"), ("", "///", "...", "xx")
+"""Of parts of a whole."""
 INK = "#222222"
 GREY = "#777777"
 """Of what needs no training: constant answers, chance."""
@@ -32,12 +36,23 @@ def blank(
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
+        ax.ticklabel_format(useOffset=False)  # Or labels would be differences.
     return figure, axes
 
 
 def percentages() -> PercentFormatter:
-    """Labels an axis of shares."""
+    """Labels a linear axis of shares, all with the same number of digits."""
     return PercentFormatter(1, symbol=" %")
+
+
+def orders() -> FuncFormatter:
+    """Labels a logarithmic axis of shares, each with the digits that it needs."""
+    return FuncFormatter(lambda share, _: f"{words.general(100 * share, 3)} %")
+
+
+def decade(smallest: float) -> float:
+    """The power of ten at or below a positive number: where a logarithmic axis ends before 0."""
+    return float(10.0 ** np.floor(np.log10(smallest)))
 
 
 class Picture(NamedTuple):

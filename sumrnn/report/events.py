@@ -38,7 +38,7 @@ def encode(history: dict[str, np.ndarray]) -> bytes:
 def write(folder: RunFolder) -> None:
     """Writes the events of a finished run into its folder.
 
-    Raises `UserError` if there is none, or tensorboardX is not installed.
+    Raises `UserError` if there is none, or tensorboardX is missing or does not load.
     """
     folder.write_report({EVENTS: encode(folder.load().history)}, ())
 

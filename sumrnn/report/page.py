@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
 
 from sumrnn.report import words
+
+NAME = re.compile(r"\(?[\w.]+(-[\w.]+)+[),;:]*")
 
 
 class Table(NamedTuple):
@@ -30,19 +33,31 @@ def render(
 
     def image(_: Any, tokens: Sequence[Any], i: int, *__: Any) -> str:
         name = tokens[i].content
-        svg, caption = left.pop(name, None), captions.get(name)
+        svg, caption = left.pop(name, None), _unbroken(captions.get(name, ""))
         return words.render("figure.html.j2", name=name, svg=svg, caption=caption)
 
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     parser.add_render_rule("image", image)
-    parser.add_render_rule("table_open", lambda *_: '<div class="scroll" tabindex="0">\n<table>\n')
+    parser.add_render_rule("table_open", lambda _, tokens, i, *__: tokens[i].content)
     parser.add_render_rule("table_close", lambda *_: "</table>\n</div>\n")
+    parser.add_render_rule("text", lambda _, tokens, i, *__: _unbroken(tokens[i].content))
     tokens = parser.parse(text)
     contents: dict[str, str] = {}
-    for before, inner, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+    heading = ""
+    for i, (before, inner, after) in enumerate(zip(tokens, tokens[1:], tokens[2:], strict=False)):
+        children = inner.children or ()
         if before.type == "heading_open":
-            before.attrSet("id", _enter(contents, inner.content))
-        elif [child.type for child in inner.children or ()] == ["image"]:
+            heading = "".join(child.content for child in children)
+            before.attrSet("id", _enter(contents, heading))
+        elif before.type == "table_open":
+            title = f"{heading}, by {tokens[i + 4].content}"  # Of the first column.
+            before.content = words.render("table.html.j2", title=title)
+        elif before.type == "th_open":
+            before.attrSet("scope", "col")
+        elif before.type == "td_open" and tokens[i - 1].type == "tr_open":
+            before.tag = after.tag = "th"
+            before.attrSet("scope", "row")
+        elif [child.type for child in children] == ["image"]:
             before.hidden = after.hidden = True  # A paragraph holds no figure.
     body = parser.renderer.render(tokens, parser.options, {})
     table_id = table and _enter(contents, table.title)
@@ -55,6 +70,12 @@ def render(
         table=table,
         table_id=table_id,
     )
+
+
+def _unbroken(text: str) -> str:
+    """Text as HTML; names with hyphens, and percentages, stay on one line that is long enough."""
+    whole = NAME.sub(r'<span class="name">\g<0></span>', escapeHtml(text))
+    return whole.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _enter(contents: dict[str, str], heading: str) -> str:

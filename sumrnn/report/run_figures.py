@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sumrnn.config import TaskConfig
-from sumrnn.report.canvas import COLORS, GREY, HATCHES, INK, RED, blank, percentages
+from sumrnn.report import words
+from sumrnn.report.canvas import COLORS, GREY, HATCHES, INK, MARKS, RED, blank, percentages
 from sumrnn.runs.run import Part
 from sumrnn.scores import metrics
 from sumrnn.task import Law
@@ -22,6 +23,11 @@ def _class_label(c: int, task: TaskConfig) -> str:
     return f"{metrics.CLASSES[c]}: sum {'≥' if c else '<'} {task.threshold}"
 
 
+def _mark(c: int) -> dict[str, Any]:
+    """How the error rates of a class are marked."""
+    return {"fmt": MARKS[c], "ms": 5, "color": COLORS[c], "mec": INK, "mew": 0.5}
+
+
 def confusion(cells: dict[str, int], task: TaskConfig, title: str) -> Figure:
     """Heat map of the four outcomes, each with its name, count and share."""
     figure, (ax,) = blank(height=4.8)
@@ -30,7 +36,7 @@ def confusion(cells: dict[str, int], task: TaskConfig, title: str) -> Figure:
     shares = counts / counts.sum()
     image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
-        text = f"{names[row][column]}\n{counts[row, column]:,}\n{100 * share:.2f} %"
+        text = f"{names[row][column]}\n{counts[row, column]:,}\n{words.percent(share)}"
         color = "white" if share > 0.5 else INK
         ax.text(column, row, text, ha="center", va="center", fontsize=13, color=color)
     answers = [f"sum < {task.threshold}", f"sum ≥ {task.threshold}"]
@@ -62,7 +68,7 @@ def learning_curves(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     loss.set(ylabel="binary cross-entropy (nats)", yscale="log", title="Loss")
     for split, style in (("training", "-"), ("validation", "--")):
-        label = f"constant answer, {split}: {100 * constants[split]:.2f} %"
+        label = f"constant answer, {split}: {words.percent(constants[split])}"
         accuracy.axhline(constants[split], color=GREY, lw=1, ls=style, label=label)
     accuracy.set(ylabel="accuracy (share of series)", title="Accuracy")
     accuracy.yaxis.set_major_formatter(percentages())
@@ -88,13 +94,14 @@ def ranking(
         is_minority = part.labels == minority
         confidence = part.logits if minority else -part.logits
         fpr, tpr, _ = sk.roc_curve(is_minority, confidence)
-        roc.plot(fpr, tpr, color=COLORS[1], label=f"network, area {scores['roc_auc']:.4f}")
+        label = f"network, area {words.number(scores['roc_auc'])}"
+        roc.plot(fpr, tpr, color=COLORS[1], label=label)
         precision, recall, _ = sk.precision_recall_curve(is_minority, confidence)
-        label = f"network, average {scores['average_precision_minority']:.4f}"
+        label = f"network, average {words.number(scores['average_precision_minority'])}"
         pr.step(recall, precision, color=COLORS[1], where="post", label=label)
         roc.plot([0, 1], [0, 1], color=GREY, ls="--", label="chance, area 0.5")
         share = is_minority.mean()
-        pr.axhline(share, color=GREY, ls="--", label=f"chance, {share:.4f}")
+        pr.axhline(share, color=GREY, ls="--", label=f"chance, {words.number(share)}")
         roc.legend(loc="lower right")
         pr.legend(loc="center left")
     roc.set(
@@ -159,9 +166,8 @@ def errors(part: Part, task: TaskConfig, title: str) -> Figure:
         size, count = int(chosen.sum()), int(wrong[chosen].sum())
         c, rate = int(place >= 0), count / size
         low, high = metrics.interval(count, size)
-        ax.bar(place, rate, color=COLORS[c], hatch=HATCHES[c], edgecolor=INK, lw=0.5, width=0.8)
         spread = ([max(rate - low, 0.0)], [max(high - rate, 0.0)])
-        ax.errorbar(place, rate, spread, color="#888888", lw=1, capsize=2)
+        ax.errorbar(place, rate, spread, ecolor=GREY, elinewidth=0.8, capsize=2.5, **_mark(c))
         ax.annotate(
             f"{size:,}",
             (place, high),
@@ -181,11 +187,12 @@ def errors(part: Part, task: TaskConfig, title: str) -> Figure:
         xlabel=f"sum of the digits minus the threshold {task.threshold}",
         ylabel="error rate (share of the series)",
     )
-    legend = "bars: error rate; lines: 95 % Wilson interval; numbers: series"
+    rates = "error rate" if wrong.any() else "error rate, 0 everywhere"
+    legend = f"marks: {rates}; lines: 95 % Wilson interval; numbers: series"
     ax.set_title(f"{title}\n{legend}", fontsize=10)
     ax.yaxis.set_major_formatter(percentages())
     ax.margins(y=0.15)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(bottom=-0.02 * ax.get_ylim()[1])  # A mark at 0 is whole.
     return figure
 
 
@@ -206,13 +213,9 @@ def exact(strata: Sequence[Mapping[str, Any]], task: TaskConfig, title: str) -> 
             rates,
             spread,
             half,
-            fmt="o",
-            ms=4,
             lw=1,
-            color=COLORS[c],
-            mec=INK,
-            mew=0.5,
             label=_class_label(c, task),
+            **_mark(c),
         )
     ax.axvline(task.threshold - 0.5, color=INK, ls="--", lw=1)
     ax.set_yscale("symlog", linthresh=1e-3)

@@ -12,8 +12,8 @@ MANY = 5_000
 """Points of a panel beyond which its data are an image within the SVG, as that is smaller."""
 DENSITY = 100
 """Dots per inch of such an image."""
-SHRUNK, GROWN = 0.75, 1.25
-"""Of a figure's own size: where it stops shrinking, and scrolls, and where it stops growing."""
+SHRUNK, GROWN = 0.74, 1.25
+"""Of a figure's own size: where it scrolls (but none of one panel on a phone), or stops growing."""
 FONT = re.compile(r" ?font-family: [^;]*;?")
 """Lists fonts that a phone lacks; the page's style has others."""
 

@@ -6,16 +6,22 @@ from collections.abc import Iterable
 from typing import Any
 
 import jinja2
+import numpy as np
 
 TITLES = {
     "gain": "accuracy minus constant answer's",
     "matthews_correlation": "Matthews correlation",
+    "exact_matthews_correlation": "exact Matthews correlation",
     "average_precision_minority": "average precision of the minority",
     "tn": "TN",
     "fp": "FP",
     "fn": "FN",
     "tp": "TP",
 }
+NOISE = 1e-14
+"""What is nearer to a whole number is just that: the difference is the rounding of float64."""
+MARKUP = re.compile(r"[\\`*\[\]<>&|~#$]|(?<![^\W_])_|_(?![^\W_])|:(?=\S)|(?<=www)\.|^[-+=]", re.I)
+"""What means something in Markdown, or to programs that make links of addresses, and formulas."""
 UNDEFINED = "undefined"
 NO_INTERVAL = "no interval"
 
@@ -25,41 +31,73 @@ def score_name(score: str) -> str:
     return TITLES.get(score, score.replace("_", " "))
 
 
+def plain(text: str) -> str:
+    """A line of text as Markdown that shows it, whatever it holds."""
+    return re.sub(r"^(\d+)([.)])(?!\S)", r"\1\\\2", MARKUP.sub(r"\\\g<0>", text.strip()))
+
+
 def _format(value: float, form: str) -> str:
     return format(value, form).replace("-", "−")
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    """A number with a fixed number of digits, or two that count where these show fewer.
+def _clean(value: float) -> float:
+    whole = float(np.rint(value)) + 0.0  # Nor is there a −0.
+    return whole if abs(value - whole) < NOISE else value
 
-    Of up to two digits, only where they would be 0.  None is undefined.
+
+def _digits(value: float, digits: int, whole: float = 1) -> int:
+    """So many digits that only 0 reads as 0, and only the whole as that."""
+    while abs(value) not in (0, whole) and abs(round(value, digits)) in (0, whole):
+        digits += 1
+    return digits
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with so many digits after the point, or two that count where these show fewer.
+
+    Of up to two digits, only where they would be 0.  What is not 1 has as many as show it.  None is
+    undefined.
     """
     if value is None:
         return UNDEFINED
+    value = _clean(value)
     small = 10.0 ** (1 - digits) if digits > 2 else 0.5 * 10**-digits
-    return _format(value, ".1e" if 0 < abs(value) < small else f".{digits}f")
+    form = "#.2g" if 0 < abs(value) < small else f".{_digits(value, digits)}f"
+    return _format(value, form)
 
 
 def general(value: float, digits: int) -> str:
-    """A number with so many significant digits at most."""
-    return _format(value, f".{digits}g")
+    """A number with so many significant digits at most, or all those before the point."""
+    value = _clean(value) or value
+    while value != 1 and float(f"{value:.{digits}g}") == 1:
+        digits += 1
+    return count(value) if abs(value) >= 10**digits else _format(value, f".{digits}g")
 
 
 def count(value: float, digits: int = 0) -> str:
     """A number of things, by thousands; an expected one may have digits."""
-    return _format(value, f",.{digits}f")
+    value = _clean(value)
+    return _format(value, f",.{_digits(value, digits, 0)}f")
 
 
 def percent(value: float | None, digits: int = 2) -> str:
-    """A share as a percentage; None is undefined."""
-    return UNDEFINED if value is None else _format(value, f".{digits}%").replace("%", " %")
+    """A share as a percentage, with more digits where it would read as 0 or 100 and is not.
+
+    None is undefined.
+    """
+    return UNDEFINED if value is None else percents([value], digits)[0]
+
+
+def percents(values: Iterable[float], digits: int = 2) -> list[str]:
+    """Shares as percentages that all have the same number of digits."""
+    shown = [100 * _clean(value) for value in values]
+    digits = max(_digits(value, digits, 100) for value in shown)
+    return [f"{_format(value, f'.{digits}f')} %" for value in shown]
 
 
 def span(interval: list[float] | None, digits: int = 2) -> str:
     """An interval of shares; None is none."""
-    if interval is None:
-        return NO_INTERVAL
-    return f"{percent(interval[0], digits)} to {percent(interval[1], digits)}"
+    return NO_INTERVAL if interval is None else " to ".join(percents(interval, digits))
 
 
 def with_interval(value: float | None, interval: list[float] | None) -> str:
@@ -85,7 +123,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         autoescape=jinja2.select_autoescape(["html.j2"], default=False),  # The rest is no HTML.
     )
-    for helper in (score_name, number, general, count, percent, span, with_interval, row):
+    for helper in (plain, score_name, number, general, count, percent, span, with_interval, row):
         found.filters[helper.__name__] = helper
     found.filters["right"] = str.rjust
     return found

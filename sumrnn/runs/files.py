@@ -15,13 +15,14 @@ import os
 import pathlib
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
 from sumrnn import fields
-from sumrnn.errors import UserError
+from sumrnn.errors import UserError, cause
 
 T = TypeVar("T")
 TEMPORARY = ".sumrnn-tmp"
@@ -30,6 +31,8 @@ LOCK, HELD = ".lock", ".lock.held"
 """Of a folder in use: the file that is locked, and the one that is there where nothing can be."""
 SEAL = "sha256"
 """The field of a sealed object: the SHA-256 of the others."""
+HEADER = 1_000
+"""Bytes that an array in a file takes beside its numbers, at most."""
 FIGURES = "figures"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a file cannot grow: no room on the disk, or a limit."""
@@ -125,7 +128,9 @@ def to_json(value: Any) -> str:
 
 
 def digest(path: pathlib.Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal; of a .csv, with the line ends that it had here."""
+    if path.suffix == ".csv":  # Git and editors on Windows change them.
+        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -198,20 +203,40 @@ def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray], sealed: b
     write_atomic(path, data.getvalue())
 
 
-def read_arrays(path: pathlib.Path, sealed: bool) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file, by name; raises `UserError` if it is missing or damaged."""
+def read_arrays(
+    path: pathlib.Path, sealed: bool, sizes: Mapping[str, int] | None = None
+) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, by name; `sizes` are the most numbers of those not sealed.
+
+    Raises `UserError` if it is missing or damaged, or has others or larger ones.
+    """
     with reading(path):
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = dict(archive)
+            with zipfile.ZipFile(path) as archive:
+                members = {_checked(x, sealed, sizes or {}): x for x in archive.infolist()}
+                arrays = {name: _read_array(archive, member) for name, member in members.items()}
         except OSError:
             raise
         except Exception as error:  # NumPy's and zipfile's have no common type.
-            raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from None
-        for name, array in arrays.items():  # Of what is none, NumPy gives the bytes.
-            if not isinstance(array, np.ndarray):
-                raise ValueError(f"{name} is no array")
+            raise ValueError(cause(error)) from None
         return _unseal(arrays) if sealed else arrays
+
+
+def _checked(member: zipfile.ZipInfo, sealed: bool, sizes: Mapping[str, int]) -> str:
+    """The name of an array, before it is read; raises `ValueError` if it would become large."""
+    name, limit = member.filename.removesuffix(".npy"), 0
+    # What is sealed is not compressed; of other kinds a piece may become any size at once.
+    if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        limit = member.compress_size if sealed else sizes.get(name, -HEADER) * 8 + HEADER
+    if member.file_size > limit:
+        raise ValueError(f"{name!r} has {member.file_size:,} bytes, and may have {max(0, limit):,}")
+    return name
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        return array
 
 
 def write_report(

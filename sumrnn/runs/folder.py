@@ -163,11 +163,11 @@ class RunFolder:
             why = f"missing, because the run diverged (see {HISTORY})"
             raise UserError(f"{self.path / PREDICTIONS}: {why}")
         with files.reading(self.path / HISTORY):
-            text = (self.path / HISTORY).read_text(encoding="utf-8")
-            history = run.from_csv(text, found.config.train.epochs)
-        arrays = files.read_arrays(self.path / PREDICTIONS, sealed=False)
+            history = run.from_csv((self.path / HISTORY).read_text("utf-8"), found.epochs)
+        arrays = files.read_arrays(self.path / PREDICTIONS, False, run.sizes(found.config.task))
         with files.reading(self.path / PREDICTIONS):
-            return Run(found, history, *run.from_arrays(arrays, found.config))
+            same = found.made["versions"].get("exact") in (None, origin.evaluation())
+            return Run(found, history, *run.from_arrays(arrays, found.config, same))
 
     def divergence(self) -> str:
         """One line: when and how the run diverged; raises `UserError` if its history is damaged."""

@@ -61,7 +61,11 @@ class Result(NamedTuple):
     """float32 [n] of each split, in the order of `Splits`."""
 
 
-def fit(config: Config, seed: chex.Numeric, params: network.Params | None = None) -> Result:
+def fit(
+    config: Config,
+    seed: int | np.integer[Any] | jax.Array,
+    params: network.Params | None = None,
+) -> Result:
     """A whole run, data included, of a seed in [0, 2^32), from given or initial parameters.
 
     It is a loop over compiled epochs.  `jax.jit(fit, static_argnums=0)` is the same function, but

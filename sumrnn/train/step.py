@@ -19,13 +19,14 @@ from sumrnn.train.shards import HERE, Spread
 class State(NamedTuple):
     """What training changes; see `packed`."""
 
-    params: network.Params | network.Packed
+    params: network.Params
+    """By the names of Flax; `network.Packed` within training."""
     opt_state: optax.OptState
-    average: network.Params | network.Packed | None = None
+    average: network.Params | None = None
     """A moving average of the parameters, if the config asks for it."""
 
     @property
-    def answering(self) -> network.Params | network.Packed:
+    def answering(self) -> network.Params:
         """The parameters that answer: the average if there is one."""
         return self.params if self.average is None else self.average
 

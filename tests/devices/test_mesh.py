@@ -126,13 +126,35 @@ def test_alone_every_process_is_the_first() -> None:
     assert cluster.largest(3) == 3
 
 
+def test_memory_counts_exact_evaluation_before_a_run_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    program = mesh.prepare(SMALL, 2)
+    needed, kept = memory.needed, memory.returned(program.begin)
+    bound = 2 * (kept + program.draw_bound)
+    del program.needed  # It is kept.
+    assert program.needed >= bound
+    large = 10**12
+
+    def at_the_end(compiled: object) -> int:
+        return large if compiled is program.draw else needed(compiled)
+
+    monkeypatch.setattr(memory, "needed", at_the_end)
+    for limit, counted in ((mesh.BOUND, False), (0, True)):
+        monkeypatch.setattr(mesh, "BOUND", limit)
+        del program.needed
+        assert (program.needed > large) == counted
+    del program.needed
+
+
 WIDE = TaskConfig(size=20_000, length=10, high=200, threshold=900)
 LONG = TaskConfig(size=100, length=1_300, threshold=3_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [SMALL.task, WIDE, LONG], ids=["small", "wide", "long"])
-def test_memory_counts_exact_evaluation_before_a_run_begins(task: TaskConfig) -> None:
-    """What is compiled at the end needs more there than all before it."""
+def test_what_exact_evaluation_needs_is_known_before_it_is_compiled(task: TaskConfig) -> None:
+    """Of wide digits and long series it needs more than all before it."""
     config = Config(task, ModelConfig(cells=2), TrainConfig(epochs=1, batch_size=50))
     program = mesh.prepare(config, 2)
     drawn = memory.needed(program.draw)

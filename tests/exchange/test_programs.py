@@ -1,5 +1,6 @@
 """Model files answer as the run did, in processes that cannot import this package."""
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -9,12 +10,14 @@ import jax
 import numpy as np
 import pytest
 import scipy.special
+from jax import export
 
 import sumrnn
 from sumrnn.exchange import formats
+from sumrnn.models import network as network_lib
 from sumrnn.runs.trained import Trained
 from sumrnn.train.loop import CPU_OPTIONS
-from tests.conftest import SECONDS
+from tests.conftest import SECONDS, SMALL
 
 ALONE = """
 import json, sys
@@ -62,9 +65,9 @@ ONE = pytest.mark.parametrize("run", ["scaled"], indirect=True)
 
 
 def shorter(network: Trained, digits: np.ndarray) -> np.ndarray:
-    from sumrnn.models.network import logits
-
-    return np.asarray(logits(network.params, network.record.config.model, digits[:7, :3]))
+    return np.asarray(
+        network_lib.logits(network.params, network.record.config.model, digits[:7, :3])
+    )
 
 
 @ONE
@@ -81,6 +84,23 @@ def test_stablehlo_gives_the_bits_of_the_run(
     np.testing.assert_allclose(short, shorter(network, part.digits), rtol=1e-5, atol=1e-6)
     assert model == formats.write("stablehlo", network.params, network.record.config)
     assert str(pathlib.Path(sumrnn.__file__).parent).encode() not in model
+
+
+def test_stablehlo_of_a_run_of_length_1_answers_its_own_series() -> None:
+    """Of any batch from 1; the other lengths are refused, as length 1 is by other programs."""
+    task = dataclasses.replace(SMALL.task, length=1, threshold=2)
+    config = dataclasses.replace(SMALL, task=task)
+    params: Any = jax.device_get(network_lib.init(jax.random.key(0), config.model))
+    for length, others in ((1, (0, 2)), (5, (0, 1))):
+        kind = dataclasses.replace(config, task=dataclasses.replace(task, length=length))
+        call = export.deserialize(bytearray(formats.write("stablehlo", params, kind))).call
+        for batch in (1, 3):
+            digits = np.full((batch, length), 2, np.uint8)
+            expected = network_lib.logits(params, config.model, digits)
+            np.testing.assert_allclose(call(digits), expected, rtol=1e-5, atol=1e-6)
+        for shape in ((0, length), *((2, other) for other in others)):
+            with pytest.raises(ValueError, match=r"[Ss]hape"):
+                call(np.zeros(shape, np.uint8))
 
 
 @ONE

@@ -36,7 +36,7 @@ Trained = tuple[pathlib.Path, Done]
 
 
 def in_terminal(columns: int, *arguments: object, cwd: pathlib.Path, **environment: str) -> str:
-    """All that a process writes in a terminal, which must end well or as misuse."""
+    """All that a process writes in a terminal, which must end well, as misuse, or by Ctrl-C."""
     reader, writer = pty.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     unset = {"COLUMNS", "LINES", "NO_COLOR"}
@@ -55,7 +55,7 @@ def in_terminal(columns: int, *arguments: object, cwd: pathlib.Path, **environme
         while piece := os.read(reader, 4096):
             shown += piece
     os.close(reader)
-    assert process.wait(timeout=SECONDS) in (0, 2), shown
+    assert process.wait(timeout=SECONDS) in (0, 2, 130), shown
     return shown.decode()
 
 

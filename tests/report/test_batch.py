@@ -2,8 +2,10 @@ import contextlib
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import pathlib
+import re
 import types
 import unittest.mock
 import warnings
@@ -196,6 +198,7 @@ def test_missing_and_diverged_runs_are_counted() -> None:
     text = folders.texts[report.SUMMARY_MD]
     assert "2 runs finished, 1 are missing." in text
     assert "2 runs finished, 1 diverged." in text
+    assert re.search(r"\(\d+\.\d\d %; 95 % interval \d+\.\d\d % to \d+\.\d\d %\)", text)
     assert "slow" in report.overview(summary, folders.path)
 
 
@@ -291,7 +294,7 @@ def test_a_crossed_design_splits_the_variance() -> None:
     split = found["variance"]["accuracy"]
     source = max(split, key=lambda name: split[name]["share"])
     told = f"of accuracy {source}, {100 * split[source]['share']:.0f} %"
-    assert told in folders.texts[REPORT_HTML]
+    assert told in re.sub("<[^>]*>", "", str(folders.texts[REPORT_HTML])).replace("\xa0", " ")
     assert sum(part["share"] for part in split.values()) == pytest.approx(1)
     assert found["differences"] == []
     assert set(dict(folders.pictures)) == {"variance"}
@@ -310,10 +313,89 @@ def test_equal_runs_are_shown_without_an_interval() -> None:
     mean = f"{accuracies(folders, 'slow')[0]:.4f} (no interval)"
     assert f"| accuracy | 3 | {mean} |" in folders.texts[report.SUMMARY_MD]
     assert mean in report.overview(summary, folders.path)
-    axes = figures.points(
-        {"a": {"x": np.full(3, 0.5)}}, {"a": {"x": (0.5, None)}}, {}, "equal"
-    ).axes
-    assert "mean, no interval" in axes[0].get_legend_handles_labels()[1]
+
+
+def test_one_mark_stands_for_means_with_an_interval_and_without() -> None:
+    values = {"a": {"x": np.full(3, 0.5), "y": np.array([0.2, 0.4])}}
+    intervals: Any = {"a": {"x": (0.5, None), "y": (0.3, [0.2, 0.4])}}
+    figure = figures.points(values, intervals, {}, "equal")
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "mean, with its 95 % interval where there is one"
+    ]
+    bars = [bar for of in figure.axes[0].collections for bar in of.get_segments() if len(bar)]
+    assert [bar[:, 1].tolist() for bar in bars] == [[0.2, 0.4]]
+
+
+def drawn_labels(axis: Any) -> list[tuple[float, str]]:
+    """The ticks within the view, and what they say."""
+    low, high = sorted(axis.get_view_interval())
+    labels = [(tick.get_loc(), tick.label1.get_text()) for tick in axis.get_major_ticks()]
+    return [(at, text) for at, text in labels if low <= at <= high]
+
+
+@pytest.mark.parametrize("smallest", [9.3e-6, 1e-6, 3e-4, 0.2])
+def test_no_label_of_an_axis_of_errors_hides_another(smallest: float) -> None:
+    errors = {"exact error": {"x": np.array([0, smallest, 1e-2, 0.9])}}
+    figure = figures.points(errors, {"exact error": {"x": (0.1, None)}}, {}, "tiny")
+    figure.draw_without_rendering()
+    boxes = [
+        tick.label1.get_window_extent()
+        for tick in figure.axes[0].yaxis.get_major_ticks()
+        if tick.get_loc() >= 0
+    ]
+    assert len(boxes) > 1
+    for below, above in itertools.pairwise(sorted(boxes, key=lambda box: box.y0)):
+        assert below.y1 < above.y0
+
+
+def history(loss: float, error: float, epochs: int) -> dict[str, np.ndarray]:
+    """Of three runs."""
+    each = {"epoch": np.arange(1, epochs + 1), "loss": np.geomspace(1, loss, epochs)}
+    each["val_accuracy"] = 1 - np.linspace(2, 1, epochs) * error
+    return {name: np.tile(column, (3, 1)) for name, column in each.items()}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 11, 20])
+def test_every_condition_has_its_own_panels_of_curves(number: int) -> None:
+    """One of a single epoch is seen too, and one without an error."""
+    histories = {
+        f"c-{i}": history(10.0**-i, 0.2 * i / number, 1 + 20 * (i % 2)) for i in range(number)
+    }
+    figure = figures.bands(histories, "many")
+    figure.draw_without_rendering()
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    assert [ax.get_title() for ax in shown] == 2 * [f"{name}: 3 runs" for name in histories]
+    for ax, of in zip(shown, 2 * [*histories.values()], strict=True):
+        line = ax.lines[-1]
+        np.testing.assert_array_equal(line.get_xdata(), of["epoch"][0])
+        assert line.get_marker() == ("o" if len(of["epoch"][0]) == 1 else "")
+        assert ax.get_ylim()[0] < min(line.get_ydata())
+        assert max(line.get_ydata()) < ax.get_ylim()[1]
+        assert len(ax.lines) == 1 + (of is not histories["c-0"])
+    assert len({ax.get_ylim() for ax in shown[:number]}) == 1
+
+
+@pytest.mark.parametrize("error", [0.4, 0.005, 0.0])
+def test_what_a_label_of_validation_errors_says_is_its_place(error: float) -> None:
+    figure = figures.bands({"a": history(0.1, error, 5), "b": history(0.1, 0.4, 5)}, "some")
+    figure.draw_without_rendering()
+    for axis in (figure.axes[2].yaxis, figure.axes[2].xaxis):
+        labels = drawn_labels(axis)
+        assert len(labels) > 1
+        for at, text in labels:
+            percent = text.endswith(" %")
+            assert float(text.removesuffix(" %")) == pytest.approx(at * (100 if percent else 1))
+
+
+def test_places_of_a_skew_are_labelled_by_their_shares() -> None:
+    """Also where all or none are positive, which an axis of odds has no place for."""
+    rates = {"none": 0.0, "some": 0.76, "most": 0.99995, "all": 1.0}
+    values = {"gain": {name: np.array([0.1, 0.2]) for name in rates}}
+    intervals: Any = {"gain": dict.fromkeys(rates, (0.15, None))}
+    figure = figures.skew(rates, values, intervals, "wide")
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["0.000 %", "76.000 %", "99.995 %", "100.000 %"]
 
 
 def test_conditions_are_compared_with_their_baselines() -> None:

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from sumrnn.config import TaskConfig
+from sumrnn.report.page import render
 from sumrnn.runs.folder import REPORT_HTML
 from tests.report import test_page
 
@@ -42,7 +43,7 @@ BOXES = """
 const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walker.nextNode()) {
   const node = walker.currentNode, range = document.createRange();
-  if (!node.data.trim() || node.parentElement.closest("script, style")) continue;
+  if (!node.data.trim() || node.parentElement.closest("script, style, caption")) continue;
   const clip = node.parentElement.closest(".scroll")?.getBoundingClientRect();
   range.selectNodeContents(node);
   for (const box of range.getClientRects()) {
@@ -51,6 +52,13 @@ while (walker.nextNode()) {
   }
 }
 return found;
+"""
+AREAS = """
+return [...document.querySelectorAll(".scroll")].map(area => {
+  const { left, right, bottom } = area.getBoundingClientRect();
+  const scrolls = area.scrollWidth > area.clientWidth;
+  return { left, right, bottom: bottom + scrollY, scrolls, tab: area.tabIndex };
+});
 """
 HIDE = """
 const style = document.createElement("style");
@@ -150,6 +158,46 @@ def test_every_text_is_readable_and_nothing_sticks_out(
         found[text] = contrast(shown[place], behind[place])
     assert {text: ratio for text, ratio in found.items() if not ratio >= ENOUGH} == {}
     assert browser.post("/se/log", type="browser") == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1_280])
+def test_what_scrolls_sideways_shows_it_and_takes_the_keyboard(
+    browser: Browser, page: pathlib.Path, width: int, scheme: str
+) -> None:
+    browser.show(page, width, scheme)
+    areas = browser.run(AREAS)
+    assert len(areas) > 3
+    scrolling = [area for area in areas if area["scrolls"]]
+    assert bool(scrolling) == (width == 375)
+    assert all((area["tab"] == 0) == area["scrolls"] for area in areas)
+    plain, edges = browser.luminances(), {}
+    for moved in (0, 10_000):
+        browser.run(f"document.querySelectorAll('.scroll').forEach(a => a.scrollLeft = {moved})")
+        shown = browser.luminances()
+        for area in areas:  # Where the margin of a table, or of a figure, is its background.
+            row = shown[round(SCALE * (area["bottom"] - 3))]
+            for side in ("left", "right"):
+                at = round(SCALE * (area[side] + (1 if side == "left" else -2)))
+                ratio = np.divide(*np.sort((row[at], plain[1, 1]))[::-1] + 0.05)
+                edges.setdefault((side, moved > 0, area["scrolls"]), []).append(ratio)
+    for (side, at_the_end, scrolls), ratios in edges.items():
+        if scrolls and (side == "right") != at_the_end:
+            assert min(ratios) > 1.5
+        else:
+            assert max(ratios) < 1.05
+
+
+def test_a_name_in_a_table_is_on_one_line(browser: Browser, tmp_path: pathlib.Path) -> None:
+    row = "| solved-without-schedule − cells-4 | inter-quartile mean |\n"
+    path = tmp_path / "names.html"
+    path.write_text(render(f"# A\n\n| a | b |\n| --- | --- |\n{row}", {}, {}), encoding="utf-8")
+    browser.show(path, 200, "light")
+    names = "[...document.querySelectorAll('td .name, th .name')]"
+    lines = browser.run(f"return {names}.map(of => of.offsetHeight)")
+    assert len(lines) == 3
+    assert len(set(lines)) == 1
+    assert browser.run("return document.querySelector('tbody th').offsetHeight") > 2 * lines[0] - 2
 
 
 @pytest.mark.parametrize("page", ["batch"], indirect=True)

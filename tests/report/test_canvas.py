@@ -1,10 +1,16 @@
 import logging
+import pathlib
+import re
 
 import matplotlib as mpl
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from sumrnn.report import canvas
+
+TEMPLATES = pathlib.Path(canvas.__file__).parent / "templates"
 
 STRANGE = {
     "text.usetex": True,
@@ -14,6 +20,53 @@ STRANGE = {
     "axes.grid": True,
     "figure.facecolor": "red",
 }
+
+
+def luminance(color: np.ndarray) -> float:
+    """Relative luminance (WCAG 2.2) of a colour, float [3] within 0 and 1."""
+    linear = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def in_the_dark(color: np.ndarray) -> np.ndarray:
+    """The colour after the filter of the page's style, by the W3C's Filter Effects."""
+    luma = np.array((0.213, 0.715, 0.072))
+    turned = 2 * luma @ (0.9 - 0.8 * color) - (0.9 - 0.8 * color)  # By half a circle of hue.
+    return np.clip(1.2 * np.clip(turned, 0, 1), 0, 1)
+
+
+def test_every_colour_has_contrast_on_white_paper_and_on_dark() -> None:
+    """Three, that of what must be seen to understand a figure (WCAG 2.2, 1.4.11)."""
+    style = (TEMPLATES / "page.css.j2").read_text()
+    assert "svg { filter: invert(.9) hue-rotate(180deg) brightness(1.2); }" in style
+    _, dark = (to_rgb(paper) for paper in re.findall(r"--paper: (#\w+)", style))
+    for name in (*canvas.COLORS, *canvas.FILLS, canvas.GREY, canvas.RED, canvas.INK):
+        color = np.array(to_rgb(name))
+        for shown, paper in ((color, (1, 1, 1)), (in_the_dark(color), dark)):
+            low, high = sorted((luminance(shown), luminance(np.array(paper))))
+            assert (high + 0.05) / (low + 0.05) >= 3, (name, paper)
+    assert len(set(zip(canvas.FILLS, canvas.TEXTURES, strict=True))) == len(set(canvas.TEXTURES))
+
+
+def test_a_label_of_orders_of_magnitude_is_its_share() -> None:
+    label = canvas.orders()
+    ticks = (0, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 1)
+    for tick in ticks:
+        read = float(label(tick, 0).removesuffix(" %").replace("−", "-")) / 100
+        assert read == pytest.approx(tick)
+    assert [label(tick, 0) for tick in ticks[4:]] == ["0.1 %", "1 %", "10 %", "50 %", "100 %"]
+
+
+@pytest.mark.parametrize("ends", [(0.99998, 0.999999), (1e-9, 2e-9), (10_000, 10_001)])
+def test_what_a_label_says_is_its_place(ends: tuple[float, float]) -> None:
+    figure, (ax,) = canvas.blank()
+    ax.plot(ends, ends)
+    figure.draw_without_rendering()
+    for axis in (ax.xaxis, ax.yaxis):
+        factor = float(axis.get_offset_text().get_text().replace("−", "-") or 1)
+        for tick in axis.get_major_ticks():
+            read = float(tick.label1.get_text().replace("−", "-"))
+            assert read * factor == pytest.approx(tick.get_loc(), rel=1e-7, abs=0)
 
 
 def draw() -> Figure:

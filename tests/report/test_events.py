@@ -1,6 +1,7 @@
 """What TensorBoard reads back."""
 
 import pathlib
+import re
 import shutil
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import sumrnn
+from sumrnn.errors import UserError
 from sumrnn.report import events
 from sumrnn.runs.folder import EVENTS, RunFolder
 from tests.conftest import SMALL, Done, call, files_of, refused
@@ -53,3 +55,19 @@ def test_a_missing_library_is_told_before_any_work(
     for words in (("train",), ("experiment", "tiny"), ("analyze", ".")):
         message = refused(*words, "--tensorboard", cwd=tmp_path)
         assert "pip install 'sumrnn[tensorboard]'" in message
+
+
+def test_a_library_that_does_not_load_is_told_like_a_missing_one(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As tensorboardX does with another protobuf than its own."""
+    library, here = tmp_path / "library", tmp_path / "here"
+    library.mkdir()
+    here.mkdir()
+    (library / "tensorboardX.py").write_text("raise TypeError('Descriptors\\ncannot be created')")
+    monkeypatch.delitem(sys.modules, "tensorboardX")
+    monkeypatch.syspath_prepend(library)
+    words = "sumrnn[tensorboard]: must load for this (TypeError: Descriptors); python -m pip"
+    assert words in refused("train", "--tensorboard", cwd=here)
+    with pytest.raises(UserError, match=re.escape(words)):
+        events.encode({"seconds": np.zeros(1)})

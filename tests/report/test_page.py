@@ -16,7 +16,9 @@ from sumrnn.runs.folder import REPORT_HTML, REPORT_MD
 from sumrnn.runs.run import Run
 from tests.report import test_batch, test_run
 
-NASTY = '<script>alert("&")</script> ![x](http://evil.org/x.png) <img src=x> | `a` *b* #'
+NASTY = (
+    '<script>alert("&")</script> ![scores](http://evil.org/x.png) [a](/b) <img src=x> | `a` *b* #'
+)
 BATCH = dataclasses.replace(test_batch.EXPERIMENT, question=NASTY)
 
 
@@ -157,7 +159,10 @@ def test_what_a_name_holds_is_text() -> None:
     written = texts("batch")[REPORT_HTML]
     assert written.count("<script>") == written.count("</script>") == 1  # Our own.
     text = Parsed(written).text
-    assert '<script>alert("&")</script> x <img src=x> | a b #' in text
+    assert NASTY in text
+    for form in (texts("batch")[batch.SUMMARY_MD], written):
+        assert form.count("scores.png") == ("<html" not in form)
+    assert '<figure id="figure.scores">' in written.split("Paired differences</h2>")[1]
     table = page.Table("<i>", "&", ('"',), [("<b>",)])
     text = page.render("# <u>\n\n## <u>\n\n## <u>\n", {}, {}, table)
     assert not re.search("<[biu]>", text)
@@ -168,6 +173,27 @@ def test_a_picture_that_is_not_there_is_its_name() -> None:
     text = page.render("# A\n\n![gone](figures/gone.png)\n\nb\n", {}, {})
     assert Parsed(text).text.endswith("gone b")
     assert "gone.png" not in text
+
+
+def test_every_table_says_what_it_is_and_what_its_heads_are_of(written: str) -> None:
+    titles = []
+    for text in re.findall(r"<table.*?</table>", written, re.S):
+        titles += re.findall(r"<caption>(.+)</caption>", text)
+        head, *rows = re.findall(r"<tr>(.*?)</tr>", text, re.S)
+        assert len(re.findall("<t[hd]", head)) == head.count('scope="col"')
+        assert all(row.strip().startswith('<th scope="row"') for row in rows)
+        assert all(row.count("<th") == 1 for row in rows)
+    assert len(titles) == len(set(titles)) == written.count("<table") > 3
+    assert "tabindex" not in written  # The script gives it to what scrolls.
+
+
+def test_a_name_with_hyphens_is_one_piece() -> None:
+    shown = page.render("# A\n\n| a-1 − b.2-c |\n| --- |\n| d-e & f |\n", {}, {})
+    assert ">a-1</span> − <span" in shown
+    assert ">b.2-c</span>" in shown
+    assert ">d-e</span> &amp; f" in shown
+    figure = page.render("# A\n\n![x](x.png)\n", {"x": "<svg/>"}, {"x": "9 % (cells-8), <b>"})
+    assert '9\N{NO-BREAK SPACE}% <span class="name">(cells-8),</span> &lt;b&gt;' in figure
 
 
 def test_the_table_of_a_batch_has_its_runs() -> None:
@@ -182,8 +208,9 @@ def test_the_table_of_a_batch_has_its_runs() -> None:
     accuracies = test_batch.accuracies(test_batch.Folders(), "slow")
     assert [row[3] for row in table.rows[::2]] == [f"{x:.4f}" for x in accuracies]
     text = texts("batch")[REPORT_HTML]
-    assert "<td>slow</td><td>0</td><td>unfinished</td><td></td><td></td><td></td>" in text
-    assert "<td>fast</td><td>2</td><td>diverged</td><td></td><td></td><td></td>" in text
+    for name, seed, status in (("slow", 0, "unfinished"), ("fast", 2, "diverged")):
+        row = f'<th scope="row">{name}</th><td>{seed}</td><td>{status}</td><td></td><td></td>'
+        assert row in text
 
 
 def test_the_table_of_a_large_batch_has_a_limit_and_says_so() -> None:

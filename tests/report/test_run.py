@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import warnings
 from typing import Any
 
@@ -137,13 +138,40 @@ def test_every_report_can_be_written_and_drawn(threshold: int) -> None:
         assert "with a class absent" in text
 
 
+def test_an_error_rate_of_0_is_a_mark_and_an_interval_no_bar() -> None:
+    run = make_run(SHEET, wrong=0)
+    (ax,) = report.draw(run, report.build(run))["errors"]().axes
+    assert not ax.patches
+    rates = [bars.lines[0] for bars in ax.containers]
+    assert {line.get_marker() for line in rates} == {"s", "o"}  # Classes without their colours.
+    assert all(line.get_ydata() == 0 > ax.get_ylim()[0] for line in rates)
+    assert "error rate, 0 everywhere" in ax.get_title()
+
+
+def test_a_sentence_has_shares_with_the_same_digits() -> None:
+    built = report.build(make_run(SHEET))
+    built["test"]["recall"]["positive"] = 0.999996
+    text = report.markdown(built)
+    assert re.search(
+        r"error rate of \d+\.\d\d %; of 1,\d{3} positives it misses \d+, 0.0004 %", text
+    )
+    avoided = f"it avoids {100 * built['test']['skill']:.2f} % of"
+    assert avoided in text
+
+
+def test_short_times_are_told_in_seconds() -> None:
+    built = report.build(make_run(SHEET))
+    built["run"]["seconds"] = 0.1
+    assert " 0.10 s on cpu" in report.markdown(built)
+
+
 def test_the_overview_has_what_matters(tmp_path: pathlib.Path) -> None:
     built = report.build(make_run(SHEET))
     text = report.overview(built, tmp_path)
     cells = built["test"]["confusion"]
     for shown in (
         "99.80 %",
-        "98.8250 %",
+        "by the law 98.83 %",
         f"TN {cells['tn']}",
         f"TP {cells['tp']:,}",
         "report.html",

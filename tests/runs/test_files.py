@@ -1,6 +1,8 @@
 import json
 import os
 import pathlib
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +26,8 @@ ARRAYS = {
     "state/bias": np.float32([[0.1], [-0.0]]),
     "epoch": np.array(3, np.int32),
 }
+
+SIZES = {name: array.size for name, array in ARRAYS.items()}
 
 
 def mine(name: str) -> str:
@@ -103,7 +107,7 @@ def test_the_same_arrays_come_back_and_give_the_same_bytes(
     paths = tmp_path / "a.npz", tmp_path / "b.npz"
     for path in paths:
         files.write_arrays(path, ARRAYS, sealed)
-        found = files.read_arrays(path, sealed)
+        found = files.read_arrays(path, sealed, SIZES)
         assert set(found) == set(ARRAYS)
         for name, array in ARRAYS.items():
             np.testing.assert_array_equal(found[name], array, strict=True)
@@ -153,6 +157,30 @@ def test_a_seal_is_that_of_names_types_shapes_and_bits(
     np.savez(path, **arrays)
     with pytest.raises(UserError, match=r"a\.npz: damaged \(its sha256 is not that of its content"):
         files.read_arrays(path, sealed=True)
+
+
+@pytest.mark.parametrize("name", ["more", "digits", "run"])
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("lie", [False, True])
+def test_what_would_become_large_is_not_read(
+    name: str, sealed: bool, lie: bool, tmp_path: pathlib.Path
+) -> None:
+    """An array of zeros, also where the file says that they are few, or it is no array."""
+    path, zeros = tmp_path / "a.npz", np.zeros(50 << 20, np.uint8)
+    arrays = ARRAYS | {name: zeros}
+    np.savez_compressed(path, **arrays)
+    if name == "run":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("run.npy", zeros.tobytes())
+    if lie:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.getinfo(f"{name}.npy").file_size = 100
+            archive.writestr("epoch2.npy", b"")
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"a\.npz: damaged"):
+        files.read_arrays(path, sealed, SIZES)
+    assert tracemalloc.get_traced_memory()[1] < 5 << 20
+    tracemalloc.stop()
 
 
 def test_only_what_this_program_was_writing_is_cleared_away(tmp_path: pathlib.Path) -> None:

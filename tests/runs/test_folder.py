@@ -128,7 +128,7 @@ def test_a_damaged_run_is_refused_in_one_line(kind: str, copy: RunFolder) -> Non
         (copy.path / name).write_bytes(text.encode(errors="surrogateescape"))
     else:
         array, change, message = ARRAYS[kind]
-        name, arrays = PREDICTIONS, files.read_arrays(copy.path / PREDICTIONS, sealed=False)
+        name, arrays = PREDICTIONS, dict(np.load(copy.path / PREDICTIONS))
         arrays[array] = change(arrays[array])
         kept = {key: value for key, value in arrays.items() if value is not None}
         files.write_arrays(copy.path / name, kept, sealed=False)
@@ -141,6 +141,20 @@ def test_a_damaged_run_is_refused_in_one_line(kind: str, copy: RunFolder) -> Non
     assert str(caught.value).startswith(f"{copy.path / name}: damaged (")
     assert "\n" not in str(caught.value)
     assert files_of(copy.path) == before
+
+
+def test_a_run_is_read_whatever_line_ends_its_texts_got(copy: RunFolder) -> None:
+    expected = copy.load()
+    for name in (CONFIG, HISTORY):
+        text = (copy.path / name).read_bytes()
+        (copy.path / name).write_bytes(text.replace(b"\n", b"\r\n"))
+    found = copy.load()
+    assert found.record == expected.record
+    np.testing.assert_equal(found.history, expected.history)
+    assert copy.survey(SMALL, 7).status == "finished"
+    (copy.path / PREDICTIONS).write_bytes(b"\r\n" + (copy.path / PREDICTIONS).read_bytes())
+    with pytest.raises(UserError, match=f"{PREDICTIONS}: damaged"):
+        copy.load()
 
 
 @pytest.mark.parametrize("name", [CONFIG, HISTORY, PREDICTIONS])

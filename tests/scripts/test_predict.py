@@ -1,17 +1,23 @@
 """scripts/predict.py: a trained network answers series, of the command line or a stream."""
 
+import dataclasses
 import io
 import json
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import scipy.special
 
 import sumrnn
-from tests.conftest import Done, call, refused, run_script
+from sumrnn.config import ModelConfig
+from sumrnn.exchange.answers import Answerer
+from sumrnn.models import network
+from tests.conftest import SMALL, Done, call, refused, run_script
 
 Trained = tuple[pathlib.Path, Done]
 
@@ -69,8 +75,88 @@ BAD = {
     "12310": "row 1, column 1: '12310' must be a digit",
     "1.0 2": "row 1, column 1: '1.0' must be a digit",
     "1 " * 10_001: "row 1: must have at most 10,000 digits",
+    "\n1" + " " * 100_000: "row 2: must have at most 100,000 characters",
     "\N{SUPERSCRIPT TWO}": "row 1, column 1: ",
 }
+
+
+@pytest.mark.parametrize("words", [("",), (" ", ","), (";",)])
+def test_no_digits_are_no_series(
+    words: tuple[str, ...], trained: Trained, tmp_path: pathlib.Path
+) -> None:
+    assert "must be at least one digit" in refused("predict", trained[0], *words, cwd=tmp_path)
+
+
+def test_a_closed_input_is_misuse(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    line = refused("predict", trained[0], cwd=tmp_path)
+    assert "must be given, because standard input is closed" in line
+
+
+def test_a_byte_order_mark_is_no_digit(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    given(monkeypatch, "\ufeff1 2 3 0 1\n")
+    done = call("predict", trained[0], "--json", cwd=tmp_path)
+    assert (done.status, json.loads(done.out)["sum"]) == (0, 7)
+
+
+class Endless(io.RawIOBase):
+    """A line without an end, and how much of it was read."""
+
+    size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        buffer[:] = (b"1 " * len(buffer))[: len(buffer)]
+        self.size += len(buffer)
+        return len(buffer)
+
+
+def test_a_line_without_an_end_is_refused_after_its_first_digits(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    line = Endless()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(line)))
+    done = call("predict", trained[0], "--json", cwd=tmp_path)
+    assert (done.status, "row 1: must have at most 10,000 digits" in done.err) == (2, True)
+    assert line.size < 200_000
+
+
+def reference(params: Any, model: ModelConfig, digits: np.ndarray) -> float:
+    """The answer by the equations, in float64."""
+    hidden, cell = np.zeros((2, model.cells))
+    for digit in (digits.astype(float) - model.input_center) / model.input_scale:
+        i, f, g, o = (
+            digit * params["lstm"][f"i{gate}"]["kernel"][0].astype(float)
+            + hidden @ params["lstm"][f"h{gate}"]["kernel"].astype(float)
+            + params["lstm"][f"h{gate}"]["bias"].astype(float)
+            for gate in "ifgo"
+        )
+        cell = scipy.special.expit(f) * cell + scipy.special.expit(i) * np.tanh(g)
+        hidden = scipy.special.expit(o) * np.tanh(cell)
+    logit = hidden @ params["output"]["kernel"][:, 0].astype(float) + params["output"]["bias"][0]
+    return float(scipy.special.expit(logit))
+
+
+def test_few_programs_answer_all_lengths() -> None:
+    model = dataclasses.replace(SMALL.model, input_center=1.5, input_scale=1.25)
+    params: Any = jax.tree.map(np.array, network.init(jax.random.key(0), model))
+    params["output"]["kernel"] *= 10
+    draw, lengths = np.random.default_rng(0), [*range(130, 0, -1), 5, 5, 10_000]
+    series = [draw.integers(0, 4, length).astype(np.uint8) for length in lengths]
+    answer = Answerer(params, dataclasses.replace(SMALL, model=model))
+    expected = [reference(params, model, digits) for digits in series]
+    programs = (answer._logits, answer._carried)
+    before = [program._cache_size() for program in programs]  # Those of other tests.
+    np.testing.assert_allclose(answer(series), expected, rtol=0, atol=1e-6)
+    assert np.std(expected) > 0.1
+    added = [program._cache_size() - n for program, n in zip(programs, before, strict=True)]
+    assert max(added) <= 1
 
 
 @pytest.mark.parametrize("text", BAD, ids=lambda text: text[:9])
