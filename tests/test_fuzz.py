@@ -454,22 +454,15 @@ POSSIBLE = {
     "--seeds": ["0:3"],
     "--devices": ["2"],
     "--per-device": ["1", "99"],
-    "--patience": ["5"],
-    "--coordinator": ["localhost:1234"],
-    "--processes": ["1"],
-    "--process-id": ["0"],
 }
 OPTIONS = {
     "train": [*(f"--{name.replace('_', '-')}" for name in LEAVES), "--preset", "--seed", "--out"],
-    "experiment": [
-        *("--seeds", "--out", "--devices", "--per-device"),
-        *("--coordinator", "--processes", "--process-id", "--patience"),
-    ],
+    "experiment": ["--seeds", "--out", "--devices", "--per-device"],
     "analyze": ["--folder"],
 }
 FLAGS = {
     "train": ["--overwrite", "--anyway"],
-    "experiment": ["--distributed", "--anyway"],
+    "experiment": ["--anyway"],
     "analyze": [],
 }
 POSITIONAL = {"train": [""], "experiment": ["tiny", "skew"], "analyze": ["empty", "file"]}
@@ -495,10 +488,7 @@ def command_lines(draw: st.DrawFn, script: str) -> list[str]:
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither other processes nor training, and some memory."""
-
-    def begin(*arguments: Any, **options: Any) -> None:
-        raise Started
+    """No training, and some memory."""
 
     def prepare(config: Config, seeds: int, per_device: int | None = None) -> None:
         task, cells = config.task, config.model.cells
@@ -506,7 +496,6 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
             raise memory.too_large(config, *TOO_LARGE)
         raise Started
 
-    monkeypatch.setattr(jax.distributed, "initialize", begin)
     monkeypatch.setattr(mesh, "prepare", prepare)
 
 

@@ -206,18 +206,6 @@ def end(message: str, status: int = 1) -> NoReturn:
 
 
 @contextlib.contextmanager
-def deadline(seconds: float, message: str) -> Iterator[None]:
-    """Ends the process with status 2 and this line if what is inside takes longer."""
-    timer = threading.Timer(seconds, end, (message, 2))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-@contextlib.contextmanager
 def _one_line() -> Iterator[None]:
     """tyro draws its errors as boxes of several lines; keeps the message itself."""
     box = io.StringIO()

@@ -65,16 +65,6 @@ class Arguments:
     retries: Annotated[int, Range(0, 100)] = 2
     """How often a run is tried again whose job ended without it."""
     resources: Resources = dataclasses.field(default_factory=Resources)
-    distributed: bool = False
-    """Work together with the other processes of a Slurm, Open MPI, Kubernetes or TPU job."""
-    coordinator: str | None = None
-    """host:port of process 0, where no such job tells; needs the next two."""
-    processes: int | None = None
-    """Number of processes."""
-    process_id: int | None = None
-    """Which process this is, from 0."""
-    patience: Annotated[int, Range(1, 86_399, "seconds")] = 300
-    """Seconds to wait for the other processes at the start."""
 
     @property
     def ways(self) -> tuple[int | None, int | None, bool, int]:
@@ -146,29 +136,14 @@ def main(argv: list[str]) -> None:
     out = command.folder("out", chosen)
 
     # Imported late, so that --help is quick.
-    from sumrnn.devices import cluster, mesh
+    from sumrnn.devices import mesh
     from sumrnn.study.experiment import parse_seeds
 
     chosen = experiment.seeds if arguments.seeds is None else arguments.seeds
     seeds = parse_seeds("seeds", chosen)
     mesh.use_cores(arguments.devices)
-    if arguments.launcher:
-        launch(arguments, experiment, seeds, out)
-        return
-    given = (arguments.coordinator, arguments.processes, arguments.process_id)
-    if arguments.distributed or any(value is not None for value in given):
-        late = (
-            f"coordinator = {arguments.coordinator or 'the one of this job'!r}: must be reached "
-            f"by every process within {arguments.patience} s (--patience); not all were"
-        )
-        with command.deadline(arguments.patience, late):
-            cluster.join(*given)
-    try:
-        with cluster.together():
-            work(arguments, experiment, seeds, out)
-    except cluster.Lost as error:
-        # At a normal exit the JAX runtime would wait for the lost process, and abort.
-        command.end(str(error))
+    make = launch if arguments.launcher else work
+    make(arguments, experiment, seeds, out)
 
 
 def check(arguments: Arguments) -> None:
@@ -183,9 +158,6 @@ def check(arguments: Arguments) -> None:
         fits = launcher == "slurm" or (launcher == "local" and name in local)
         allowed = "left out without --launcher" + (" slurm" if name not in local else "")
         require(fits or value == usual[name], name, value, allowed)
-    one = (arguments.coordinator, arguments.processes, arguments.process_id)
-    together = arguments.distributed or any(value is not None for value in one)
-    require(not (launcher and together), "launcher", launcher, "left out of --distributed")
     if launcher:
         command.need("submitit", "cluster")
 
@@ -266,33 +238,31 @@ def work(
     arguments: Arguments, experiment: Experiment, seeds: Sequence[int], out: pathlib.Path
 ) -> None:
     """Trains what is missing, and sums up what is there."""
-    import numpy as np
-
     from sumrnn.cli import signals
-    from sumrnn.devices import cluster, mesh
-    from sumrnn.runs.recorder import Stop, agreed
+    from sumrnn.devices import mesh
+    from sumrnn.runs.recorder import Stop
     from sumrnn.study import runner
     from sumrnn.study.batch import BatchFolder
 
     batch = BatchFolder(out)
-    cluster.first_does(lambda: batch.check(experiment, arguments.anyway))
-    if cluster.from_first(np.array(batch.lacks(experiment, seeds))):
+    batch.check(experiment, arguments.anyway)
+    if batch.lacks(experiment, seeds):
         # Before anything is made; the other conditions when it is their turn.
         first = next(iter(experiment.conditions.values()))
         with progress.waiting("compiling"):
             mesh.prepare(first, len(seeds), arguments.per_device)
-    cluster.first_does(lambda: batch.open(experiment, seeds, arguments.anyway))
+    batch.open(experiment, seeds, arguments.anyway)
 
     def train(stop: Stop) -> None:
         view = signals.until_closed(stop, show)
         given = (batch, experiment, seeds, stop, view, command.warn)
         done = runner.run(*given, *arguments.ways)
-        if done.elsewhere and cluster.is_first():
+        if done.elsewhere:
             command.warn(f"{done.elsewhere} runs are being made by other processes")
-        if agreed(stop) and done.done < done.total:
+        if stop.number is not None and done.done < done.total:
             how = f"with {done.done} of {done.total} runs done; the same command continues"
             raise command.stopped(stop.number, how)
 
-    with progress.of_batch(cluster.is_first()) as show:
+    with progress.of_batch() as show:
         signals.attend(train, command.say)
-    cluster.first_does(lambda: sum_up(arguments, batch))
+    sum_up(arguments, batch)

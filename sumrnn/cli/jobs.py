@@ -119,7 +119,7 @@ class Chunk:
         mesh.use_cores(self.devices)
         folder, stop = batch_lib.BatchFolder(pathlib.Path(self.batch)), Stop()
         experiment = batch_lib.check_here(folder, self.condition, self.anyway)
-        with futures.ThreadPoolExecutor(1) as pool, progress.of_batch(True) as show:
+        with futures.ThreadPoolExecutor(1) as pool, progress.of_batch() as show:
             ways = (self.every, self.per_device, self.anyway, self.keep)
             given = (folder, experiment, self.seeds, stop, show, command.warn)
             work = pool.submit(runner.run, *given, *ways)

@@ -137,11 +137,8 @@ def of_run(epochs: int) -> Iterator[Callable[[dict[str, float]], None]]:
 
 
 @contextlib.contextmanager
-def of_batch(shown: bool) -> Iterator[Callable[[Progress], None]]:
-    """Yields a function that shows how far a batch is, or nothing."""
-    if not shown:
-        yield lambda progress: None
-        return
+def of_batch() -> Iterator[Callable[[Progress], None]]:
+    """Yields a function that shows how far a batch is."""
     in_place = _columns() is not None
     with live() as show:
 

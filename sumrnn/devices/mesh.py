@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sumrnn.config import Config
-from sumrnn.devices import cluster, memory, processor
-from sumrnn.errors import UserError, invalid, require
+from sumrnn.devices import memory, processor
+from sumrnn.errors import invalid, require
 from sumrnn.fields import Range
 from sumrnn.task import log_laws
 from sumrnn.train import exam, loop
@@ -49,7 +49,7 @@ def use_cores(devices: int | None = None) -> None:
 
 
 def available() -> list[jax.Device]:
-    """The devices of all processes.
+    """The devices of this process.
 
     Raises `UserError` if the environment asks for a platform that is not here.
     """
@@ -93,9 +93,7 @@ def plan(seeds: int, shards: int, per_device: int = 1, rows: int | None = None) 
     """
     devices = available()
     on_cpu = devices[0].platform == "cpu"
-    # Every process must have a part in every wave; alone, idle devices are left out.
-    most = len(devices) if rows is None else rows
-    rows = most if not cluster.is_alone() else min(seeds, most)
+    rows = min(seeds, len(devices) if rows is None else rows)
     columns = max(n for n in range(1, len(devices) // rows + 1) if shards % n == 0)
     used = np.array(devices[: rows * columns]).reshape(rows, columns)
     per_device = 1 if on_cpu else min(per_device, -(-seeds // rows))
@@ -212,17 +210,14 @@ def prepare(config: Config, seeds: int, per_device: int | None = None) -> Progra
     program = _program(config, plan(seeds, shards, per_device or 1))
     there = memory.there(jax.local_devices()[0])
     if program.plan.at_once and per_device is None:
-        # Every process must come to the same answer; the first one gives it.
-        fitting = cluster.from_first(np.array(int(MEMORY_SHARE * there / program.needed)))
-        program = _program(config, plan(seeds, shards, max(1, int(fitting))))
-    while cluster.largest(program.needed > there):
-        if program.needed <= there:
-            raise UserError("another process has too little memory; its message says more", 1)
+        fitting = max(1, int(MEMORY_SHARE * there / program.needed))
+        program = _program(config, plan(seeds, shards, fitting))
+    while program.needed > there:
         if per_device is not None and program.plan.per_device > 1:
             has, need = there / 2**30, program.needed / 2**30
             allowed = f"fewer seeds: a device has {has:,.1f} GiB, they need {need:,.1f}"
             raise invalid("per_device", per_device, allowed)
-        if program.plan.rows == 1 or not cluster.is_alone():
+        if program.plan.rows == 1:
             raise memory.too_large(config, program.needed, there)
         program = _program(config, plan(seeds, shards, rows=program.plan.rows // 2))
     return program

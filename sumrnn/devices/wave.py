@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from sumrnn.config import Config, check_seeds
-from sumrnn.devices import cluster, mesh
+from sumrnn.devices import mesh
 from sumrnn.devices.mesh import Program
 from sumrnn.scores.strata import Counts
 from sumrnn.train import answers, exam, loop
@@ -41,8 +41,8 @@ class Moment:
     """Where it was computed; see `fetch`."""
 
     def fetch(self) -> State:
-        """The state on the host, with a leading axis of seeds; processes call this together."""
-        return unpacked(cluster.to_host(self.state, slice(len(self.seeds))))
+        """The state on the host, with a leading axis of seeds."""
+        return unpacked(_to_host(self.state, len(self.seeds)))
 
 
 class Wave:
@@ -125,7 +125,12 @@ class Wave:
             return jax.make_array_from_callback(whole.shape, place, lambda part: whole[part])
 
     def _fetch(self, tree: Any) -> Any:
-        return cluster.to_host(tree, slice(len(self.seeds)))
+        return _to_host(tree, len(self.seeds))
+
+
+def _to_host(tree: Any, rows: int) -> Any:
+    """The first rows of a tree's arrays, as NumPy's."""
+    return jax.tree.map(lambda x: x[:rows], jax.device_get(tree))
 
 
 def waves(seeds: Sequence[int], size: int) -> list[tuple[int, ...]]:

@@ -1,11 +1,7 @@
-"""Trains seeds of one config and keeps each in its run folder, so that nothing is lost.
-
-Every process of several calls this together; only the first one touches the folders.
-"""
+"""Trains seeds of one config and keeps each in its run folder, so that nothing is lost."""
 
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -14,7 +10,7 @@ import jax
 import numpy as np
 
 from sumrnn.config import Config
-from sumrnn.devices import cluster, mesh
+from sumrnn.devices import mesh
 from sumrnn.devices.mesh import Program
 from sumrnn.devices.wave import Moment, Start, Wave
 from sumrnn.errors import invalid
@@ -79,7 +75,7 @@ def record(
       config: of all runs.
       name: of all runs, for new folders.
       stop: when it has a number, the wave ends with a checkpoint after its epoch, as the last.
-      watch: is called after each epoch, of several processes by the first one.
+      watch: is called after each epoch.
       every: epochs between checkpoints, at least 1; None: as many as keep them to `SHARE` of the
         time.  There is always one after the last epoch.
       per_device: see `mesh.prepare`.
@@ -97,7 +93,7 @@ def record(
     for epoch in sorted({epochs[seed] for seed in folders}, reverse=True):
         left = {seed: folders[seed] for seed in folders if epochs[seed] == epoch}
         program = mesh.prepare(config, len(left), per_device)
-        while left and not agreed(stop):
+        while left and stop.number is None:
             with _claimed(left, program.plan.wave, config, epoch) as own:
                 if own:
                     recorder = _Recorder(own, config, name, params, keep)
@@ -106,45 +102,27 @@ def record(
                 yield ended
 
 
-def agreed(stop: Stop) -> bool:
-    """Whether a signal has asked any of the processes to stop; they call this together."""
-    number = cluster.largest(stop.number or 0)
-    if number:
-        stop.number = number
-    return number > 0
-
-
 @contextlib.contextmanager
 def _claimed(
     left: dict[int, RunFolder], size: int, config: Config, epoch: int
 ) -> Iterator[dict[int, RunFolder]]:
-    """Makes up to `size` of the runs that are left the first process's own.
+    """Makes up to `size` of the runs that are left this process's own.
 
     It looks at one after the other, and takes those that nobody has and that are still after this
     epoch; all that it has looked at are left no more.
     """
-    unseen, taken, others = range(3)
-    found = np.full(len(left), unseen)
+    claimed: dict[int, RunFolder] = {}
+    locks.allow(size)
     with contextlib.ExitStack() as held:
-
-        def take() -> None:
-            locks.allow(size)
-            for i, (seed, folder) in enumerate(left.items()):
-                if np.count_nonzero(found == taken) == size:
-                    return
-                found[i] = others
-                with contextlib.suppress(Held), contextlib.ExitStack() as own:
-                    own.enter_context(folder.lock())
-                    if folder.survey(config, seed, anyway=True)[:2] == ("unfinished", epoch):
-                        held.push(own.pop_all())
-                        found[i] = taken
-
-        cluster.first_does(take)
-        states = dict(zip(left, cluster.from_first(found).tolist(), strict=True))
-        claimed = {seed: left[seed] for seed, state in states.items() if state == taken}
-        for seed, state in states.items():
-            if state != unseen:
-                del left[seed]
+        for seed in list(left):
+            if len(claimed) == size:
+                break
+            folder = left.pop(seed)
+            with contextlib.suppress(Held), contextlib.ExitStack() as lock:
+                lock.enter_context(folder.lock())
+                if folder.survey(config, seed, anyway=True)[:2] == ("unfinished", epoch):
+                    held.push(lock.pop_all())
+                    claimed[seed] = folder
         yield claimed
 
 
@@ -175,44 +153,38 @@ class _Recorder:
             moment, now = wave.step(), time.perf_counter()
             rows = _rows(moment, now - began)
             began = now
-            cluster.first_does(functools.partial(self._note, moment, rows))
+            self._note(moment, rows)
             broken = {s for s, ok in zip(wave.seeds, moment.finite, strict=True) if not ok}
             self._good = [seed for seed in self._good if seed not in broken]
-            stopping = agreed(stop)
-            due = cluster.largest(now >= self._due) if every is None else wave.epoch % every == 0
+            stopping = stop.number is not None
+            due = now >= self._due if every is None else wave.epoch % every == 0
             if stopping or due or wave.epoch == total:
                 self._save(moment)
-            cluster.first_does(functools.partial(watch, wave.seeds, wave.epoch, rows[0]))
+            watch(wave.seeds, wave.epoch, rows[0])
         if wave.epoch == total and self._good:
-            cluster.first_does(functools.partial(self._finish, wave.result(), wave.examine()))
+            self._finish(wave.result(), wave.examine())
         good: Status = "finished" if wave.epoch == total else "unfinished"
         status = {seed: good if seed in self._good else "diverged" for seed in wave.seeds}
         return Ended(wave.epoch, status)
 
     def _start(self, epoch: int) -> Start | None:
         """Makes the folders, or reads their checkpoints after an epoch above 0."""
-        found = [checkpoint.like(self._config, epoch)] * len(self._folders)
-        if self._params is not None and not epoch:
+        runs = self._folders.items()
+        if epoch:
+            snapshots = [folder.restore(self._config, seed, epoch) for seed, folder in runs]
+        else:
+            for seed, folder in runs:
+                folder.begin(self._config, seed, self._name)
+            if self._params is None:
+                return None
             state = jax.device_get(loop.given(self._config, self._params))
-            found = [one._replace(state=state) for one in found]
-
-        def act() -> None:
-            for i, (seed, folder) in enumerate(self._folders.items()):
-                if epoch:
-                    found[i] = folder.restore(self._config, seed, epoch)
-                else:
-                    folder.begin(self._config, seed, self._name)
-
-        cluster.first_does(act)
-        if not epoch and self._params is None:
-            return None
+            begun = checkpoint.like(self._config, epoch)._replace(state=state)
+            snapshots = [begun] * len(self._folders)
         state, history = (
-            jax.tree.map(lambda *x: np.stack(x), *(getattr(one, part) for one in found))
+            jax.tree.map(lambda *x: np.stack(x), *(getattr(one, part) for one in snapshots))
             for part in ("state", "history")
         )
-        metrics = Metrics(*(history[name] for name in Metrics._fields))
-        start: Start = cluster.from_first(Start(state, metrics))
-        return start
+        return Start(state, Metrics(*(history[name] for name in Metrics._fields)))
 
     def _note(self, moment: Moment, rows: Sequence[Row]) -> None:
         """Takes an epoch down, and marks the folders of runs that diverged in it."""
@@ -225,14 +197,9 @@ class _Recorder:
     def _save(self, moment: Moment) -> None:
         """Writes checkpoints of the runs that are still good."""
         began, state = time.perf_counter(), moment.fetch()
-
-        def write() -> None:
-            for i, seed in enumerate(moment.seeds):
-                if seed in self._good:
-                    own = jax.tree.map(lambda x: x[i], state)  # noqa: B023
-                    self._folders[seed].save(own)
-
-        cluster.first_does(write)
+        for i, seed in enumerate(moment.seeds):
+            if seed in self._good:
+                self._folders[seed].save(jax.tree.map(lambda x: x[i], state))  # noqa: B023
         ended = time.perf_counter()
         self._due = ended + (ended - began) / SHARE
 

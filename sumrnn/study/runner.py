@@ -5,10 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from sumrnn.config import Config
-from sumrnn.devices import cluster
 from sumrnn.errors import UserError
 from sumrnn.runs import recorder
 from sumrnn.runs.locks import Held
@@ -74,8 +71,7 @@ def run(
 
     What other processes have is left to them, and taken only when they have ended without it.
     `view` is shown the progress after every epoch and wave, `warn` told what is damaged and made
-    again; for the rest, and what is raised, see `recorder.record` and `origin.check_same`.  Several
-    processes call this together; only the first one touches the folder.
+    again; for the rest, and what is raised, see `recorder.record` and `origin.check_same`.
     """
     left = {condition: set(seeds) for condition in experiment.conditions}
     progress = Progress(len(seeds) * len(left), 0, 0)
@@ -107,7 +103,7 @@ def run(
         view(progress)
 
     begun = free()
-    cluster.first_does(lambda: view(progress))
+    view(progress)
     while any(begun.values()):
         for condition, config in experiment.conditions.items():
             progress.condition, progress.epochs = condition, config.train.epochs
@@ -129,8 +125,8 @@ def run(
                 progress.todo -= (config.train.epochs - wave.epoch) * len(status)
                 progress.epoch = 0
                 left[condition] -= set(wave.status)
-                cluster.first_does(lambda: view(progress))
-            if recorder.agreed(stop):
+                view(progress)
+            if stop.number is not None:
                 return progress
             # Others took them first; they are looked at again.
             lost = left[condition] & set(folders)
@@ -148,28 +144,23 @@ def _begun(
     anyway: bool,
 ) -> dict[int, int]:
     """By seed: after which epoch a run goes on, or that it is `ENDED` or another process's."""
-    found = np.full(len(seeds), ENDED)
-
-    def look() -> None:
-        for i, seed in enumerate(seeds):
-            folder = batch.run(condition, seed)
-            try:
-                with contextlib.ExitStack() as held:
-                    if folder.status() == "unfinished" and folder.path.exists():
-                        held.enter_context(folder.lock())  # Or it would change meanwhile.
-                    status, epoch, wrong = folder.survey(config, seed, anyway)
-            except Held as held:
-                found[i] = ELSEWHERE
-                if held.silent:
-                    warn(str(held))
-                continue
-            for line in wrong:
-                warn(f"{line}; continuing after epoch {epoch}")
-            if status == "unfinished":
-                found[i] = epoch
-
-    cluster.first_does(look)
-    return dict(zip(seeds, cluster.from_first(found).tolist(), strict=True))
+    found = {}
+    for seed in seeds:
+        folder = batch.run(condition, seed)
+        try:
+            with contextlib.ExitStack() as held:
+                if folder.status() == "unfinished" and folder.path.exists():
+                    held.enter_context(folder.lock())  # Or it would change meanwhile.
+                status, epoch, wrong = folder.survey(config, seed, anyway)
+        except Held as held:
+            found[seed] = ELSEWHERE
+            if held.silent:
+                warn(str(held))
+            continue
+        for line in wrong:
+            warn(f"{line}; continuing after epoch {epoch}")
+        found[seed] = epoch if status == "unfinished" else ENDED
+    return found
 
 
 def missing(

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
-from sumrnn.devices import cgroup, cluster, memory, mesh, processor
+from sumrnn.devices import cgroup, memory, mesh, processor
 from sumrnn.errors import UserError
 from tests.conftest import SMALL
 
@@ -100,30 +100,6 @@ def test_a_job_of_slurm_uses_its_share_of_the_cores(
 
 def test_the_machine_s_memory_is_known() -> None:
     assert 2**28 < memory.of_machine() < 2**50
-
-
-@pytest.mark.parametrize(
-    ("field", "given"),
-    [
-        ("coordinator", ("localhost:٣٣", 1, 0)),
-        ("coordinator", ("\udcff:1", 1, 0)),
-        ("coordinator", ("localhost", 1, 0)),
-        ("processes", ("localhost:1", 10**20, 0)),
-        ("process_id", ("localhost:1", 2, 2)),
-    ],
-)
-def test_what_would_end_the_runtime_is_refused(field: str, given: tuple[str, int, int]) -> None:
-    with pytest.raises(UserError, match=f"^{field} = "):
-        cluster.join(*given)
-
-
-def test_alone_every_process_is_the_first() -> None:
-    done: list[int] = []
-    cluster.first_does(lambda: done.append(1))
-    assert done == [1]
-    assert cluster.is_alone()
-    assert cluster.is_first()
-    assert cluster.largest(3) == 3
 
 
 def test_memory_counts_exact_evaluation_before_a_run_begins(

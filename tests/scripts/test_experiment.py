@@ -1,18 +1,15 @@
-"""scripts/experiment.py: alone, interrupted, and several processes together."""
+"""scripts/experiment.py: alone, and interrupted."""
 
 import importlib.util
-import json
 import os
 import pathlib
 import py_compile
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -240,7 +237,6 @@ def test_tiny_does_what_the_others_do(tmp_path: pathlib.Path) -> None:
 
 # --- misuse -------------------------------------------------------------------------------
 
-HOW = "must be under Slurm, Open MPI, Kubernetes or on a TPU pod, or with --coordinator, "
 BAD = {
     "nothing": (
         ("nothing",),
@@ -266,16 +262,6 @@ BAD = {
         "file/run: must be a folder that can be",
     ),
     "no name": (("tiny", "--out", ""), "out = '': must be the name of a folder"),
-    "patience": (
-        ("tiny", "--distributed", "--patience", "86400"),
-        "patience = 86400: must be between 1 and 86399 (seconds)",
-    ),
-    "no port": (("tiny", "--coordinator", "here"), "coordinator = 'here': must be host:port"),
-    "no process": (("tiny", "--processes", "0"), "processes = 0: must be between 1 and 1048576"),
-    "process": (
-        ("tiny", "--coordinator", "a:1", "--processes", "2", "--process-id", "2"),
-        "process_id = 2: must be between 0 and 1 (they count from 0)",
-    ),
 }
 
 
@@ -292,41 +278,6 @@ def among_mine(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_misuse_ends_in_one_line_and_writes_nothing(name: str, among_mine: pathlib.Path) -> None:
     options, message = BAD[name]
     assert message in refused("experiment", *options, cwd=among_mine)
-
-
-CLUSTERS = {
-    ("--distributed",): "distributed = True",
-    ("--processes", "5"): "processes = 5",
-    ("--process-id", "1"): "process_id = 1",
-    ("--processes", "5", "--process-id", "1"): "processes = 5",
-    ("--coordinator", "a:1"): "coordinator = 'a:1'",
-    ("--coordinator", "a:1", "--processes", "5"): "processes = 5",
-}
-"""What says too little of a cluster, and what is blamed."""
-ONE_BY_ONE = f"""
-import json, pathlib, sys
-from tests.conftest import call
-for given in {list(CLUSTERS)!r}:
-    print(json.dumps(call("experiment", "tiny", *given, cwd=pathlib.Path(sys.argv[1]))))
-"""
-
-
-def test_what_is_said_of_a_cluster_is_blamed_where_it_is_too_little(
-    tmp_path: pathlib.Path,
-) -> None:
-    """In a process of its own: this one has devices, and can join nothing any more."""
-    command = (sys.executable, "-c", ONE_BY_ONE, tmp_path)
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=True
-    )
-    lines = done.stdout.splitlines()
-    for line, blamed in zip(lines, CLUSTERS.values(), strict=True):
-        status, out, error = json.loads(line)
-        assert (status, out) == (2, "")
-        assert error.startswith(f"experiment.py: error: {blamed}: {HOW}")
-        assert error.endswith("\n")
-        assert error[:-1].isprintable()
-    assert files_of(tmp_path) == {}
 
 
 def test_what_memory_does_not_hold_is_refused_before_anything_is_made(
@@ -360,80 +311,3 @@ def test_another_machine_is_refused_unless_asked_and_then_recorded(
     found, expected = (results_of(p / RUNS / "b-seed1") for p in (path, whole[0]))
     assert found[PREDICTIONS] == expected[PREDICTIONS]
     assert found["config.json"]["settings"] == {"XLA_FLAGS": flag}
-
-
-# --- together -----------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-@pytest.fixture
-def cluster(start: Start) -> Callable[..., list["subprocess.Popen[str]"]]:
-    """Starts two processes of two CPU devices each, on loopback, with an experiment's epochs."""
-
-    def begin(epochs: int, *arguments: object) -> list["subprocess.Popen[str]"]:
-        coordinator = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2)
-        command = (sys.executable, "-c", conftest.EXPERIMENT, epochs, *arguments, *coordinator)
-        return [start(*command, "--process-id", i, cwd=ROOT) for i in range(2)]
-
-    return begin
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_bytes_of_one(
-    whole: tuple[pathlib.Path, str], cluster: Any, tmp_path: pathlib.Path
-) -> None:
-    processes = cluster(2, *SEEDS, "--out", tmp_path / "batch")
-    outputs = [process.communicate(timeout=SECONDS) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert contents(tmp_path / "batch") == contents(whole[0])
-    assert "runs 8/8" in outputs[0][0]
-    assert "runs" not in outputs[1][0]
-
-
-@pytest.mark.slow
-def test_a_refusal_of_the_first_process_ends_the_other(
-    cluster: Any, tmp_path: pathlib.Path
-) -> None:
-    (tmp_path / "mine").write_text("mine")
-    processes = cluster(2, "--devices", 2, "--out", tmp_path / "mine")
-    outputs = [process.communicate(timeout=SECONDS) for process in processes]
-    assert [process.returncode for process in processes] == [2, 1], outputs
-    assert "mine: must be new" in outputs[0][1]
-    assert "process 0 could not go on" in outputs[1][1]
-    assert (tmp_path / "mine").read_text() == "mine"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_that_dies_ends_the_other_with_an_error(
-    victim: int, cluster: Any, tmp_path: pathlib.Path
-) -> None:
-    processes = cluster(100_000, *SEEDS, "--out", tmp_path / "batch")
-    for line in processes[0].stdout:
-        if "epoch 1/" in line:
-            break
-    processes[victim].kill()
-    other = processes[1 - victim]
-    _, errors = other.communicate(timeout=SECONDS)
-    if victim == 1:
-        assert other.returncode == 1
-        assert errors.splitlines()[-1].startswith("experiment.py: error: process 0 of 2 ends")
-    else:
-        # The runtime itself aborts when its coordinator is gone.
-        assert other.returncode not in (0, None)
-        assert "another task died" in errors or "lost another one" in errors
-
-
-def test_a_coordinator_out_of_reach_is_told_after_a_while(tmp_path: pathlib.Path) -> None:
-    given = ("--coordinator", f"127.0.0.1:{free_port()}", "--processes", 2, "--process-id", 1)
-    done = run_script("experiment", "tiny", *given, "--patience", 1, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"experiment.py: error: coordinator = {given[1]!r}: must be reached by")
-    assert "by every process within 1 s (--patience)" in line
-    assert files_of(tmp_path) == {}

@@ -332,7 +332,6 @@ MISUSE = {
         ("--launcher", "local", "--partition", "gpu"),
         "partition = 'gpu': must be left out without --launcher slurm",
     ),
-    "one program": (("--launcher", "local", "--distributed"), "left out of --distributed"),
     "no option": (("--launcher", "slurm", "--sbatch", "a b"), "sbatch = 'a b': must be an option"),
     "percent": (("--launcher", "slurm", "--out", "100%"), "100%': must be without %"),
 }
