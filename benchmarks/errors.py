@@ -32,7 +32,7 @@ def errors(path: pathlib.Path, series: int) -> dict[str, object]:
     record = folder.read()
     config, laws = record.config, log_laws(record.config.task)
     epoch = folder.checkpoints.newest(config, record.seed)[0]
-    params = folder.checkpoints.load(config, record.seed, epoch).state.answering
+    params = folder.checkpoints.load(config, record.seed, epoch).state.params
     threshold = config.task.threshold
 
     @jax.jit

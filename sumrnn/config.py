@@ -164,10 +164,6 @@ class TrainConfig:
     """cosine: the step size falls to 0 at the last step."""
     clip: Annotated[float, Range(1e-10, 1e10)] | None = None
     """Norm to which a longer gradient is shortened; None: to none."""
-    average: Annotated[float, Range(0, 0.99999)] = 0.0
-    """Decay, per batch, of a moving average of the parameters that answers for them; 0: none."""
-    batch_growth: Annotated[int, Range(1, 1_024)] = 1
-    """Batches of the last steps: from 1 on one more after equal shares of the series."""
     series: Literal["repeated", "fresh"] = "repeated"
     """fresh: every epoch draws new training series instead of those of the data."""
     focus: Annotated[float, Range(0, 0.999)] = 0.0
@@ -178,6 +174,9 @@ class TrainConfig:
     """The reach of the first epoch, which narrows to `focus_reach` by a factor per epoch; None:
     it is the same in all."""
 
+    GONE = (("average", 0.0), ("batch_growth", 1))
+    """Fields of earlier versions, as they are in the JSON of runs that did not use them."""
+
     def __post_init__(self) -> None:
         fields.check(self)
 
@@ -185,7 +184,7 @@ class TrainConfig:
     def planned(self) -> bool:
         """Whether a step depends on how many there will be."""
         narrows = self.focus_start is not None
-        return narrows or self.warmup > 0 or self.decay != "none" or self.batch_growth > 1
+        return narrows or self.warmup > 0 or self.decay != "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,9 +206,6 @@ class Config:
         task, train = self.task, self.train
         series = Range(1, task.train_size, "the number of training series")
         series.require("batch_size", train.batch_size)
-        most = task.train_size // train.batch_size
-        limit = f"at most {most}: a step needs no more than the {task.train_size} training series"
-        require(train.batch_growth <= most, "batch_growth", train.batch_growth, limit)
         if train.planned:
             most = MAX_ELEMENTS // -(-task.train_size // train.batch_size)
             limit = f"at most {most}, so that the steps of a plan can be counted"

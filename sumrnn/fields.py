@@ -119,6 +119,9 @@ def from_dict(cls: type[T], values: Any, field: str | None = None) -> T:
     known = ", ".join(hints)
     allowed = f"an object with the fields {known}"
     require(type(values) is dict, field or cls.__name__, values, allowed)
+    # What earlier versions had, and a run did not use, is passed over.
+    unused = [name for name, value in getattr(cls, "GONE", ()) if values.get(name) == value]
+    values = {name: value for name, value in values.items() if name not in unused}
     for name in values:
         require(name in hints, name, values[name], f"left out; the fields are {known}")
     for name in hints:

@@ -63,10 +63,13 @@ def test_an_impossible_focus_is_refused(name: str) -> None:
     Config(TaskConfig(threshold=260), train=dataclasses.replace(FOCUSED, focus_reach=11))
 
 
-def test_a_step_takes_no_more_than_the_training_series() -> None:
-    Config(train=TrainConfig(batch_growth=144))
-    with pytest.raises(UserError, match=r"^batch_growth = 145: must be at most 144"):
-        Config(train=TrainConfig(batch_growth=145))
+def test_what_earlier_versions_had_is_passed_over_where_it_was_not_used() -> None:
+    values = fields.to_dict(Config())
+    values["train"] |= {"average": 0.0, "batch_growth": 1}
+    assert fields.from_dict(Config, values) == Config()
+    values["train"] |= {"average": 0.9}
+    with pytest.raises(UserError, match=r"^average = 0\.9: must be left out"):
+        fields.from_dict(Config, values)
 
 
 def test_a_plan_counts_its_steps() -> None:
@@ -80,9 +83,7 @@ def test_a_plan_counts_its_steps() -> None:
 NARROWING = {"series": "fresh", "focus": 0.5, "focus_start": 9}
 
 
-@pytest.mark.parametrize(
-    "plan", [{"warmup": 0.1}, {"decay": "cosine"}, {"batch_growth": 2}, NARROWING]
-)
+@pytest.mark.parametrize("plan", [{"warmup": 0.1}, {"decay": "cosine"}, NARROWING])
 def test_a_planned_program_depends_on_its_epochs(plan: dict[str, Any]) -> None:
     short, long = (Config(train=TrainConfig(epochs, **plan)) for epochs in (2, 3))
     assert short.program != long.program

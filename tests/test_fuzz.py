@@ -49,9 +49,9 @@ LEAVES = {name: section for section in SECTIONS for name in DEFAULTS[section]} |
 """Every field that is a value, and the section it is in."""
 
 CONFLICTS = {
-    "size": {"batch_size", "batch_growth", "epochs"},
-    "batch_size": {"batch_growth", "epochs"},
-    **{name: {"epochs"} for name in ("warmup", "decay", "batch_growth", "focus_start")},
+    "size": {"batch_size", "epochs"},
+    "batch_size": {"epochs"},
+    **{name: {"epochs"} for name in ("warmup", "decay", "focus_start")},
     "length": {"size", "threshold", "focus", "focus_reach", "focus_start"},
     "low": {"high", "threshold", "length", "focus", "focus_reach", "focus_start"},
     "high": {"threshold", "length", "focus", "focus_reach", "focus_start"},
@@ -61,8 +61,8 @@ CONFLICTS = {
     "initializer": {"input_center", "input_scale"},
     "weights": {"noise"},
     "focus": {"focus_reach", "focus_start"},
-    "test_fraction": {"size", "batch_size", "batch_growth", "epochs"},
-    "validation_fraction": {"size", "batch_size", "batch_growth", "epochs"},
+    "test_fraction": {"size", "batch_size", "epochs"},
+    "validation_fraction": {"size", "batch_size", "epochs"},
 }
 """Which fields may be named when one is changed; and itself."""
 MEMORY = {"size", "length", "cells", "batch_size", "batch_shards"}
@@ -163,8 +163,6 @@ def possible(draw: st.DrawFn, large: bool = False) -> Values:
         "warmup": draw(reals("warmup", 0.05)),
         "decay": draw(st.sampled_from(["none", "cosine"])),
         "clip": draw(st.none() | st.floats(1e-3, 1e3)),
-        "average": draw(reals("average", 0.999)),
-        "batch_growth": draw(st.integers(1, max(1, min(1_024, size // 3 // batch_size)))),
         "series": series,
         "focus": draw(st.sampled_from([0.5, 0.999])) if focused else 0.0,
         "focus_reach": reach if focused else 4,
@@ -334,8 +332,6 @@ def check_step(config: Config, trains: bool) -> str:
         batch_size=1,
         decay="cosine" if train.planned else "none",
         clip=None if train.clip is None else 1.0,
-        average=0.5 if train.average else 0.0,
-        batch_growth=min(train.batch_growth, 2),
     )
     begun = compiled_start(task, config.model, kind)(seeds)
     # A step has nothing to do with seeds and epochs.

@@ -115,7 +115,7 @@ class Program:
         begin, epoch, answer, self._draw_options = loop.options(plan.mesh.devices.flat[0].platform)
         self.begin, (data, state, shuffle) = self._compile(parts.begin, begin, seeds)
         self.epoch, _ = self._compile(parts.epoch, epoch, state, shuffle, data.train, number)
-        self.answer, _ = self._compile(parts.answer, answer, state.answering, data, number)
+        self.answer, _ = self._compile(parts.answer, answer, state.params, data, number)
         self._draw, self._task, self._number = parts.draw, config.task, number
 
     @functools.cached_property

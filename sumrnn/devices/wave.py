@@ -113,7 +113,7 @@ class Wave:
         data = self._data if data is None else data
         numbers = (self._put(np.full(len(self.seeds), n, np.uint32)) for n in range(many))
         with jax.debug_nans(False), jax.debug_infs(False):
-            found = [self._program.answer(self._state.answering, data, n) for n in numbers]
+            found = [self._program.answer(self._state.params, data, n) for n in numbers]
         return [self._fetch(part) for part in found]
 
     def _put(self, rows: np.ndarray) -> chex.Array:

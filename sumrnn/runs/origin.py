@@ -68,7 +68,7 @@ def program(config: Config) -> str:
         data, state, shuffle = begin.out_info
         number = jax.ShapeDtypeStruct((), np.uint32)
         epoch = jax.jit(parts.epoch).trace(state, shuffle, data.train, number)
-        answer = jax.jit(parts.answer).trace(state.answering, data, number)
+        answer = jax.jit(parts.answer).trace(state.params, data, number)
         for traced in (begin, epoch, answer):
             found.update(traced.lower().as_text().encode())
     return found.hexdigest()[:12]

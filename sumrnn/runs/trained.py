@@ -27,6 +27,6 @@ def load(folder: RunFolder) -> Trained:
         how = "it diverged" if record.status == "diverged" else "--resume continues it"
         raise UserError(f"{folder.path}: is no finished run; {how}")
     last = folder.checkpoints.load(record.config, record.seed, record.epochs)
-    params = last.state.answering
+    params = last.state.params
     assert isinstance(params, dict)
     return Trained(record, params)

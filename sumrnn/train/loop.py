@@ -81,10 +81,10 @@ def fit(
         state = packed(config, given(config, params))
     for number in numbers[: config.train.epochs]:
         state, loss, accuracy, _ = run.epoch(state, shuffle, data.train, number)
-        found = [run.answer(state.answering, data, n) for n in numbers[: cut.validation]]
+        found = [run.answer(state.params, data, n) for n in numbers[: cut.validation]]
         history.append(Metrics(loss, accuracy, *answers.total(found)))
     stacked = jax.tree.map(lambda *epochs: jnp.stack(epochs), *history)
-    found = [run.answer(state.answering, data, n).logits for n in numbers[: cut.all]]
+    found = [run.answer(state.params, data, n).logits for n in numbers[: cut.all]]
     if not isinstance(seed, jax.core.Tracer):
         state = jax.device_get(state)  # To take apart there what needs no program.
     return Result(unpacked(state), stacked, data, answers.join(config.task, found))
@@ -145,8 +145,7 @@ def check_given(config: Config, params: object) -> None:
 
 def given(config: Config, params: Any) -> State:
     """The state before the first step, of parameters in Flax's structure or packed."""
-    average = params if config.train.average else None
-    return State(params, optimizer.make(config).init(params), average)
+    return State(params, optimizer.make(config).init(params))
 
 
 def epoch(

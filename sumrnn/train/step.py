@@ -22,13 +22,6 @@ class State(NamedTuple):
     params: network.Params
     """By the names of Flax; `network.Packed` within training."""
     opt_state: optax.OptState
-    average: network.Params | None = None
-    """A moving average of the parameters, if the config asks for it."""
-
-    @property
-    def answering(self) -> network.Params:
-        """The parameters that answer: the average if there is one."""
-        return self.params if self.average is None else self.average
 
 
 Step = tuple[State, tuple[chex.Array, chex.Array]]
@@ -107,16 +100,9 @@ def train_step(
             updates, opt_state = adam.update(*carry)
         return updates, opt_state
 
-    def follow(carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        average, params = carry
-        return optax.incremental_update(params, average, 1 - config.train.average), params
-
     updates, opt_state = shards.apart(update, (grads, state.opt_state), batch.digits, spread)
     params = optax.apply_updates(state.params, updates)
-    average = state.average
-    if average is not None:
-        average = shards.apart(follow, (average, params), batch.digits, spread)[0]
-    return State(params, opt_state, average), (loss, hits.astype(jnp.int32))
+    return State(params, opt_state), (loss, hits.astype(jnp.int32))
 
 
 def predict(

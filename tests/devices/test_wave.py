@@ -34,8 +34,6 @@ FOUR_SHARDS = dataclasses.replace(
         warmup=0.1,
         decay="cosine",
         clip=1.0,
-        average=0.9,
-        batch_growth=2,
     ),
 )
 """With a padded shard in every batch, a last batch of 21 series, and all that a step can have."""

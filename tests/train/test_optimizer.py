@@ -1,6 +1,5 @@
 import dataclasses
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,33 +46,9 @@ def test_long_gradients_are_shortened() -> None:
         assert found == pytest.approx(length, rel=1e-5)
 
 
-def test_steps_wait_for_more_and_more_batches() -> None:
-    config = with_train(epochs=6, batch_growth=3, learning_rate=0.01)
-    batches = 6 * -(-config.task.train_size // config.train.batch_size)
-    third = batches // 3
-    assert batches % 9 == 0, "so that the numbers below are whole"
-    assert optimizer.steps(config) == (third, third // 2, third // 3)
-    gradients = np.random.default_rng(0).normal(size=(batches, 2)).astype(np.float32)
-    made, adam = optimizer.make(config), optimizer.make(with_train(learning_rate=0.01))
-    params = {"w": jnp.zeros(2)}
-    state, plain = made.init(params), adam.init(params)
-    ends = np.cumsum([1] * third + [2] * (third // 2) + [3] * (third // 3))
-    first = 0
-    for batch in range(batches):
-        updates, state = made.update({"w": gradients[batch]}, state, params)
-        if batch + 1 in ends:
-            mean = {"w": jnp.asarray(gradients[first : batch + 1].mean(axis=0))}
-            expected, plain = adam.update(mean, plain, params)
-            chex.assert_trees_all_close(updates, expected, rtol=1e-4)
-            first = batch + 1
-        else:
-            chex.assert_trees_all_equal(updates, {"w": jnp.zeros(2)})
-    assert first == batches
-
-
 def test_a_planned_step_size_counts_the_steps_that_are_made() -> None:
-    config = with_train(epochs=6, batch_growth=3, learning_rate=0.01, decay="cosine")
-    rate, steps = optimizer.rate(config), sum(optimizer.steps(config))
+    config = with_train(epochs=6, learning_rate=0.01, decay="cosine")
+    rate, steps = optimizer.rate(config), optimizer.steps(config)
     assert callable(rate)
     assert float(rate(steps)) == pytest.approx(0, abs=1e-9) != float(rate(steps - 1))
 

@@ -72,27 +72,6 @@ class TrainStepTest(chex.TestCase):
             state = after
 
 
-@pytest.mark.slow
-def test_an_average_follows_the_parameters_and_answers(begun: loop.Begun) -> None:
-    config = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, average=0.75))
-    state = loop.compiled(config).begin(loop.purposes(config, 0)).state
-    expected = state.params
-    for first in (0, 50):
-        before = state
-        state, _ = step.train_step(config, before, batch_of(begun, first, 50))
-        plain, _ = step.train_step(SMALL, before._replace(average=None), batch_of(begun, first, 50))
-        chex.assert_trees_all_equal(state.params, plain.params)
-        expected = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, expected, state.params)
-    chex.assert_trees_all_close(state.average, expected, rtol=1e-6)
-    chex.assert_trees_all_equal(state.answering, state.average)
-    found = loop.fit(config, 0)
-    assert found.state.average is not None
-    logits = network.logits(found.state.average, config.model, found.data.test.digits)
-    np.testing.assert_allclose(found.logits[2], logits, rtol=1e-5, atol=1e-5)
-    others = network.logits(found.state.params, config.model, found.data.test.digits)
-    assert not np.allclose(logits, others, rtol=1e-3)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def step_and_logits(config: Config, state: step.State, batch: Split) -> Any:
     after, counts = step.train_step(config, state, batch)
