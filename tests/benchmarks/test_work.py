@@ -74,7 +74,10 @@ def test_only_equal_work_is_compared() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, pytest.param({"batch_shards": 1, "recurrence": "scan"}, marks=pytest.mark.slow)],
+    [
+        pytest.param(x, marks=pytest.mark.slow)
+        for x in ({}, {"batch_shards": 1, "recurrence": "scan"})
+    ],
 )
 def test_epochs_do_the_work_and_compile_once(
     settings: dict[str, Any], made: tuple[str, Given, list[float]]

@@ -66,7 +66,7 @@ def test_it_answers_any_task_right(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("length", "high"), [(20, 255), pytest.param(330, 9, marks=pytest.mark.slow)]
+    ("length", "high"), [pytest.param(*x, marks=pytest.mark.slow) for x in ((20, 255), (330, 9))]
 )
 def test_it_counts_as_far_as_float32(length: int, high: int) -> None:
     for threshold in (1, length * high // 2, length * high):

@@ -28,7 +28,9 @@ def test_a_counter_is_built_as_training_takes_it(recurrence: str) -> None:
     chex.assert_trees_all_equal(found, counter(config.task, config.model.cells))
 
 
-@pytest.mark.parametrize("initializer", ["keras", "flax", "counter"])
+@pytest.mark.parametrize(
+    "initializer", ["keras", "counter", pytest.param("flax", marks=pytest.mark.slow)]
+)
 def test_noise_is_normal_and_has_the_given_size(initializer: str) -> None:
     config = with_model(initializer=initializer, cells=40)
     noisy = dataclasses.replace(config, model=dataclasses.replace(config.model, noise=0.5))

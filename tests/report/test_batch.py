@@ -356,7 +356,7 @@ def history(loss: float, error: float, epochs: int) -> dict[str, np.ndarray]:
     return {name: np.tile(column, (3, 1)) for name, column in each.items()}
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 11, 20])
+@pytest.mark.parametrize("number", [1, 2, 11, pytest.param(20, marks=pytest.mark.slow)])
 def test_every_condition_has_its_own_panels_of_curves(number: int) -> None:
     """One of a single epoch is seen too, and one without an error."""
     histories = {

@@ -126,7 +126,7 @@ print(origin.program(Config(task, ModelConfig(cells=8), TrainConfig(epochs=2, ba
 """
 
 
-@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize("devices", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_it_is_the_same_in_other_processes_and_for_other_devices(devices: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ALONE, str(devices)],

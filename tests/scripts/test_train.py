@@ -306,7 +306,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("part", "name"),
     [
-        ("settings", "XLA_FLAGS"),
+        pytest.param("settings", "XLA_FLAGS", marks=pytest.mark.slow),
         pytest.param("device", "kind", marks=pytest.mark.slow),
         pytest.param("versions", "jax", marks=pytest.mark.slow),
     ],
@@ -444,7 +444,7 @@ def test_a_second_signal_ends_at_once(start: Start, tmp_path: pathlib.Path) -> N
     assert RunFolder(tmp_path / "run").survey(SMALL, 7) == ("unfinished", 1, [])
 
 
-@pytest.mark.parametrize("reads_errors", [True, False])
+@pytest.mark.parametrize("reads_errors", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_closed_pipe_ends_after_the_epoch_and_says_how_to_go_on(
     reads_errors: bool, endless: Any, tmp_path: pathlib.Path
 ) -> None:

@@ -30,7 +30,7 @@ def test_blocks_hold_every_series_and_the_validation_series_first(size: int, sha
     assert np.concatenate((parts[1], parts[2], parts[0])).tolist() == numbers.tolist()
 
 
-@pytest.mark.parametrize("most", [7, 1_000])
+@pytest.mark.parametrize("most", [7, pytest.param(1_000, marks=pytest.mark.slow)])
 def test_answers_in_blocks_are_the_answers_at_once(
     most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
