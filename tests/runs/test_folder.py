@@ -416,7 +416,7 @@ def test_a_failed_restore_alters_nothing_else(tmp_path: pathlib.Path) -> None:
 
     folder, before = train(tmp_path / "run", THREE, until=2), state()
     content = files_of(folder.path)
-    flip(folder.checkpoints.file(2), 5_200)
+    flip(folder.checkpoints.file(2), 5_300)
     damaged = folder.checkpoints.file(2).read_bytes()
     with pytest.raises(UserError, match=r"2\.npz: damaged"):
         folder.restore(THREE, 7, 2)
