@@ -20,7 +20,7 @@ from benchmarks.work import FIRST, Given, Work, batches
 from sumrnn import config as config_lib
 from sumrnn import task
 from sumrnn.config import Config
-from sumrnn.devices import mesh
+from sumrnn.devices import compiler, mesh
 from sumrnn.devices.wave import Moment, Wave, fit_many, waves
 from sumrnn.models.lstm import GATES
 from sumrnn.runs import origin, recorder
@@ -28,8 +28,9 @@ from sumrnn.runs.checkpoint import COLUMNS
 from sumrnn.runs.folder import RunFolder
 from sumrnn.scores import exact
 from sumrnn.task import Split
-from sumrnn.train import answers, exam, loop
-from sumrnn.train.step import train_step, unpacked
+from sumrnn.train import answers, exam
+from sumrnn.train import run as algorithm
+from sumrnn.train.run import train_step, unpacked
 
 
 def here(work: Work) -> dict[str, Any]:
@@ -51,15 +52,15 @@ def sumrnn(work: Work, given: Given, seeds: Sequence[int], **settings: Any) -> P
     return Peer(epoch, lambda: first_losses(config, begin(config, seeds[0]), given))
 
 
-def begin(config: Config, seed: int) -> loop.Begun:
+def begin(config: Config, seed: int) -> algorithm.Begun:
     """A run before its first step."""
-    with loop.one_thread():
-        begun: loop.Begun = loop.compiled(config).begin(loop.purposes(config, seed))
+    with compiler.one_thread():
+        begun: algorithm.Begun = compiler.compiled(config).begin(algorithm.purposes(config, seed))
         jax.block_until_ready(begun)
     return begun
 
 
-def first_losses(config: Config, begun: loop.Begun, given: Given) -> list[float]:
+def first_losses(config: Config, begun: algorithm.Begun, given: Given) -> list[float]:
     """Mean loss of each of the first batches, before its step."""
     step, state, found = jax.jit(train_step, static_argnums=0), begun.state, []
     steps = batches(given["digits"], given["labels"], config.train.batch_size)
@@ -121,7 +122,7 @@ def learn(preset: str, seed: int, epochs: int, every: int, began: float) -> dict
 def exam_error(preset: str, answer: Callable[[np.ndarray], np.ndarray]) -> float:
     """By an exam as `Wave` holds it, of what maps digits to logits."""
     config = config_lib.preset(preset)
-    draw, laws = loop.compiled(config.program).draw, task.log_laws(config.task)
+    draw, laws = compiler.compiled(config.program).draw, task.log_laws(config.task)
 
     def ask(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
         drawn = draw(laws, sums[0], np.uint32(number))

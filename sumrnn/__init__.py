@@ -29,12 +29,11 @@ from sumrnn.errors import UserError
 from sumrnn.version import __version__
 
 if TYPE_CHECKING:
+    from sumrnn.devices.compiler import evaluate, fit
     from sumrnn.devices.mesh import use_cores
     from sumrnn.devices.wave import fit_many
     from sumrnn.runs.run import Run
     from sumrnn.task import generate, sum_law
-    from sumrnn.train import fit
-    from sumrnn.train.evaluation import evaluate
 
 __all__ = [
     "PRESETS",
@@ -53,12 +52,12 @@ __all__ = [
     "use_cores",
 ]
 _LATE = {
-    "fit": "sumrnn.train",
+    "fit": "sumrnn.devices.compiler",
     "fit_many": "sumrnn.devices.wave",
     "use_cores": "sumrnn.devices.mesh",
     "generate": "sumrnn.task",
     "sum_law": "sumrnn.task",
-    "evaluate": "sumrnn.train.evaluation",
+    "evaluate": "sumrnn.devices.compiler",
 }
 """What brings JAX with it, which takes half a second: imported when it is asked for."""
 

@@ -39,12 +39,11 @@ import pytest
 
 from sumrnn.cli import command
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
-from sumrnn.devices import mesh
+from sumrnn.devices import compiler, mesh
 from sumrnn.runs import files
 from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.recorder import Row, Stop, record
 from sumrnn.study.experiment import Experiment
-from sumrnn.train import loop
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
@@ -85,7 +84,7 @@ def little_memory() -> None:
     """Forgets what was compiled once it is much; it is still in the cache on disk."""
     global enough
     if used_memory() > enough:
-        for cache in (mesh._program, loop.parts, loop.compiled):
+        for cache in (mesh._program, compiler.parts, compiler.compiled):
             cache.cache_clear()
         jax.clear_caches()
         gc.collect()

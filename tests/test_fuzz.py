@@ -37,7 +37,7 @@ from sumrnn.devices import memory, mesh
 from sumrnn.errors import UserError
 from sumrnn.fields import Range
 from sumrnn.task import Split
-from sumrnn.train import loop, step
+from sumrnn.train import run as algorithm
 from tests.conftest import SMALL, call
 
 Values = dict[str, Any]
@@ -271,11 +271,11 @@ QUICK = {"xla_backend_optimization_level": 0}
 """The compiler's: the same program, sooner."""
 
 
-def take(config: Config, begun: loop.Begun) -> step.Step:
+def take(config: Config, begun: algorithm.Begun) -> Any:
     """A step on the first batch."""
     rows = slice(config.train.batch_size)
     train = begun.data.train
-    return step.train_step(config, begun.state, Split(train.digits[rows], train.labels[rows]))
+    return algorithm.train_step(config, begun.state, Split(train.digits[rows], train.labels[rows]))
 
 
 def compiled(function: Any, config: Config, *arguments: Any) -> Any:
@@ -287,7 +287,7 @@ def compiled(function: Any, config: Config, *arguments: Any) -> Any:
 def compiled_start(task: TaskConfig, model: ModelConfig, kind: TrainConfig) -> Any:
     """Data and initial state depend on these, and many cases share them."""
     config = Config(task, model, kind)
-    return compiled(loop.begin, config, loop.purposes(config, 0))
+    return compiled(algorithm.begin, config, algorithm.purposes(config, 0))
 
 
 def is_small(config: Config) -> bool:
@@ -304,14 +304,15 @@ def is_small(config: Config) -> bool:
 
 @functools.lru_cache(maxsize=128)
 def compiled_step(config: Config) -> Any:
-    shapes = jax.eval_shape(functools.partial(loop.begin, config), loop.purposes(config, 0))
+    begin = functools.partial(algorithm.begin, config)
+    shapes = jax.eval_shape(begin, algorithm.purposes(config, 0))
     return compiled(take, config, shapes)
 
 
 def check_step(config: Config, trains: bool) -> str:
     """Checks the shapes of a step; of a small config that `trains`, all that comes out of one."""
-    seeds = loop.purposes(config, 3)
-    begun = jax.eval_shape(functools.partial(loop.begin, config), seeds)
+    seeds = algorithm.purposes(config, 3)
+    begun = jax.eval_shape(functools.partial(algorithm.begin, config), seeds)
     data, before = begun.data, begun.state
     after, (loss, hits) = jax.eval_shape(functools.partial(take, config), begun)
     task, cells = config.task, config.model.cells
@@ -321,7 +322,7 @@ def check_step(config: Config, trains: bool) -> str:
         chex.assert_shape(part.digits, (size, task.length))
         chex.assert_shape(part.labels, (size,))
         chex.assert_type(list(part), np.uint8)
-    named = jax.eval_shape(step.unpacked, after)
+    named = jax.eval_shape(algorithm.unpacked, after)
     chex.assert_shape(named.params["lstm"]["hi"]["kernel"], (cells, cells))
     chex.assert_shape([loss, hits], ())
     if not (trains and is_small(config)):

@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     from sumrnn.devices import mesh
     from sumrnn.runs import origin
     from sumrnn.runs.folder import RunFolder, Survey
-    from sumrnn.train import loop
+    from sumrnn.train import run as algorithm
 
     mesh.use_cores()
     folder, config, seed = RunFolder(out), arguments.config, arguments.seed
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
 
     found = look()
     if found.epoch == 0:
-        loop.check_given(config, params)
+        algorithm.check_given(config, params)
     if found.status == "unfinished":  # Whether memory holds it, before anything is made.
         with progress.waiting("compiling"), futures.ThreadPoolExecutor(1) as aside:
             # Kept for later; the compiler leaves it a core.

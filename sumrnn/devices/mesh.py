@@ -11,11 +11,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sumrnn.config import Config
-from sumrnn.devices import memory, processor
+from sumrnn.devices import compiler, memory, processor
 from sumrnn.errors import invalid, require
 from sumrnn.fields import Range
 from sumrnn.task import log_laws
-from sumrnn.train import exam, loop
+from sumrnn.train import exam
 from sumrnn.train.shards import SHARD, Spread
 
 SEED = "seed"
@@ -109,10 +109,11 @@ class Program:
         self.plan = plan
         self.sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
         spread = Spread(int(plan.mesh.shape[SHARD]), plan.at_once)
-        parts = loop.parts(config.program, spread)
+        parts = compiler.parts(config.program, spread)
         seeds = jax.ShapeDtypeStruct((plan.wave, 3), np.uint32)
         number = jax.ShapeDtypeStruct((plan.wave,), np.uint32)
-        begin, epoch, answer, self._draw_options = loop.options(plan.mesh.devices.flat[0].platform)
+        platform = plan.mesh.devices.flat[0].platform
+        begin, epoch, answer, self._draw_options = compiler.options(platform)
         self.begin, (data, state, shuffle) = self._compile(parts.begin, begin, seeds)
         self.epoch, _ = self._compile(parts.epoch, epoch, state, shuffle, data.train, number)
         self.answer, _ = self._compile(parts.answer, answer, state.params, data, number)
@@ -162,7 +163,7 @@ class Program:
         mapped = jax.shard_map(
             local, mesh=self.plan.mesh, in_specs=specs, out_specs=spec, check_vma=False
         )
-        with loop.pinned():
+        with compiler.pinned():
             lowered = jax.jit(
                 mapped,
                 in_shardings=tuple(NamedSharding(self.plan.mesh, one) for one in specs),

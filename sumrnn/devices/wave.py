@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from sumrnn.config import Config, check_seeds
-from sumrnn.devices import mesh
+from sumrnn.devices import compiler, mesh
 from sumrnn.devices.mesh import Program
 from sumrnn.scores.strata import Counts
-from sumrnn.train import answers, exam, loop
+from sumrnn.train import answers, exam
+from sumrnn.train import run as algorithm
 from sumrnn.train.answers import Answers
-from sumrnn.train.loop import Metrics, Result
-from sumrnn.train.step import State, packed, unpacked
+from sumrnn.train.run import Metrics, Result, State, packed, unpacked
 
 
 class Start(NamedTuple):
@@ -58,8 +58,8 @@ class Wave:
         self.seeds = tuple(seeds)
         self._program, self._config = program, config
         self._blocks = answers.blocks(config.task)
-        own = np.stack([np.asarray(loop.purposes(config, seed)) for seed in seeds])
-        with loop.one_thread():
+        own = np.stack([np.asarray(algorithm.purposes(config, seed)) for seed in seeds])
+        with compiler.one_thread():
             begun = jax.block_until_ready(program.begin(self._put(own)))
         self._data, self._state, self._shuffle = begun
         self._history: list[Metrics] = []

@@ -8,9 +8,9 @@ import numpy as np
 import scipy.special
 
 from sumrnn.config import Config, ModelConfig
+from sumrnn.devices import compiler
 from sumrnn.exchange import MAX_LENGTH
 from sumrnn.models import network
-from sumrnn.train import loop
 
 Pair = tuple[chex.Array, chex.Array]
 ROWS, OTHER_ROWS = 1_000, 100
@@ -47,7 +47,7 @@ class Answerer:
         for row, one in enumerate(series):
             digits[row, : len(one)], lengths[row] = one, len(one)
         model = self._config.model
-        with loop.pinned():
+        with compiler.pinned():
             if trained:
                 return np.asarray(self._logits(self._params, model, digits))
             return np.asarray(self._carried(self._params, model, digits, lengths))

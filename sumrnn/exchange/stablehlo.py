@@ -8,8 +8,8 @@ import numpy as np
 from jax import export
 
 from sumrnn.config import Config
+from sumrnn.devices import compiler
 from sumrnn.models import network
-from sumrnn.train import loop
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 UNTRACED = {
@@ -24,8 +24,8 @@ def write(params: network.Params, config: Config) -> bytes:
 
     Any length from 2 too, or 1 alone if it was trained on that: the recurrence begins with a step
     of its own.  `jax.export.deserialize` reads it, of this version of JAX or one of the next six
-    months.  With the compiler's options of `loop.CPU_OPTIONS` it gives the logits of a run on the
-    same processor but for rounding, and mostly their bits.
+    months.  With the options of `compiler.CPU_OPTIONS` it gives the logits of a run on the same
+    processor but for rounding, and mostly their bits.
     """
     alone = config.task.length == 1
     dims, limits = ("batch, 1", ()) if alone else ("batch, length", ("length >= 2",))
@@ -38,7 +38,7 @@ def write(params: network.Params, config: Config) -> bytes:
         found: jax.Array = network.logits(known, config.model, digits)
         return found
 
-    with loop.pinned(), _untraced():
+    with compiler.pinned(), _untraced():
         exported = export.export(jax.jit(answer), platforms=PLATFORMS)(digits)
     return bytes(exported.serialize())
 

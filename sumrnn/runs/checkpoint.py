@@ -10,12 +10,11 @@ import jax
 import numpy as np
 
 from sumrnn.config import Config
+from sumrnn.devices import compiler
 from sumrnn.errors import UserError
 from sumrnn.fields import from_dict, to_dict
 from sumrnn.runs import files
-from sumrnn.train import loop
-from sumrnn.train.loop import Metrics
-from sumrnn.train.step import State, unpacked
+from sumrnn.train.run import Metrics, State, unpacked
 
 KEPT = 2
 """Of a run that goes on, the last ones."""
@@ -162,7 +161,7 @@ def _name(path: Any) -> str:
 def like(config: Config, epoch: int) -> Snapshot:
     """A snapshot after an epoch, otherwise of zeros in the shapes and dtypes of a run."""
     seeds = jax.ShapeDtypeStruct((3,), np.uint32)
-    begun = jax.eval_shape(loop.parts(config.program).begin, seeds)
+    begun = jax.eval_shape(compiler.parts(config.program).begin, seeds)
     shapes = jax.eval_shape(unpacked, begun.state)
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
     columns = {name: np.zeros(epoch, dtype) for name, dtype in COLUMNS.items()}

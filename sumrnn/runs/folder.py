@@ -28,7 +28,7 @@ from sumrnn.runs.record import FORMAT, Record, Status
 from sumrnn.runs.run import Run
 from sumrnn.scores.strata import Counts
 from sumrnn.task import Splits
-from sumrnn.train.step import State
+from sumrnn.train.run import State
 
 CONFIG, HISTORY, PREDICTIONS = "config.json", "history.csv", "predictions.npz"
 CHECKPOINTS, FIGURES, EVENTS = "checkpoints", files.FIGURES, "events.out.tfevents.sumrnn"

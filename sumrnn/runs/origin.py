@@ -15,11 +15,11 @@ import numpy as np
 
 from sumrnn import task
 from sumrnn.config import Config
-from sumrnn.devices import mesh, processor
+from sumrnn.devices import compiler, mesh, processor
 from sumrnn.errors import UserError, require
 from sumrnn.scores import strata
 from sumrnn.scores.strata import Counts
-from sumrnn.train import exam, loop
+from sumrnn.train import exam
 from sumrnn.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
@@ -34,7 +34,7 @@ OPTIONS = {
     "jax_use_shardy_partitioner": True,
 }
 """Settings of JAX that change what is compiled, and their usual values; those that change what is
-traced show in the program's digest, and `loop.pinned` has those that change numbers."""
+traced show in the program's digest, and `compiler.pinned` has those that change numbers."""
 
 
 class Origin(TypedDict):
@@ -61,9 +61,9 @@ def program(config: Config) -> str:
     processor is chosen, and of the compiler's options.  Comments, names and the number of devices
     leave it alone; constants, orders of summation and shapes do not.
     """
-    parts = loop.parts(config.program)
-    found = hashlib.sha256(repr(loop.options(jax.default_backend())).encode())
-    with loop.pinned(), jax.disable_jit(False):
+    parts = compiler.parts(config.program)
+    found = hashlib.sha256(repr(compiler.options(jax.default_backend())).encode())
+    with compiler.pinned(), jax.disable_jit(False):
         begin = jax.jit(parts.begin).trace(jax.ShapeDtypeStruct((3,), np.uint32))
         data, state, shuffle = begin.out_info
         number = jax.ShapeDtypeStruct((), np.uint32)
@@ -95,8 +95,8 @@ def evaluation() -> str:
     for array in (*layout.sums, first, more, *strata.sums(layout, first), *rounded):
         found.update(np.asarray(array, np.int64).tobytes())
     shapes = [(laws.shape, np.float32), ((config.task.size,), np.int32), ((), np.uint32)]
-    with loop.pinned(), jax.disable_jit(False):
-        draw = jax.jit(loop.parts(config.program).draw)
+    with compiler.pinned(), jax.disable_jit(False):
+        draw = jax.jit(compiler.parts(config.program).draw)
         traced = draw.trace(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
     found.update(traced.lower().as_text().encode())
     return found.hexdigest()[:12]

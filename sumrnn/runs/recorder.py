@@ -21,8 +21,8 @@ from sumrnn.runs.locks import Held
 from sumrnn.runs.record import Status
 from sumrnn.scores.strata import Counts
 from sumrnn.task import Splits
-from sumrnn.train import loop
-from sumrnn.train.loop import Metrics, Result
+from sumrnn.train import run as algorithm
+from sumrnn.train.run import Metrics, Result
 
 SHARE = 0.01
 """Of the time, for checkpoints, unless one is asked for every so many epochs."""
@@ -88,7 +88,7 @@ def record(
     if every is not None and every < 1:
         raise invalid("checkpoint_every", every, "at least 1")
     if not all(epochs[seed] for seed in folders):
-        loop.check_given(config, params)
+        algorithm.check_given(config, params)
     # Runs that are equally far go together, those that are furthest first.
     for epoch in sorted({epochs[seed] for seed in folders}, reverse=True):
         left = {seed: folders[seed] for seed in folders if epochs[seed] == epoch}
@@ -177,7 +177,7 @@ class _Recorder:
                 folder.begin(self._config, seed, self._name)
             if self._params is None:
                 return None
-            state = jax.device_get(loop.given(self._config, self._params))
+            state = jax.device_get(algorithm.initial_state(self._config, self._params))
             begun = checkpoint.like(self._config, epoch)._replace(state=state)
             snapshots = [begun] * len(self._folders)
         state, history = (

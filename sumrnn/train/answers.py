@@ -9,13 +9,13 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from sumrnn.config import Config, TaskConfig
 from sumrnn.models import network
 from sumrnn.task import Split, Splits
 from sumrnn.train import shards
 from sumrnn.train.shards import HERE, Spread
-from sumrnn.train.step import correct, losses, predict
 
 MOST_ROWS, FEWEST_ROWS = 1_000, 32
 """Series that are answered at a time."""
@@ -53,6 +53,30 @@ class Answers(NamedTuple):
     """float32 []: what its validation series add to the mean loss of all of them."""
     accuracy: chex.Array
     """float32 []: likewise."""
+
+
+def correct(logits: chex.Array, labels: chex.Array) -> chex.Array:
+    """bool [n]: whether the likelier answer, 1 if P(1) > 0.5, is the label."""
+    return (logits > 0) == (labels > 0)
+
+
+def losses(logits: chex.Array, labels: chex.Array) -> chex.Array:
+    """float32 [n]: binary cross-entropy of each series, in nats."""
+    return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
+
+
+def predict(
+    config: Config,
+    params: network.Params | network.Packed,
+    digits: chex.Array,
+    spread: Spread = HERE,
+) -> chex.Array:
+    """Logits float32 [n] of digits uint8 [n, length], by shards as those of a batch."""
+    parts = shards.cut(digits, config.train.batch_shards)
+    found: chex.Array = shards.over(
+        lambda part: network.logits(params, config.model, part), parts, digits, spread
+    )
+    return found.reshape(-1)[: digits.shape[0]]
 
 
 def answer(

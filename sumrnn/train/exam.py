@@ -19,7 +19,7 @@ SHARE = 0.1
 MOST_LAWS = 2**24
 """Numbers in the table of laws; tasks that need more have no exam."""
 PURPOSE = 3
-"""Of its keys, beside those of `loop.Keys`."""
+"""Of its keys, beside those of `algorithm.Keys`."""
 
 
 def draw(config: Config, laws: chex.Array, sums: chex.Array, number: chex.Numeric) -> Splits:

@@ -13,9 +13,10 @@ from benchmarks.machine import Idle
 from benchmarks.turns import Program
 from benchmarks.work import Given, Work
 from sumrnn.config import TrainConfig
+from sumrnn.devices import compiler
 from sumrnn.errors import UserError
-from sumrnn.train import loop
-from sumrnn.train.step import unpacked
+from sumrnn.train import run as algorithm
+from sumrnn.train.run import unpacked
 from tests.conftest import SECONDS
 
 SMALL = Work(size=220, length=6, cells=8, batch_size=50, seed=3)
@@ -51,7 +52,7 @@ def test_the_work_is_nearly_all_training(size: int) -> None:
 def test_the_file_holds_what_a_run_starts_from(made: tuple[str, Given, list[float]]) -> None:
     _, given, losses = made
     config = SMALL.config()
-    begun = loop.compiled(config).begin(loop.purposes(config, SMALL.seed))
+    begun = compiler.compiled(config).begin(algorithm.purposes(config, SMALL.seed))
     assert len(losses) == len(WEIGHTS)
     for name, drawn in begun.data.train._asdict().items():  # There in the order of an epoch.
         np.testing.assert_array_equal(np.sort(given[name], axis=0), np.sort(drawn, axis=0))

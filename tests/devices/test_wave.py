@@ -16,11 +16,11 @@ from jax.sharding import Mesh
 
 from sumrnn.config import Config, ModelConfig
 from sumrnn.devices import wave as wave_lib
+from sumrnn.devices.compiler import fit
 from sumrnn.devices.mesh import SEED, Plan, Program, prepare
 from sumrnn.devices.wave import Start, Wave, fit_many
 from sumrnn.errors import UserError
-from sumrnn.train import fit
-from sumrnn.train.loop import Metrics, Result
+from sumrnn.train.run import Metrics, Result
 from sumrnn.train.shards import SHARD
 from tests.conftest import ROOT, SECONDS, SMALL
 

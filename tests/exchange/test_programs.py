@@ -13,10 +13,10 @@ import scipy.special
 from jax import export
 
 import sumrnn
+from sumrnn.devices.compiler import CPU_OPTIONS
 from sumrnn.exchange import formats
 from sumrnn.models import network as network_lib
 from sumrnn.runs.trained import Trained
-from sumrnn.train.loop import CPU_OPTIONS
 from tests.conftest import SECONDS, SMALL
 
 ALONE = """

@@ -20,13 +20,14 @@ import pytest
 import scipy.special
 
 from sumrnn.config import Config, ModelConfig
+from sumrnn.devices import compiler
 from sumrnn.errors import UserError
 from sumrnn.exchange import formats, layout
 from sumrnn.exchange.layout import Layout
 from sumrnn.models import network as network_lib
 from sumrnn.runs.trained import Trained
 from sumrnn.task import Split
-from sumrnn.train import loop, step
+from sumrnn.train import run as algorithm
 from tests.conftest import SMALL, flip
 
 STEPS = 50
@@ -164,20 +165,20 @@ def test_training_goes_the_same_way_in_another_library(
     """From the same weights, on the same batches."""
     module = request.getfixturevalue(library)
     config = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, batch_shards=1))
-    state = loop.compiled(config).begin(loop.purposes(config, 3)).state
-    start: Any = jax.device_get(step.unpacked(state).params)
+    state = compiler.compiled(config).begin(algorithm.purposes(config, 3)).state
+    start: Any = jax.device_get(algorithm.unpacked(state).params)
     path = tmp_path / f"start{formats.FORMATS[library].ending}"
     path.write_bytes(formats.write(library, start, config))
     theirs = {"keras": of_keras, "torch": of_torch}[library](module, path, config)
     digits = some(config, 200).digits
     expected = scipy.special.expit(logits(start, config.model, digits))
     np.testing.assert_allclose(theirs.probabilities(digits), expected, atol=1e-6)
-    take = jax.jit(functools.partial(step.train_step, config))
+    take = jax.jit(functools.partial(algorithm.train_step, config))
     for number in range(STEPS):
         batch = some(config, 48, seed=1 + number)
         state, (loss, _) = take(state, batch)
         assert theirs.train(batch) == pytest.approx(float(loss) / 48, abs=1e-4)
-    ended: Any = jax.device_get(step.unpacked(state).params)
+    ended: Any = jax.device_get(algorithm.unpacked(state).params)
     for ours, other in zip(layout.of(ended, config.model), theirs.weights(), strict=True):
         np.testing.assert_allclose(other, ours, atol=1e-3)
     moved = ended["lstm"]["hi"]["kernel"] - start["lstm"]["hi"]["kernel"]

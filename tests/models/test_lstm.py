@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from sumrnn.config import ModelConfig
 from sumrnn.models import lstm, network
-from sumrnn.train import step
+from sumrnn.train import answers
 
 
 def case(cells: int, batch: int, length: int, seed: int) -> tuple[network.Params, np.ndarray]:
@@ -23,7 +23,7 @@ def case(cells: int, batch: int, length: int, seed: int) -> tuple[network.Params
 def loss(params: network.Params, recurrence: str, cells: int, digits: np.ndarray) -> chex.Array:
     labels = jnp.arange(len(digits)) % 2
     config = ModelConfig(cells=cells, recurrence=recurrence)  # type: ignore[arg-type]
-    return step.losses(network.logits(params, config, digits), labels).mean()
+    return answers.losses(network.logits(params, config, digits), labels).mean()
 
 
 def assert_equal_gradients(

@@ -12,7 +12,8 @@ from sumrnn.config import ModelConfig
 from sumrnn.models import network
 from sumrnn.models.lstm import GATES
 from sumrnn.task import Split
-from sumrnn.train import loop, step
+from sumrnn.train import answers
+from sumrnn.train import run as algorithm
 from tests.conftest import SMALL
 
 TINY = ModelConfig(cells=3)
@@ -69,7 +70,7 @@ class LogitsTest(chex.TestCase):
     @chex.variants(with_jit=True)
     def test_gradients_are_finite_differences_in_float64(self) -> None:
         def loss(params: network.Params) -> chex.Array:
-            return step.losses(network.logits(params, TINY, DIGITS), LABELS).mean()
+            return answers.losses(network.logits(params, TINY, DIGITS), LABELS).mean()
 
         params = random_params(TINY)
         grads = self.variant(jax.grad(loss))(params)
@@ -146,9 +147,9 @@ def dots(jaxpr: jax.extend.core.Jaxpr) -> list[jax.extend.core.JaxprEqn]:
 
 
 def test_every_product_of_a_training_step_is_full_float32() -> None:
-    state = loop.begin(SMALL, loop.purposes(SMALL, 0)).state
+    state = algorithm.begin(SMALL, algorithm.purposes(SMALL, 0)).state
     batch = Split(np.zeros((4, 5), np.uint8), np.zeros(4, np.uint8))
-    jaxpr = jax.make_jaxpr(step.train_step, static_argnums=0)(SMALL, state, batch)
+    jaxpr = jax.make_jaxpr(algorithm.train_step, static_argnums=0)(SMALL, state, batch)
     products = dots(jaxpr.jaxpr)
     assert len(products) >= 6  # Input, recurrent and output, forwards and backwards.
     for product in products:

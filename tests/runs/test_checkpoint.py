@@ -12,7 +12,7 @@ import pytest
 
 from sumrnn.runs import checkpoint, files
 from sumrnn.runs.checkpoint import Checkpoints, Snapshot
-from sumrnn.train.step import State
+from sumrnn.train.run import State
 from tests.conftest import SMALL, flip
 
 CONFIG = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=9))

@@ -14,16 +14,17 @@ import pytest
 import sumrnn
 from sumrnn import task
 from sumrnn.config import Config, ModelConfig
-from sumrnn.devices import processor
+from sumrnn.devices import compiler, processor
 from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.runs import origin
-from sumrnn.train import answers, loop, step
+from sumrnn.train import answers
+from sumrnn.train import run as algorithm
 from tests.conftest import ROOT, SECONDS, SMALL
 
 
 def digest(config: Config = SMALL) -> str:
-    loop.parts.cache_clear()
+    compiler.parts.cache_clear()
     origin.program.cache_clear()
     return origin.program(config)
 
@@ -41,39 +42,39 @@ def edited(module: object, function: str, old: str, new: str, patch: pytest.Monk
     scope = dict(vars(module))
     exec(compile(source.replace(old, new), "edited", "exec"), scope)
     patch.setattr(module, function, scope[function])
-    for user in (loop, step, network):  # Those that imported it by name.
+    for user in (algorithm, answers, network):  # Those that imported it by name.
         if hasattr(user, function):
             patch.setattr(user, function, scope[function])
 
 
 LEFT_ALONE = {
     "a comment": (
-        loop,
+        algorithm,
         "epoch",
         "    loss, hits = loss.sum(), hits.sum()\n",
         "    # Why.\n    loss, hits = loss.sum(), hits.sum()\n",
     ),
-    "another name": (loop, "epoch", "hits", "correct_answers"),
-    "a helper's name": (step, "train_step", "part_of_mean", "renamed"),
-    "a docstring": (loop, "begin", "Draws the data", "Makes the data"),
+    "another name": (algorithm, "epoch", "hits", "correct_answers"),
+    "a helper's name": (algorithm, "train_step", "part_of_mean", "renamed"),
+    "a docstring": (algorithm, "begin", "Draws the data", "Makes the data"),
 }
 CHANGES = {
-    "a constant": (step, "losses", "labels.astype", "0.999 * labels.astype"),
+    "a constant": (answers, "losses", "labels.astype", "0.999 * labels.astype"),
     "a constant of the data": (
-        loop,
+        algorithm,
         "keys",
-        "(own, jnp.arange(3, ",
-        "(own, 1 + jnp.arange(3, ",
+        "(roots, jnp.arange(3, ",
+        "(roots, 1 + jnp.arange(3, ",
     ),
     "an order of summation": (
-        step,
+        algorithm,
         "train_step",
         "functools.reduce(jnp.add, x)",
         "functools.reduce(jnp.add, x[::-1])",
     ),
     "the prediction": (network, "logits", "out = forward", "out = 1.5 * forward"),
     "the optimizer": (
-        step,
+        algorithm,
         "train_step",
         "optax.apply_updates(state.params, updates)",
         "optax.apply_updates(optax.apply_updates(state.params, updates), updates)",
@@ -104,7 +105,7 @@ def test_settings_and_defaults_change_the_program(monkeypatch: pytest.MonkeyPatc
         programs.add(digest(dataclasses.replace(SMALL, model=model)))
     monkeypatch.setattr(answers, "FEWEST_ROWS", 7)
     programs.add(digest())
-    monkeypatch.setitem(loop.CPU_OPTIONS, "xla_cpu_prefer_vector_width", 256)
+    monkeypatch.setitem(compiler.CPU_OPTIONS, "xla_cpu_prefer_vector_width", 256)
     programs.add(digest())
     assert len(programs) == 9
 
@@ -177,10 +178,10 @@ def test_what_draws_and_weighs_the_exact_evaluation_is_recorded(
     for change, (name, value) in EVALUATION.items():
         with monkeypatch.context() as other:
             other.setattr(name, value)
-            loop.parts.cache_clear()
+            compiler.parts.cache_clear()
             origin.evaluation.cache_clear()
             digests[change] = origin.evaluation()
-    loop.parts.cache_clear()
+    compiler.parts.cache_clear()
     origin.evaluation.cache_clear()
     digests["none"] = origin.evaluation()
     assert len(set(digests.values())) == len(digests), digests

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import sumrnn
+from sumrnn.devices.compiler import fit
 from sumrnn.exchange import formats
 from sumrnn.runs import trained as trained_lib
 from sumrnn.runs.folder import RunFolder
-from sumrnn.train.loop import fit
 from tests.conftest import SMALL_OPTIONS, Done, call, files_of, refused
 
 Trained = tuple[pathlib.Path, Done]

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sumrnn.devices import memory, mesh
+from sumrnn.devices import compiler, memory, mesh
 from sumrnn.report import run as report
 from sumrnn.runs import files, origin
 from sumrnn.runs.folder import CONFIG, FIGURES, HISTORY, PREDICTIONS, REST, RunFolder
 from sumrnn.runs.folder import REPORT_JSON as REPORT
-from sumrnn.train import loop
 from tests.conftest import (
     ROOT,
     SECONDS,
@@ -284,7 +283,7 @@ def test_the_compiler_knows_what_memory_does_not_hold(
 ) -> None:
     """It compiles; nothing of it may be run."""
     quick = [{"xla_backend_optimization_level": 0}] * 4
-    monkeypatch.setattr(loop, "options", lambda platform: quick)
+    monkeypatch.setattr(compiler, "options", lambda platform: quick)
     monkeypatch.setattr(memory, "of_machine", lambda: 0.6 * 2**30)
     line = refused("train", *LARGE[field], cwd=tmp_path)
     assert line.startswith(f"{field} = ")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sumrnn import fields
+from sumrnn.devices.compiler import fit
 from sumrnn.errors import UserError
 from sumrnn.runs import files, origin
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
@@ -15,7 +16,6 @@ from sumrnn.runs.recorder import Stop
 from sumrnn.study import runner
 from sumrnn.study.batch import EXPERIMENT, RUNS, BatchFolder
 from sumrnn.study.experiment import Experiment
-from sumrnn.train import fit
 from tests.conftest import SMALL, files_of, results_of
 from tests.study.test_experiment import OTHER, TWO
 

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sumrnn.config import TaskConfig
+from sumrnn.devices import compiler
 from sumrnn.models import network
-from sumrnn.train import answers, loop
+from sumrnn.train import answers
+from sumrnn.train import run as algorithm
 from tests.conftest import SMALL
 
 
@@ -36,7 +38,7 @@ def test_answers_in_blocks_are_the_answers_at_once(
 ) -> None:
     monkeypatch.setattr(answers, "MOST_ROWS", most)
     monkeypatch.setattr(answers, "FEWEST_ROWS", 1)
-    data, state, _ = loop.compiled(SMALL).begin(loop.purposes(SMALL, 0))
+    data, state, _ = compiler.compiled(SMALL).begin(algorithm.purposes(SMALL, 0))
     answer, cut = jax.jit(functools.partial(answers.answer, SMALL)), answers.blocks(SMALL.task)
     found = [answer(state.params, data, np.uint32(n)) for n in range(cut.all)]
     logits = answers.join(SMALL.task, [part.logits for part in found])

@@ -8,6 +8,7 @@ import pytest
 
 from sumrnn.config import Config, TaskConfig
 from sumrnn.devices import mesh
+from sumrnn.devices.compiler import evaluate
 from sumrnn.devices.wave import Wave
 from sumrnn.errors import UserError
 from sumrnn.models import network
@@ -15,7 +16,6 @@ from sumrnn.models.counter import counter
 from sumrnn.scores import exact
 from sumrnn.scores import strata as strata_lib
 from sumrnn.train import exam
-from sumrnn.train.evaluation import evaluate
 from tests.conftest import SMALL
 
 SEEDS = (3, 4)

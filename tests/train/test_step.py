@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sumrnn.config import Config
+from sumrnn.devices import compiler
 from sumrnn.models import network
 from sumrnn.task import Split
-from sumrnn.train import loop, step
+from sumrnn.train import answers
+from sumrnn.train import run as algorithm
 from tests.conftest import SMALL
 
 
@@ -22,12 +24,12 @@ def with_shards(config: Config, shards: int) -> Config:
 
 
 @pytest.fixture(scope="module")
-def begun() -> loop.Begun:
+def begun() -> algorithm.Begun:
     """The start of a run; do not change it."""
-    return loop.compiled(SMALL).begin(loop.purposes(SMALL, 0))
+    return compiler.compiled(SMALL).begin(algorithm.purposes(SMALL, 0))
 
 
-def batch_of(begun: loop.Begun, first: int, size: int) -> Split:
+def batch_of(begun: algorithm.Begun, first: int, size: int) -> Split:
     return Split(*(array[first : first + size] for array in begun.data.train))
 
 
@@ -35,9 +37,9 @@ class TrainStepTest(chex.TestCase):
     @chex.variants(with_jit=True)
     def test_two_steps_of_adam_follow_the_formula(self) -> None:
         config, adam = SMALL, SMALL.train
-        begun = loop.compiled(SMALL).begin(loop.purposes(SMALL, 0))
+        begun = compiler.compiled(SMALL).begin(algorithm.purposes(SMALL, 0))
         state, params = begun.state, jax.device_get(begun.state.params)
-        take = self.variant(lambda state, batch: step.train_step(config, state, batch))
+        take = self.variant(lambda state, batch: algorithm.train_step(config, state, batch))
         m, v = (jax.tree.map(np.zeros_like, params) for _ in range(2))
 
         @jax.jit
@@ -73,13 +75,13 @@ class TrainStepTest(chex.TestCase):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def step_and_logits(config: Config, state: step.State, batch: Split) -> Any:
-    after, counts = step.train_step(config, state, batch)
-    return after.opt_state, counts, step.predict(config, state.params, batch.digits)
+def step_and_logits(config: Config, state: algorithm.State, batch: Split) -> Any:
+    after, counts = algorithm.train_step(config, state, batch)
+    return after.opt_state, counts, answers.predict(config, state.params, batch.digits)
 
 
 @pytest.mark.parametrize(("size", "shards"), [pytest.param(7, 3, marks=pytest.mark.slow), (2, 5)])
-def test_shards_change_nothing_but_rounding(size: int, shards: int, begun: loop.Begun) -> None:
+def test_shards_change_nothing_but_rounding(size: int, shards: int, begun: algorithm.Begun) -> None:
     """Also where they are uneven or more than there are series."""
     batch = batch_of(begun, 0, size)
     found, expected = (
@@ -96,5 +98,5 @@ def test_shards_change_nothing_but_rounding(size: int, shards: int, begun: loop.
 @settings(max_examples=30, deadline=None)
 @given(size=st.integers(1, 12), shards=st.integers(1, 15))
 def test_any_shards_change_nothing_but_rounding(size: int, shards: int) -> None:
-    begun = loop.compiled(SMALL).begin(loop.purposes(SMALL, 0))
+    begun = compiler.compiled(SMALL).begin(algorithm.purposes(SMALL, 0))
     test_shards_change_nothing_but_rounding(size, shards, begun)

@@ -10,11 +10,14 @@ import scipy.stats
 
 from sumrnn import task
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
+from sumrnn.devices import compiler
+from sumrnn.devices.compiler import fit
 from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.runs import origin
 from sumrnn.task import Split
-from sumrnn.train import answers, fit, loop, step
+from sumrnn.train import answers, series
+from sumrnn.train import run as algorithm
 from tests.conftest import SMALL
 
 
@@ -25,7 +28,7 @@ def with_batch(config: Config, batch_size: int) -> Config:
 
 
 def key_bits(config: Config, seed: int) -> list[tuple[int, ...]]:
-    keys = loop.keys(loop.purposes(config, seed))
+    keys = algorithm.keys(algorithm.purposes(config, seed))
     return [tuple(jax.random.key_data(key).tolist()) for key in keys]
 
 
@@ -51,14 +54,14 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
     config = with_batch(SMALL, batch_size)
     size = config.task.train_size
 
-    def note(config: Config, state: step.State, batch: Split, weights: Any, *_: Any) -> Any:
+    def note(config: Config, state: algorithm.State, batch: Split, weights: Any, *_: Any) -> Any:
         places, used = state.params, state.opt_state
         rows, counts = batch.digits[:, 0], weights.astype(jnp.int32)
         places = places.at[rows].add(counts * (used + jnp.cumsum(counts)))
-        return step.State(places, used + counts.sum()), (jnp.float32(0), jnp.int32(0))
+        return algorithm.State(places, used + counts.sum()), (jnp.float32(0), jnp.int32(0))
 
-    monkeypatch.setattr(loop, "train_step", note)
-    begun = loop.compiled(SMALL).begin(loop.purposes(SMALL, 0))
+    monkeypatch.setattr(algorithm, "train_step", note)
+    begun = compiler.compiled(SMALL).begin(algorithm.purposes(SMALL, 0))
     # The first digit tells the series apart.
     rows = jnp.zeros((size, config.task.length), jnp.uint8)
     rows = rows.at[:, 0].set(jnp.arange(size, dtype=jnp.uint8))
@@ -66,8 +69,8 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
 
     orders = []
     for number in (0, 1, 0):
-        nothing = step.State(jnp.zeros(size, jnp.int32), jnp.int32(0))
-        state, *_ = loop.epoch(config, nothing, begun.shuffle, train, number)
+        nothing = algorithm.State(jnp.zeros(size, jnp.int32), jnp.int32(0))
+        state, *_ = algorithm.epoch(config, nothing, begun.shuffle, train, number)
         assert int(state.opt_state) == size
         assert sorted(state.params.tolist()) == list(range(1, size + 1))
         orders.append(state.params.tolist())
@@ -80,7 +83,7 @@ def test_fresh_series_are_new_in_every_epoch_and_near_the_threshold_if_asked(foc
     train = dataclasses.replace(SMALL.train, batch_size=50, series="fresh", focus=focus, **reach)
     config = dataclasses.replace(SMALL, train=train)
     config_task, keys = config.task, jax.random.split(jax.random.key(5), 40)
-    draw = jax.jit(lambda key: loop.fresh(config, key, 3, 0))
+    draw = jax.jit(lambda key: series.fresh(config, key, 3, 0))
     found = [draw(key) for key in keys]
     digits = np.stack([one.digits for one in found])
     labels = np.stack([one.labels for one in found])
@@ -107,7 +110,7 @@ def test_focus_narrows_by_the_same_factor_each_epoch() -> None:
         SMALL.train, epochs=4, series="fresh", focus=0.9, focus_start=8, focus_reach=1
     )
     config = dataclasses.replace(SMALL, train=train)
-    draw = jax.jit(lambda number: loop.fresh(config, jax.random.key(0), 20, number))
+    draw = jax.jit(lambda number: series.fresh(config, jax.random.key(0), 20, number))
     near, threshold = round(0.9 * train.batch_size), config.task.threshold
     for number, reach in enumerate((8, 4, 2, 1)):
         sums = np.asarray(draw(np.uint32(number)).digits).sum(axis=-1, dtype=int)[:, -near:]
@@ -128,8 +131,8 @@ def test_scaled_inputs_are_the_network_of_scaled_digits(recurrence: Any) -> None
 @pytest.mark.parametrize("batch_size", [48, pytest.param(50, marks=pytest.mark.slow)])
 def test_an_epoch_is_its_steps_one_after_the_other(batch_size: int) -> None:
     config = with_batch(SMALL, batch_size)
-    parts = loop.compiled(config)
-    data, state, shuffle = parts.begin(loop.purposes(config, 0))
+    parts = compiler.compiled(config)
+    data, state, shuffle = parts.begin(algorithm.purposes(config, 0))
     found, *means, finite = parts.epoch(state, shuffle, data.train, np.uint32(3))
     first = answers.blocks(config.task).validation
     metrics = (
@@ -139,7 +142,7 @@ def test_an_epoch_is_its_steps_one_after_the_other(batch_size: int) -> None:
     assert bool(finite)
 
     order = jax.random.permutation(jax.random.fold_in(shuffle, 3), config.task.train_size)
-    take, loss, hits = jax.jit(step.train_step, static_argnums=0), 0.0, 0
+    take, loss, hits = jax.jit(algorithm.train_step, static_argnums=0), 0.0, 0
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         batch = Split(data.train.digits[rows], data.train.labels[rows])
@@ -149,7 +152,7 @@ def test_an_epoch_is_its_steps_one_after_the_other(batch_size: int) -> None:
     logits = network.logits(state.params, config.model, data.validation.digits)
     labels = np.asarray(data.validation.labels)
     p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
-    expected = loop.Metrics(
+    expected = algorithm.Metrics(
         loss / len(order),
         hits / len(order),
         -np.mean(np.where(labels == 1, np.log(p), np.log(1 - p))),
@@ -162,8 +165,8 @@ def test_an_epoch_is_its_steps_one_after_the_other(batch_size: int) -> None:
 @pytest.mark.parametrize("part", ["params", "second moment"])
 def test_numbers_that_are_not_finite_are_seen(part: str) -> None:
     """Adam divides by an infinite second moment: the losses show nothing of it."""
-    parts = loop.compiled(SMALL)
-    data, state, shuffle = parts.begin(loop.purposes(SMALL, 3))
+    parts = compiler.compiled(SMALL)
+    data, state, shuffle = parts.begin(algorithm.purposes(SMALL, 3))
     broken = state.params if part == "params" else state.opt_state[0].nu
     infinite = broken._replace(output=broken.output.at[-1].set(jnp.inf))
     state = jax.tree.map(
@@ -239,4 +242,4 @@ def test_the_network_learns_to_count(seed: int) -> None:
     found = fit(config, seed)
     assert found.history.loss[-1] < found.history.loss[0] / 3
     labels = found.data.test.labels
-    assert step.correct(found.logits[-1], labels).mean() > 0.95
+    assert answers.correct(found.logits[-1], labels).mean() > 0.95

@@ -1,0 +1,148 @@
+"""The functions of a run compiled for one device, with the options that its bits depend on.
+
+`fit` and `evaluate` are those of the algorithm, compiled so; they are the public ones.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+import scipy.linalg  # noqa: F401  JAX's LAPACK: threadpoolctl limits only what is loaded.
+import threadpoolctl
+
+from sumrnn import task
+from sumrnn.config import Config
+from sumrnn.errors import require
+from sumrnn.models import network
+from sumrnn.scores import exact
+from sumrnn.task import Splits
+from sumrnn.train import exam, run
+from sumrnn.train.run import Functions, Result
+from sumrnn.train.shards import HERE, Spread
+
+T = TypeVar("T")
+
+CPU_OPTIONS = {
+    "xla_cpu_prefer_vector_width": 512,
+    "xla_cpu_enable_concurrency_optimized_scheduler": False,
+    "xla_backend_optimization_level": 1,
+}
+"""The compiler's: as wide as the processor's vectors are (the default stops at 256 bits), no order
+of work that is meant for idle cores, and the level that is as fast as the highest and sooner done.
+What runs once has level 0, see `options`."""
+
+
+class Programs(NamedTuple):
+    """The functions of a run, and what draws the series of its exact evaluation."""
+
+    begin: Callable[..., Any]
+    epoch: Callable[..., Any]
+    answer: Callable[..., Any]
+    draw: Callable[..., Splits]
+    """Of laws, sums and number; see `exam.draw`."""
+
+    @property
+    def functions(self) -> Functions:
+        """Those that `run.fit` calls."""
+        return Functions(self.begin, self.epoch, self.answer)
+
+
+@functools.lru_cache(maxsize=64)
+def parts(config: Config, spread: Spread = HERE) -> Programs:
+    """The functions of runs of a config, each pure, whatever JAX's settings; not compiled."""
+    begin, epoch, answer = run.functions_of(config, spread)
+    draw = functools.partial(exam.draw, config)
+    return Programs(_pinned(begin), _pinned(epoch), _pinned(answer), _pinned(draw))
+
+
+def _pinned(function: Callable[..., T]) -> Callable[..., T]:
+    def call(*arguments: Any) -> T:
+        with pinned():
+            return function(*arguments)
+
+    return call
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[None]:
+    """A context with the settings of JAX on which numbers depend, whatever the environment says."""
+    with (
+        jax.enable_x64(False),
+        jax.threefry_partitionable(True),
+        jax.default_matmul_precision("float32"),
+    ):
+        yield
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(config: Config) -> Programs:
+    """The same functions, each compiled for one device when it is called with arrays."""
+    begin, *others = map(_compiled, parts(config), options(jax.default_backend()))
+
+    def alone(seeds: Any) -> Any:
+        with one_thread():
+            return jax.block_until_ready(begin(seeds))
+
+    return Programs(alone, *others)
+
+
+def _compiled(function: Any, options: dict[str, Any] | None) -> Callable[..., Any]:
+    alone = jax.jit(function, compiler_options=options)
+
+    def call(*arguments: Any) -> Any:
+        # Options belong to the outermost program.
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments))
+        return function(*arguments) if traced else alone(*arguments)
+
+    return call
+
+
+def options(platform: str) -> list[dict[str, Any] | None]:
+    """The compiler's options for each of `Programs` on a platform; bits depend on them."""
+    if platform != "cpu":
+        return [None, None, None, None]
+    once = CPU_OPTIONS | {"xla_backend_optimization_level": 0}
+    return [once, *(dict(CPU_OPTIONS) for _ in range(3))]
+
+
+def one_thread() -> threadpoolctl.threadpool_limits:
+    """A context in which LAPACK has one thread: the bits of its matrices depend on that."""
+    return threadpoolctl.threadpool_limits(1, "blas")
+
+
+def fit(
+    config: Config,
+    seed: int | np.integer[Any] | jax.Array,
+    params: network.Params | None = None,
+) -> Result:
+    """A whole run, data included, of a seed in [0, 2^32), from given or initial parameters.
+
+    It is `run.fit`, a loop over compiled epochs.  `jax.jit(fit, static_argnums=0)` is the same
+    function, but one program: the compiler may fuse across epochs and round differently, and the
+    initial matrices then depend on the number of LAPACK's threads.
+    """
+    return run.fit(config, seed, params, compiled(config.program).functions)
+
+
+def evaluate(config: Config, params: network.Params) -> dict[str, Any]:
+    """Accuracy and other scores by the law, with intervals; see `exact.scores`.
+
+    Parameters are float32, as in `Result.state`; the exam is that of a run of this config, on one
+    device.  Raises `UserError` if the task's table of laws is too large for one.
+    """
+    size = f"short enough: at most {exam.MOST_LAWS} for (length + 1) x sums"
+    require(exam.has_exam(config.task), "length", config.task.length, size)
+    programs, laws = compiled(config.program), task.log_laws(config.task)
+    fused = config.model.recurrence == "fused"
+    weights = network.pack(params) if fused else params
+
+    def ask(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
+        drawn = programs.draw(laws, sums[0], np.uint32(number))
+        answered = [programs.answer(weights, drawn, np.uint32(n)).logits for n in range(blocks)]
+        return np.concatenate(answered)[None]
+
+    (counts,) = exam.examine(config, 1, ask)
+    return exact.scores(config.task, counts)

@@ -1,0 +1,300 @@
+"""The algorithm: a run as a pure function of (config, seed), from the digits to the final logits.
+
+Keys, initial state, optimizer, the train step within its epoch, and `fit`.  How the functions are
+compiled, and on which devices they are computed, is up to `sumrnn.devices`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sumrnn import fields, task
+from sumrnn.config import Config, Seed
+from sumrnn.errors import require
+from sumrnn.models import network
+from sumrnn.models.initializer import initial
+from sumrnn.task import Split, Splits
+from sumrnn.train import answers, series, shards
+from sumrnn.train.answers import Answers, correct, losses
+from sumrnn.train.shards import HERE, Spread
+
+
+class State(NamedTuple):
+    """What training changes."""
+
+    params: network.Params
+    """By the names of Flax; `network.Packed` within training."""
+    opt_state: optax.OptState
+
+
+class Metrics(NamedTuple):
+    """One epoch's row of the history; float32 scalars.
+
+    As in Keras, `loss` and `accuracy` are means over the epoch's series, each taken just
+    before the step that used it, while the validation figures follow the last step.
+    """
+
+    loss: chex.Array
+    """Mean binary cross-entropy of the training series, in nats."""
+    accuracy: chex.Array
+    """Share of the training series answered correctly."""
+    val_loss: chex.Array
+    val_accuracy: chex.Array
+
+
+class Result(NamedTuple):
+    """A finished run."""
+
+    state: State
+    history: Metrics
+    """float32 [epochs] each."""
+    data: Splits
+    logits: tuple[chex.Array, ...]
+    """float32 [n] of each split, in the order of `Splits`."""
+
+
+class Begun(NamedTuple):
+    """A run before its first step; `shuffle` is the key of the order of the training series."""
+
+    data: Splits
+    state: State
+    shuffle: chex.PRNGKey
+
+
+class Functions(NamedTuple):
+    """What a run calls, as it stands here or compiled."""
+
+    begin: Callable[[chex.Array], Begun]
+    """The run before its first step, of the seeds of `purposes`; see `begin`."""
+    epoch: Callable[..., tuple[State, chex.Array, chex.Array, chex.Array]]
+    """The state after an epoch, of state, key, training series and number; see `epoch`."""
+    answer: Callable[..., Answers]
+    """The answers to a block, of parameters, data and number; see `answers.answer`."""
+
+
+def fit(
+    config: Config,
+    seed: int | np.integer[Any] | jax.Array,
+    params: network.Params | None = None,
+    functions: Functions | None = None,
+) -> Result:
+    """A whole run, data included, of a seed in [0, 2^32), from given or initial parameters.
+
+    `functions` may be those of the config as compiled elsewhere.  Raises `UserError` if the seed is
+    impossible, or the config asks for weights and none are given.
+    """
+    check_given(config, params)
+    run, cut, history = functions or functions_of(config.program), answers.blocks(config.task), []
+    numbers = [jax.device_put(np.uint32(n)) for n in range(max(config.train.epochs, cut.all))]
+    data, state, shuffle = run.begin(purposes(config, seed))
+    if params is not None:
+        state = packed(config, initial_state(config, params))
+    for number in numbers[: config.train.epochs]:
+        state, loss, accuracy, _ = run.epoch(state, shuffle, data.train, number)
+        blocks = [run.answer(state.params, data, n) for n in numbers[: cut.validation]]
+        history.append(Metrics(loss, accuracy, *answers.total(blocks)))
+    stacked = jax.tree.map(lambda *epochs: jnp.stack(epochs), *history)
+    logits = [run.answer(state.params, data, n).logits for n in numbers[: cut.all]]
+    if not isinstance(seed, jax.core.Tracer):
+        state = jax.device_get(state)  # To take apart there what needs no program.
+    return Result(unpacked(state), stacked, data, answers.join(config.task, logits))
+
+
+def functions_of(config: Config, spread: Spread = HERE) -> Functions:
+    """The functions of runs of a config, each a pure function of arrays."""
+    return Functions(
+        functools.partial(begin, config),
+        functools.partial(epoch, config, spread=spread),
+        functools.partial(answers.answer, config, spread=spread),
+    )
+
+
+def purposes(config: Config, seed: int | np.integer[Any] | jax.Array) -> chex.Array:
+    """uint32 [3]: the seeds of data, initial parameters and order; a pinned one replaces `seed`.
+
+    Raises `UserError` unless it lies in [0, 2^32); what is traced is believed.
+    """
+    pinned = (config.data_seed, config.init_seed, config.shuffle_seed)
+    traced = isinstance(seed, jax.core.Tracer)
+    seed = seed if traced else fields.check_value("seed", seed, Seed)
+    seeds = [seed if pin is None else pin for pin in pinned]
+    return jnp.asarray(seeds, jnp.uint32) if traced else jax.device_put(np.array(seeds, np.uint32))
+
+
+class Keys(NamedTuple):
+    """Independent typed keys, one for each purpose."""
+
+    data: chex.PRNGKey
+    init: chex.PRNGKey
+    shuffle: chex.PRNGKey
+
+
+def keys(seeds: chex.Array) -> Keys:
+    """The keys of the seeds of a run, uint32 [3]."""
+    # What `jax.random.key` makes of them, unless the environment adds an offset.
+    words = jnp.stack((jnp.zeros_like(seeds), seeds), axis=1)
+    roots = jax.random.wrap_key_data(words, impl="threefry2x32")
+    # At once, which is less to compile than one after the other.
+    folded = jax.vmap(jax.random.fold_in)(roots, jnp.arange(3, dtype=jnp.uint32))
+    return Keys(*(folded[i] for i in range(3)))
+
+
+def begin(config: Config, seeds: chex.Array) -> Begun:
+    """Draws the data and the initial parameters from the seeds of `purposes`."""
+    of_run = keys(seeds)
+    data = task.split(task.generate(of_run.data, config.task), config.task)
+    params = initial(of_run.init, config)
+    return Begun(data, initial_state(config, params), of_run.shuffle)
+
+
+def check_given(config: Config, params: object) -> None:
+    """Raises `UserError` if weights are asked for, and no parameters are given."""
+    needed = config.model.weights
+    require(needed is None or params is not None, "weights", needed, "given (--init-from)")
+
+
+def initial_state(config: Config, params: Any) -> State:
+    """The state before the first step, of parameters in Flax's structure or packed."""
+    return State(params, optimizer(config).init(params))
+
+
+def packed(config: Config, state: State) -> State:
+    """The state as it is trained: for the fused recurrence, `network.pack` of what is in it."""
+    fused = config.model.recurrence == "fused"
+    return _each(network.pack, dict, state) if fused else state
+
+
+def unpacked(state: State) -> State:
+    """The state that `packed` was given, with the names of Flax."""
+    return _each(network.unpack, network.Packed, state)
+
+
+def _each(function: Callable[[Any], Any], kind: type, state: State) -> State:
+    """The state with a function of all that is of a kind in it."""
+
+    def apply(x: Any) -> Any:
+        return function(x) if isinstance(x, kind) else x
+
+    return State(*jax.tree.map(apply, state, is_leaf=lambda x: isinstance(x, kind)))
+
+
+def optimizer(config: Config) -> optax.GradientTransformation:
+    """Adam: Kingma and Ba, https://arxiv.org/abs/1412.6980, algorithm 1.
+
+    The step size may rise and fall over the steps of the run, and gradients may be clipped before.
+    """
+    train = config.train
+    adam = optax.adam(rate(config), train.beta1, train.beta2, train.epsilon)
+    clip = None if train.clip is None else optax.clip_by_global_norm(train.clip)
+    return optax.chain(clip, adam) if clip else adam
+
+
+def steps(config: Config) -> int:
+    """The number of steps of a run."""
+    return config.train.epochs * -(-config.task.train_size // config.train.batch_size)
+
+
+def rate(config: Config) -> float | optax.Schedule:
+    """The step size, of each step if it is planned: linear warm-up, then constant or a cosine."""
+    train = config.train
+    if not train.planned:
+        return train.learning_rate
+    rising = round(train.warmup * steps(config))
+    after = steps(config) - rising
+    rest = (
+        optax.cosine_decay_schedule(train.learning_rate, after)
+        if train.decay == "cosine"
+        else optax.constant_schedule(train.learning_rate)
+    )
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, train.learning_rate, rising), rest], [rising]
+    )
+
+
+def epoch(
+    config: Config,
+    state: State,
+    shuffle: chex.PRNGKey,
+    train: Split,
+    number: chex.Numeric,
+    spread: Spread = HERE,
+) -> tuple[State, chex.Array, chex.Array, chex.Array]:
+    """One pass over the training series in random order.
+
+    Epochs are numbered from 0, and each has its own order.  Returns the state after it, loss and
+    accuracy of `Metrics`, and bool [], whether the state has numbers only: a gradient too large to
+    be squared leaves the losses finite for a while, and training at rest.
+    """
+    size, batch_size = config.task.train_size, config.train.batch_size
+    key = jax.random.fold_in(shuffle, number)
+    # Whole batches, so that there is one step to compile; what fills the last has no weight.
+    count = -(-size // batch_size)
+    weights = (jnp.arange(count * batch_size) < size).astype(jnp.float32).reshape(count, -1)
+    if config.train.series == "fresh":
+        batches: Any = series.fresh(config, key, count, number)
+    else:
+        order = jax.random.permutation(key, size)
+        batches = jnp.pad(order, (0, -size % batch_size)).reshape(count, -1)
+
+    def step(state: State, batch: tuple[Any, chex.Array]) -> tuple[State, Any]:
+        chosen, weights = batch
+        if config.train.series == "repeated":
+            chosen = Split(train.digits[chosen], train.labels[chosen])
+        return train_step(config, state, chosen, weights, spread)
+
+    state, (loss, hits) = jax.lax.scan(step, state, (batches, weights))
+    loss, hits = loss.sum(), hits.sum()
+    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
+    return state, loss / size, hits / size, finite
+
+
+def train_step(
+    config: Config,
+    state: State,
+    batch: Split,
+    weights: chex.Array | None = None,
+    spread: Spread = HERE,
+) -> tuple[State, tuple[chex.Array, chex.Array]]:
+    """One Adam step on the mean binary cross-entropy of a batch, cut into shards.
+
+    `weights` are float32 [n], 1 for each of its series that counts and 0 for what only fills it;
+    None: all count.  `spread` says where its shards are computed.  Returns the next state, and the
+    batch's summed loss (float32) and number of correct answers (int32), both before the step.
+    """
+    weights = jnp.ones(batch.labels.shape, jnp.float32) if weights is None else weights
+    size = weights.sum()
+
+    def part_of_mean(
+        params: network.Params | network.Packed, shard: tuple[Split, chex.Array]
+    ) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
+        (digits, labels), weights = shard
+        logits = network.logits(params, config.model, digits)
+        loss = (losses(logits, labels) * weights).sum()
+        hits = (correct(logits, labels).astype(weights.dtype) * weights).sum()
+        return loss / size, (loss, hits)
+
+    gradient = jax.grad(part_of_mean, has_aux=True)
+    parts = shards.over(
+        functools.partial(gradient, state.params),
+        shards.cut((batch, weights), config.train.batch_shards),
+        batch.digits,
+        spread,
+    )
+    # In a fixed order, wherever the shards were.
+    grads, (loss, hits) = jax.tree.map(lambda x: functools.reduce(jnp.add, x), parts)
+    adam = optimizer(config)
+
+    def update(carry: tuple[Any, optax.OptState]) -> tuple[Any, optax.OptState]:
+        with jax.numpy_dtype_promotion("standard"):  # Optax mixes floats and integers.
+            updates, opt_state = adam.update(*carry)
+        return updates, opt_state
+
+    updates, opt_state = shards.apart(update, (grads, state.opt_state), batch.digits, spread)
+    params = optax.apply_updates(state.params, updates)
+    return State(params, opt_state), (loss, hits.astype(jnp.int32))
