@@ -144,7 +144,7 @@ def fit_many(
     per_device: int | None = None,
     watch: Callable[[Moment], None] = lambda moment: None,
 ) -> Result:
-    """`train.fit` of different seeds in [0, 2^32), on all devices; on CPU with the same bits.
+    """`sumrnn.fit` of different seeds in [0, 2^32), on all devices; on CPU with the same bits.
 
     Every array of the result has a leading axis of seeds.  `watch` is called after each epoch of
     each wave; for `per_device` see `mesh.prepare`.  Raises `UserError` if the seeds are impossible,
