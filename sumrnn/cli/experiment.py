@@ -91,7 +91,9 @@ def find(name: str) -> Experiment:
         experiment = getattr(_module(path), "EXPERIMENT", None)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except (Exception, SystemExit) as error:  # Whatever a person writes there.
+    except SystemExit as error:
+        raise UserError(f"{path}: must not end the program (exit status {error.code!r})") from None
+    except Exception as error:  # Whatever a person writes there.
         raise UserError(f"{path}: {type(error).__name__}: {error}") from None
     if not isinstance(experiment, Experiment):
         kind = "an Experiment (from sumrnn.study.experiment import Experiment)"
@@ -102,7 +104,7 @@ def find(name: str) -> Experiment:
 
 
 class _SourceLoader(importlib.machinery.SourceFileLoader):
-    """Compiles a module's source as it is now: a compiled one beside it may be of another."""
+    """Compiles a module's source as it is now: a compiled one that is kept may be of another."""
 
     def get_code(self, fullname: str) -> types.CodeType:
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -116,12 +118,16 @@ def _module(path: pathlib.Path) -> types.ModuleType:
     name = f"experiments.{path.stem}"
     module = sys.modules[name] = types.ModuleType(name)  # Where dataclasses look annotations up.
     module.__file__ = str(path)
+    beside = str(path.resolve().parent)
     before = sys.argv, sys.path, sys.dont_write_bytecode
-    sys.argv, sys.path, sys.dont_write_bytecode = [str(path)], [*sys.path, str(path.parent)], True
+    sys.argv, sys.path, sys.dont_write_bytecode = [str(path)], [*sys.path, beside], True
+    sources = (_SourceLoader, importlib.machinery.SOURCE_SUFFIXES)
+    sys.path_importer_cache[beside] = importlib.machinery.FileFinder(beside, sources)
     try:
         _SourceLoader(name, str(path)).exec_module(module)
     finally:
         sys.argv, sys.path, sys.dont_write_bytecode = before
+        del sys.path_importer_cache[beside]
     return module
 
 

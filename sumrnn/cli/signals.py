@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from sumrnn.cli.command import CLOSED, STOPPING, end, silence
+from sumrnn.cli.command import CLOSED, STOPPING, end, silence, warn
 from sumrnn.runs.recorder import Stop
 
 T = TypeVar("T")
@@ -55,8 +55,10 @@ def until_closed(stop: Stop, show: Callable[P, None]) -> Callable[P, None]:
     def view(*arguments: P.args, **options: P.kwargs) -> None:
         try:
             show(*arguments, **options)
-        except BrokenPipeError:
+        except OSError as error:
             silence(sys.stdout)
+            if not isinstance(error, BrokenPipeError):  # Such as a full disk.
+                warn(f"standard output cannot be written ({error.strerror})")
             stop.number = stop.number or CLOSED
 
     return view

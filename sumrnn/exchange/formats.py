@@ -66,10 +66,11 @@ def read(field: str, path: pathlib.Path, model: ModelConfig) -> tuple[Params, st
     require(path.is_file(), field, str(path), "a file that is there")
     one = READERS[endings[0]]
     _load(one.library)
-    with files.reading(path):
-        content = path.read_bytes()
     assert one.read is not None
     try:
+        with files.reading(path):
+            layout.check_size("it", path.stat().st_size, model.cells)
+            content = path.read_bytes()
         params = layout.params(one.read(content, model.cells), model)
     except UserError as error:
         raise UserError(f"{path}: cannot be used: {error}") from None

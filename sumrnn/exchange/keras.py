@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sumrnn.errors import UserError, require
-from sumrnn.exchange.layout import Layout, check, shapes
+from sumrnn.exchange.layout import Layout, check, check_size, shapes
 
 WEIGHTS = "model.weights.h5"
 VARIABLES = {
@@ -59,8 +59,6 @@ FREE = (
 )
 FREE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 """Settings that do not change what a trained network answers, or are looked at elsewhere."""
-ROOM = 2**26
-"""Bytes that a file in a .keras file may have beside its arrays."""
 
 
 def write_weights(layout: Layout) -> bytes:
@@ -114,10 +112,9 @@ def read(content: bytes, cells: int) -> Layout:
 
 
 def _member(archive: zipfile.ZipFile, name: str, cells: int) -> bytes:
-    """What a file in a .keras file holds, which may have sixteen times the weights."""
-    info, limit = archive.getinfo(name), ROOM + 16 * 16 * cells * (cells + 3)
-    size = f"at most {limit:,} bytes for {cells} cells"
-    require(info.file_size <= limit, name, f"{info.file_size:,} bytes", size)
+    """What a file in a .keras file holds."""
+    info = archive.getinfo(name)
+    check_size(name, info.file_size, cells)
     # Of other kinds no piece can be read that may not become very large.
     plain = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     require(plain, name, f"compressed by method {info.compress_type}", "stored or deflated")

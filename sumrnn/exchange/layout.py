@@ -10,6 +10,9 @@ from sumrnn.config import ModelConfig
 from sumrnn.errors import require
 from sumrnn.models.network import Packed, Params, pack, unpack
 
+ROOM = 2**26
+"""Bytes that a file may have beside its arrays."""
+
 
 class Layout(NamedTuple):
     """float32 arrays; gates in the order i, f, g, o on the last axis."""
@@ -40,6 +43,12 @@ def check(name: str, dtype: str, shape: Sequence[int], needed: Sequence[int], ce
     """Raises `UserError` unless an array, which need not have been read, is as needed."""
     has, allowed = f"{dtype} {[*shape]}", f"float32 {[*needed]} for {cells} cells"
     require(has == f"float32 {[*needed]}", name, has, allowed)
+
+
+def check_size(name: str, size: int, cells: int) -> None:
+    """Raises `UserError` for a file of more bytes than sixteen times the weights, and some room."""
+    limit = ROOM + 16 * 16 * cells * (cells + 3)
+    require(size <= limit, name, f"{size:,} bytes", f"at most {limit:,} bytes for {cells} cells")
 
 
 def of(params: Params, model: ModelConfig) -> Layout:

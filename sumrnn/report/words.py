@@ -40,9 +40,11 @@ def _format(value: float, form: str) -> str:
     return format(value, form).replace("-", "−")
 
 
-def _clean(value: float) -> float:
+def _clean(value: float, tiny: bool = False) -> float:
+    """The whole number that is meant; if `tiny`, what is just above 0 may be a rate or p-value."""
     whole = float(np.rint(value)) + 0.0  # Nor is there a −0.
-    return whole if abs(value - whole) < NOISE else value
+    meant = abs(value - whole) < NOISE and not (tiny and whole == 0 < value)
+    return whole if meant else value
 
 
 def _digits(value: float, digits: int, whole: float = 1) -> int:
@@ -60,7 +62,7 @@ def number(value: float | None, digits: int = 4) -> str:
     """
     if value is None:
         return UNDEFINED
-    value = _clean(value)
+    value = _clean(value, tiny=True)
     small = 10.0 ** (1 - digits) if digits > 2 else 0.5 * 10**-digits
     form = "#.2g" if 0 < abs(value) < small else f".{_digits(value, digits)}f"
     return _format(value, form)
@@ -68,10 +70,11 @@ def number(value: float | None, digits: int = 4) -> str:
 
 def general(value: float, digits: int) -> str:
     """A number with so many significant digits at most, or all those before the point."""
-    value = _clean(value) or value
-    while value != 1 and float(f"{value:.{digits}g}") == 1:
+    value = _clean(value, tiny=True)
+    while abs(value) != 1 and abs(float(f"{value:.{digits}g}")) == 1:
         digits += 1
-    return count(value) if abs(value) >= 10**digits else _format(value, f".{digits}g")
+    whole = abs(float(f"{value:.{digits}g}")) >= 10**digits
+    return count(value) if whole else _format(value, f".{digits}g")
 
 
 def count(value: float, digits: int = 0) -> str:

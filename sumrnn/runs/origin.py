@@ -91,7 +91,9 @@ def evaluation() -> str:
     rounded = (
         np.rint(1_000.0 * x).astype(np.int64) for x in (probabilities, np.maximum(laws, -1e3))
     )
-    found = hashlib.sha256(repr((exam.SHARE, strata.PILOT)).encode())
+    drawn = (exam.SHARE, exam.PER_STRATUM, exam.MOST_LAWS)
+    divided = (strata.EDGES, strata.LEAST, strata.SHARES, strata.PILOT)
+    found = hashlib.sha256(repr((drawn, divided)).encode())
     for array in (*layout.sums, first, more, *strata.sums(layout, first), *rounded):
         found.update(np.asarray(array, np.int64).tobytes())
     shapes = [(laws.shape, np.float32), ((config.task.size,), np.int32), ((), np.uint32)]

@@ -16,6 +16,8 @@ from sumrnn.train import answers
 
 SHARE = 0.1
 """Series of an exam per series of training, which costs three times as much each."""
+PER_STRATUM = 10
+"""Series of an exam per stratum at least."""
 MOST_LAWS = 2**24
 """Numbers in the table of laws; tasks that need more have no exam."""
 PURPOSE = 3
@@ -50,7 +52,7 @@ def examine(
     """
     cut, own = answers.blocks(config.task), strata.strata(config.task)
     seen = config.train.epochs * config.task.train_size
-    whole = -(-max(10 * len(own.masses), round(SHARE * seen)) // cut.rows)
+    whole = -(-max(PER_STRATUM * len(own.masses), round(SHARE * seen)) // cut.rows)
     first = max(1, round(strata.PILOT * whole))
     found = [Counts(*(np.zeros(len(own.masses), np.int64) for _ in Counts._fields))] * runs
     number, most = 0, config.task.size // cut.rows

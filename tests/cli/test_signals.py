@@ -1,6 +1,7 @@
 """Signals in real processes, in which only the work is made up."""
 
 import contextlib
+import errno
 import io
 import os
 import pathlib
@@ -121,15 +122,16 @@ def test_a_second_one_gives_the_cursor_back_to_the_terminal(tmp_path: pathlib.Pa
 
 
 @pytest.mark.parametrize(("number", "asked"), [(None, 13), (signal.SIGINT, signal.SIGINT)])
-def test_output_that_nobody_reads_asks_for_an_end_unless_a_signal_did(
-    number: int | None, asked: int
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(errno.ENOSPC, "No space left")])
+def test_output_that_nobody_takes_asks_for_an_end_unless_a_signal_did(
+    number: int | None, asked: int, error: OSError, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown, stop = list[str](), Stop(number)
 
     def show(line: str) -> None:
         shown.append(line)
         if line == "second":
-            raise BrokenPipeError
+            raise error
 
     view = signals.until_closed(stop, show)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -137,6 +139,8 @@ def test_output_that_nobody_reads_asks_for_an_end_unless_a_signal_did(
             assert stop.number == number
             view(line)
     assert (shown, stop.number) == (["first", "second"], asked)
+    told = "standard output cannot be written (No space left)\n" if error.errno else ""
+    assert capsys.readouterr().err.endswith(told)
 
 
 def test_what_stderr_does_not_take_is_told_at_the_terminal(

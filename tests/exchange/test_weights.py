@@ -450,6 +450,15 @@ def test_what_would_become_large_is_not_read(
 
 
 @RAW
+@pytest.mark.parametrize("ending", formats.READERS)
+def test_a_large_file_is_not_read(ending: str, network: Trained, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / f"it{ending}"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # Of which the disk has nothing.
+    assert "it = '1,099,511,627,776 bytes': must be at most 67," in answer(path)
+
+
+@RAW
 @pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
 def test_any_flipped_bit_of_a_compressed_file_is_told_in_one_line(
     kind: int, network: Trained, tmp_path: pathlib.Path

@@ -163,6 +163,8 @@ EVALUATION = {
     "other strata": ("sumrnn.scores.strata.EDGES", (*range(10), 20)),
     "another spread": ("sumrnn.scores.strata.LEAST", 0.01),
     "other shares": ("sumrnn.scores.strata.SHARES", {"accuracy": 0.5, "balanced accuracy": 0.1}),
+    "a slightly other spread": ("sumrnn.scores.strata.LEAST", 0.0031),
+    "fewer series at least": ("sumrnn.train.exam.PER_STRATUM", 9),
     "another pilot": ("sumrnn.scores.strata.PILOT", 0.5),
     "more series": ("sumrnn.train.exam.SHARE", 0.2),
     "another key": ("sumrnn.train.exam.PURPOSE", 4),

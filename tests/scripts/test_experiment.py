@@ -1,6 +1,5 @@
 """scripts/experiment.py: alone, and interrupted."""
 
-import importlib.util
 import os
 import pathlib
 import py_compile
@@ -104,22 +103,23 @@ def test_a_declaration_is_read_from_its_source_and_from_what_lies_beside_it(
     """Whatever was compiled before: a changed one may have the same time and size."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     find, path = load_script("experiment").find, tmp_path / "mine.py"
-    (tmp_path / "cells_of_mine.py").write_text("CELLS = 3")
+    beside = tmp_path / "cells_of_mine.py"
     (tmp_path / "random.py").write_text("raise SystemExit('never imported')")
     text = MINE.replace("= 3", "= cells_of_mine.CELLS")
     text = text.replace("import dataclasses", "import cells_of_mine, dataclasses, random")
-    for asked in ("cells?", "Cells?"):
+    for asked, cells in (("cells?", 6), ("Cells?", 3)):
         path.write_text(text.replace("cells?", asked))
-        os.utime(path, (1, 1))
-        if asked == "cells?":
-            py_compile.compile(str(path))
-        assert find(str(path)).question == f"3 {asked}"
-    assert {entry.name for entry in (tmp_path / "__pycache__").iterdir()} == {
-        pathlib.Path(importlib.util.cache_from_source(str(path))).name
-    }
-    assert str(tmp_path) not in sys.path
-    monkeypatch.delitem(sys.modules, "experiments.mine")
-    monkeypatch.delitem(sys.modules, "cells_of_mine")
+        beside.write_text(f"CELLS = {cells}")
+        for file in (path, beside):
+            os.utime(file, (1, 1))
+            if asked == "cells?":
+                py_compile.compile(str(file))
+        compiled = {entry.name for entry in (tmp_path / "__pycache__").iterdir()}
+        assert find(str(path)).question == f"{cells} {asked}"
+        assert {entry.name for entry in (tmp_path / "__pycache__").iterdir()} == compiled
+        monkeypatch.delitem(sys.modules, "experiments.mine")
+        monkeypatch.delitem(sys.modules, "cells_of_mine")
+    assert str(tmp_path) not in {*sys.path, *sys.path_importer_cache}
 
 
 OWN = {
@@ -128,7 +128,7 @@ OWN = {
     "empty.py": ("", "empty.py: EXPERIMENT = None: must be an Experiment (from sumrnn.study."),
     "another.py": (MINE, "EXPERIMENT.name = 'mine': must be 'another', as its file is another.py"),
     "other.py": ("class EXPERIMENT: name = 'other'", "EXPERIMENT = <class 'experiments.other"),
-    "leaves.py": (f"{MINE}\nexit()", "leaves.py: SystemExit: None"),
+    "leaves.py": (f"{MINE}\nexit()", "leaves.py: must not end the program (exit status None)"),
     "parses.py": (
         "import argparse\nargparse.ArgumentParser().parse_args()\nEXPERIMENT = 5",
         "parses.py: EXPERIMENT = 5: must be an Experiment",
