@@ -80,7 +80,7 @@ from sumrnn.study.runner import Progress
 row = {"loss": 0.0625, "accuracy": 0.5, "val_loss": 0.125, "val_accuracy": 0.9912}
 with progress.of_run(60) as view:
     view(row | {"epoch": 30, "seconds": 2.0})
-with progress.of_batch(True) as view:
+with progress.of_batch() as view:
     many = tuple(range(64))
     view(Progress(128, 64, 5000, "a-condition", many, 60, 30, worked=1000, diverged=2))
 """
