@@ -100,7 +100,7 @@ def evaluation() -> str:
     with compiler.pinned(), jax.disable_jit(False):
         draw = jax.jit(compiler.parts(config.program).draw)
         traced = draw.trace(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
-    found.update(traced.lower().as_text().encode())
+        found.update(traced.lower().as_text().encode())
     return found.hexdigest()[:12]
 
 
