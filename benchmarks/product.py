@@ -54,9 +54,7 @@ def sumrnn(work: Work, given: Given, seeds: Sequence[int], **settings: Any) -> P
 
 def begin(config: Config, seed: int) -> algorithm.Begun:
     """A run before its first step."""
-    with compiler.one_thread():
-        begun: algorithm.Begun = compiler.compiled(config).begin(algorithm.purposes(config, seed))
-        jax.block_until_ready(begun)
+    begun: algorithm.Begun = compiler.compiled(config).begin(algorithm.purposes(config, seed))
     return begun
 
 

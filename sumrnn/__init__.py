@@ -29,7 +29,8 @@ from sumrnn.errors import UserError
 from sumrnn.version import __version__
 
 if TYPE_CHECKING:
-    from sumrnn.devices.compiler import evaluate, fit
+    from sumrnn.devices.compiler import fit
+    from sumrnn.devices.evaluation import evaluate
     from sumrnn.devices.mesh import use_cores
     from sumrnn.devices.wave import fit_many
     from sumrnn.runs.run import Run
@@ -57,7 +58,7 @@ _LATE = {
     "use_cores": "sumrnn.devices.mesh",
     "generate": "sumrnn.task",
     "sum_law": "sumrnn.task",
-    "evaluate": "sumrnn.devices.compiler",
+    "evaluate": "sumrnn.devices.evaluation",
 }
 """What brings JAX with it, which takes half a second: imported when it is asked for."""
 

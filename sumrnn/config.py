@@ -16,6 +16,8 @@ from sumrnn.fields import Pattern, Range
 
 MAX_SEED = 2**32 - 1
 MAX_ELEMENTS = 2**31 - 1  # JAX indexes with int32 unless told otherwise.
+MAX_LENGTH = 10_000
+"""Digits of a series."""
 MAX_DIGIT = 255  # Digits are stored as uint8.
 MAX_LAWS = 2**20
 """Numbers in the table of laws that fresh series near the threshold are drawn by."""
@@ -52,7 +54,7 @@ class TaskConfig:
 
     size: Annotated[int, Range(1, MAX_ELEMENTS)] = 10_000
     """Number of series: training, validation and test together."""
-    length: Annotated[int, Range(1, 10_000)] = 30
+    length: Annotated[int, Range(1, MAX_LENGTH)] = 30
     """Digits per series."""
     low: Annotated[int, Range(0, MAX_DIGIT)] = 0
     """Lowest digit, inclusive."""

@@ -251,9 +251,8 @@ def work(
     from sumrnn.study.batch import BatchFolder
 
     batch = BatchFolder(out)
-    batch.check(experiment, arguments.anyway)
-    if batch.lacks(experiment, seeds):
-        # Before anything is made; the other conditions when it is their turn.
+    if batch.check(experiment, arguments.anyway) is None:
+        # Before anything is made; later, and the other conditions, when it is their turn.
         first = next(iter(experiment.conditions.values()))
         with progress.waiting("compiling"):
             mesh.prepare(first, len(seeds), arguments.per_device)

@@ -18,9 +18,8 @@ import numpy as np
 import tyro
 
 from sumrnn.cli import command, progress
-from sumrnn.config import TaskConfig
+from sumrnn.config import MAX_LENGTH, TaskConfig
 from sumrnn.errors import UserError, require
-from sumrnn.exchange import MAX_LENGTH
 
 CHUNK = 10_000
 """Series that are read before they are answered."""

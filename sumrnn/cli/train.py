@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
     if found.status == "unfinished":  # Whether memory holds it, before anything is made.
         with progress.waiting("compiling"), futures.ThreadPoolExecutor(1) as aside:
             # Kept for later; the compiler leaves it a core.
-            aside.submit(origin.program, config.program)
+            aside.submit(origin.here, config)
             mesh.prepare(config, 1)
     with folder.lock():
         status, epoch, wrong = look()

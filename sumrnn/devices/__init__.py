@@ -1,1 +1,1 @@
-"""Which device does what: seeds and shards on a mesh, one process or several."""
+"""Which device does what: compiled functions, and seeds and shards on a mesh."""

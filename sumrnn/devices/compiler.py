@@ -1,25 +1,21 @@
 """The functions of a run compiled for one device, with the options that its bits depend on.
 
-`fit` and `evaluate` are those of the algorithm, compiled so; they are the public ones.
+`fit` is that of the algorithm, compiled so; it is the public one.
 """
 
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import scipy.linalg  # noqa: F401  JAX's LAPACK: threadpoolctl limits only what is loaded.
 import threadpoolctl
 
-from sumrnn import task
 from sumrnn.config import Config
-from sumrnn.errors import require
 from sumrnn.models import network
-from sumrnn.scores import exact
-from sumrnn.task import Splits
-from sumrnn.train import exam, run
+from sumrnn.train import run
 from sumrnn.train.run import Functions, Result
 from sumrnn.train.shards import HERE, Spread
 
@@ -35,27 +31,10 @@ of work that is meant for idle cores, and the level that is as fast as the highe
 What runs once has level 0, see `options`."""
 
 
-class Programs(NamedTuple):
-    """The functions of a run, and what draws the series of its exact evaluation."""
-
-    begin: Callable[..., Any]
-    epoch: Callable[..., Any]
-    answer: Callable[..., Any]
-    draw: Callable[..., Splits]
-    """Of laws, sums and number; see `exam.draw`."""
-
-    @property
-    def functions(self) -> Functions:
-        """Those that `run.fit` calls."""
-        return Functions(self.begin, self.epoch, self.answer)
-
-
 @functools.lru_cache(maxsize=64)
-def parts(config: Config, spread: Spread = HERE) -> Programs:
+def parts(config: Config, spread: Spread = HERE) -> Functions:
     """The functions of runs of a config, each pure, whatever JAX's settings; not compiled."""
-    begin, epoch, answer = run.functions_of(config, spread)
-    draw = functools.partial(exam.draw, config)
-    return Programs(_pinned(begin), _pinned(epoch), _pinned(answer), _pinned(draw))
+    return Functions(*map(_pinned, run.functions_of(config, spread)))
 
 
 def _pinned(function: Callable[..., T]) -> Callable[..., T]:
@@ -78,7 +57,7 @@ def pinned() -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(config: Config) -> Programs:
+def compiled(config: Config) -> Functions:
     """The same functions, each compiled for one device when it is called with arrays."""
     begin, *others = map(_compiled, parts(config), options(jax.default_backend()))
 
@@ -86,7 +65,7 @@ def compiled(config: Config) -> Programs:
         with one_thread():
             return jax.block_until_ready(begin(seeds))
 
-    return Programs(alone, *others)
+    return Functions(alone, *others)
 
 
 def _compiled(function: Any, options: dict[str, Any] | None) -> Callable[..., Any]:
@@ -101,7 +80,7 @@ def _compiled(function: Any, options: dict[str, Any] | None) -> Callable[..., An
 
 
 def options(platform: str) -> list[dict[str, Any] | None]:
-    """The compiler's options for each of `Programs` on a platform; bits depend on them."""
+    """The compiler's options for each of `Functions` on a platform; bits depend on them."""
     if platform != "cpu":
         return [None, None, None, None]
     once = CPU_OPTIONS | {"xla_backend_optimization_level": 0}
@@ -124,25 +103,4 @@ def fit(
     function, but one program: the compiler may fuse across epochs and round differently, and the
     initial matrices then depend on the number of LAPACK's threads.
     """
-    return run.fit(config, seed, params, compiled(config.program).functions)
-
-
-def evaluate(config: Config, params: network.Params) -> dict[str, Any]:
-    """Accuracy and other scores by the law, with intervals; see `exact.scores`.
-
-    Parameters are float32, as in `Result.state`; the exam is that of a run of this config, on one
-    device.  Raises `UserError` if the task's table of laws is too large for one.
-    """
-    size = f"short enough: at most {exam.MOST_LAWS} for (length + 1) x sums"
-    require(exam.has_exam(config.task), "length", config.task.length, size)
-    programs, laws = compiled(config.program), task.log_laws(config.task)
-    fused = config.model.recurrence == "fused"
-    weights = network.pack(params) if fused else params
-
-    def ask(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
-        drawn = programs.draw(laws, sums[0], np.uint32(number))
-        answered = [programs.answer(weights, drawn, np.uint32(n)).logits for n in range(blocks)]
-        return np.concatenate(answered)[None]
-
-    (counts,) = exam.examine(config, 1, ask)
-    return exact.scores(config.task, counts)
+    return run.fit(config, seed, params, compiled(config.program))

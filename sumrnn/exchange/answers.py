@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from sumrnn.config import Config, ModelConfig
+from sumrnn.config import MAX_LENGTH, Config, ModelConfig
 from sumrnn.devices import compiler
-from sumrnn.exchange import MAX_LENGTH
 from sumrnn.models import network
 
 Pair = tuple[chex.Array, chex.Array]

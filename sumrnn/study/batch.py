@@ -8,7 +8,6 @@ runs.csv, summary.json, summary.md, report.html, figures/*.png      rebuilt from
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import pathlib
 from collections.abc import Collection, Iterable, Mapping
 
@@ -132,14 +131,6 @@ class BatchFolder:
                 made = found.made if same else (*found.made, now)
             batch = Batch(experiment, tuple(sorted(seeds)), made)
             files.write_json(self.path / EXPERIMENT, batch, FORMAT)
-
-    def lacks(self, experiment: Experiment, seeds: Iterable[int]) -> bool:
-        """Whether a run of these seeds has not ended, or has a damaged record."""
-        runs = itertools.product(experiment.conditions, seeds)
-        try:
-            return any(self.run(*run).status() == "unfinished" for run in runs)
-        except UserError:
-            return True
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Makes declaration and summary this process's own; others wait a while for it."""

@@ -21,7 +21,7 @@ PER_STRATUM = 10
 MOST_LAWS = 2**24
 """Numbers in the table of laws; tasks that need more have no exam."""
 PURPOSE = 3
-"""Of its keys, beside those of `algorithm.Keys`."""
+"""Of its keys, beside those of `run.Keys`."""
 
 
 def draw(config: Config, laws: chex.Array, sums: chex.Array, number: chex.Numeric) -> Splits:

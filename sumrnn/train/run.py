@@ -20,8 +20,8 @@ from sumrnn.errors import require
 from sumrnn.models import network
 from sumrnn.models.initializer import initial
 from sumrnn.task import Split, Splits
-from sumrnn.train import answers, series, shards
-from sumrnn.train.answers import Answers, correct, losses
+from sumrnn.train import answers, exam, series, shards
+from sumrnn.train.answers import correct, losses
 from sumrnn.train.shards import HERE, Spread
 
 
@@ -68,14 +68,12 @@ class Begun(NamedTuple):
 
 
 class Functions(NamedTuple):
-    """What a run calls, as it stands here or compiled."""
+    """`begin`, `epoch`, `answers.answer` and `exam.draw` of a config, plain or compiled."""
 
-    begin: Callable[[chex.Array], Begun]
-    """The run before its first step, of the seeds of `purposes`; see `begin`."""
-    epoch: Callable[..., tuple[State, chex.Array, chex.Array, chex.Array]]
-    """The state after an epoch, of state, key, training series and number; see `epoch`."""
-    answer: Callable[..., Answers]
-    """The answers to a block, of parameters, data and number; see `answers.answer`."""
+    begin: Callable[..., Any]
+    epoch: Callable[..., Any]
+    answer: Callable[..., Any]
+    draw: Callable[..., Any]
 
 
 def fit(
@@ -112,6 +110,7 @@ def functions_of(config: Config, spread: Spread = HERE) -> Functions:
         functools.partial(begin, config),
         functools.partial(epoch, config, spread=spread),
         functools.partial(answers.answer, config, spread=spread),
+        functools.partial(exam.draw, config),
     )
 
 

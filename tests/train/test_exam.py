@@ -8,7 +8,7 @@ import pytest
 
 from sumrnn.config import Config, TaskConfig
 from sumrnn.devices import mesh
-from sumrnn.devices.compiler import evaluate
+from sumrnn.devices.evaluation import evaluate
 from sumrnn.devices.wave import Wave
 from sumrnn.errors import UserError
 from sumrnn.models import network

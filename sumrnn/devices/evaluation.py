@@ -1,0 +1,37 @@
+"""How often any weights err, by the exact law of the sum.
+
+Apart from `compiler`, so that training does not wait for the statistics.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from sumrnn import task
+from sumrnn.config import Config
+from sumrnn.devices.compiler import compiled
+from sumrnn.errors import require
+from sumrnn.models import network
+from sumrnn.scores import exact
+from sumrnn.train import exam
+
+
+def evaluate(config: Config, params: network.Params) -> dict[str, Any]:
+    """Accuracy and other scores by the law, with intervals; see `exact.scores`.
+
+    Parameters are float32, as in `Result.state`; the exam is that of a run of this config, on one
+    device.  Raises `UserError` if the task's table of laws is too large for one.
+    """
+    size = f"short enough: at most {exam.MOST_LAWS} for (length + 1) x sums"
+    require(exam.has_exam(config.task), "length", config.task.length, size)
+    programs, laws = compiled(config.program), task.log_laws(config.task)
+    fused = config.model.recurrence == "fused"
+    weights = network.pack(params) if fused else params
+
+    def ask(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
+        drawn = programs.draw(laws, sums[0], np.uint32(number))
+        answered = [programs.answer(weights, drawn, np.uint32(n)).logits for n in range(blocks)]
+        return np.concatenate(answered)[None]
+
+    (counts,) = exam.examine(config, 1, ask)
+    return exact.scores(config.task, counts)
