@@ -1,17 +1,13 @@
 """A trained network's answers to any series."""
 
-import chex
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
-from sumrnn.config import MAX_LENGTH, Config, ModelConfig
+from sumrnn.config import MAX_LENGTH, Config
 from sumrnn.devices import compiler
 from sumrnn.models import network
 
-Pair = tuple[chex.Array, chex.Array]
 ROWS, OTHER_ROWS = 1_000, 100
 """Series that are answered at a time: of the trained length, and of any others."""
 
@@ -22,7 +18,7 @@ class Answerer:
     def __init__(self, params: network.Params, config: Config) -> None:
         self._params, self._config = params, config
         self._logits = jax.jit(network.logits, static_argnums=1)
-        self._carried = jax.jit(carried, static_argnums=1)
+        self._carried = jax.jit(network.logits_of_lengths, static_argnums=1)
 
     def __call__(self, series: list[np.ndarray]) -> np.ndarray:
         """float64 [n] of n series, uint8 [length] each; lengths may differ, to `MAX_LENGTH`."""
@@ -50,26 +46,3 @@ class Answerer:
             if trained:
                 return np.asarray(self._logits(self._params, model, digits))
             return np.asarray(self._carried(self._params, model, digits, lengths))
-
-
-def carried(
-    params: network.Params, model: ModelConfig, digits: chex.Array, lengths: chex.Array
-) -> chex.Array:
-    """The network's logits float32 [batch] to series of any lengths, int32 [batch], from 1.
-
-    Those of `network.logits` but for rounding.  The digits are uint8 [batch, `MAX_LENGTH`]; each
-    series' state stays as it is after its last one, and the loop ends with the longest series.
-    """
-    cell = nn.OptimizedLSTMCell(model.cells)
-
-    def step(t: chex.Numeric, state: Pair) -> Pair:
-        x = jax.lax.dynamic_index_in_dim(digits, t, axis=1).astype(jnp.float32)
-        x = (x - model.input_center) / model.input_scale
-        new, _ = cell.apply({"params": params["lstm"]}, state, x)
-        goes_on = (t < lengths)[:, None]
-        return jnp.where(goes_on, new[0], state[0]), jnp.where(goes_on, new[1], state[1])
-
-    zero = jnp.zeros((len(digits), model.cells))
-    _, hidden = jax.lax.fori_loop(0, lengths.max(), step, (zero, zero))
-    logits: chex.Array = hidden @ params["output"]["kernel"] + params["output"]["bias"]
-    return logits[:, 0]

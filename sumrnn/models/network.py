@@ -88,9 +88,7 @@ def logits(params: Params | Packed, config: ModelConfig, digits: chex.Array) -> 
     """
     chex.assert_rank(digits, 2)
     chex.assert_type(jax.tree.leaves(params), jnp.float32)
-    inputs = digits.astype(jnp.float32)
-    if config.scales:
-        inputs = (inputs - config.input_center) / config.input_scale
+    inputs = _inputs(config, digits)
     forward: Callable[..., chex.Array] = _fused if config.recurrence == "fused" else _scanned
     # GPU and TPU multiply float32 with fewer bits unless told otherwise.
     with jax.default_matmul_precision("float32"):
@@ -98,6 +96,36 @@ def logits(params: Params | Packed, config: ModelConfig, digits: chex.Array) -> 
     chex.assert_shape(out, digits.shape[:1])
     chex.assert_type(out, jnp.float32)
     return out
+
+
+def logits_of_lengths(
+    params: Params, config: ModelConfig, digits: chex.Array, lengths: chex.Array
+) -> chex.Array:
+    """The logits float32 [batch] of `logits`, but for rounding, to series of different lengths.
+
+    Of digits uint8 [batch, longest] each series has the first `lengths`, int32 [batch], from 1: its
+    state stays as it is after the last one, and the loop ends with the longest series.
+    """
+    cell = nn.OptimizedLSTMCell(config.cells)
+
+    def step(t: chex.Numeric, state: tuple[Any, Any]) -> tuple[Any, Any]:
+        x = _inputs(config, jax.lax.dynamic_index_in_dim(digits, t, axis=1))
+        after, _ = cell.apply({"params": params["lstm"]}, state, x)
+        goes_on = (t < lengths)[:, None]
+        (c, h), (old_c, old_h) = after, state
+        return jnp.where(goes_on, c, old_c), jnp.where(goes_on, h, old_h)
+
+    zero = jnp.zeros((len(digits), config.cells))
+    with jax.default_matmul_precision("float32"):
+        _, hidden = jax.lax.fori_loop(0, lengths.max(), step, (zero, zero))
+        out: chex.Array = hidden @ params["output"]["kernel"] + params["output"]["bias"]
+    return out[:, 0]
+
+
+def _inputs(config: ModelConfig, digits: chex.Array) -> chex.Array:
+    """What the network reads: digits as float32, centred and scaled as the config says."""
+    inputs = digits.astype(jnp.float32)
+    return (inputs - config.input_center) / config.input_scale if config.scales else inputs
 
 
 def _scanned(params: Params, config: ModelConfig, inputs: chex.Array) -> chex.Array:
