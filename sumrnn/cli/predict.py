@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import tyro
 
-from sumrnn.cli import command, progress
+from sumrnn.cli import command, console, progress
 from sumrnn.config import MAX_LENGTH, TaskConfig
 from sumrnn.errors import UserError, require
 
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     sys.stdout.flush()
     if others:
         trained_on = f"the network was trained on {task.length} digits"
-        command.say(f"note: {others:,} series of another length; {trained_on}")
+        console.say(f"note: {others:,} series of another length; {trained_on}")
 
 
 def stream() -> Iterator[str]:

@@ -62,7 +62,7 @@ class Checkpoints:
 
         Raises `UserError` if it is missing, damaged, or of another run.
         """
-        arrays = files.read_arrays(self.file(epoch), sealed=True)
+        arrays = files.read_arrays(self.file(epoch))
         with files.reading(self.file(epoch)):
             return unpack(arrays, config, seed, epoch)
 
@@ -95,7 +95,7 @@ class Checkpoints:
         files.clear(self.path)
         if file.is_dir():  # Damaged, or the run would have gone on from there.
             files.remove(file)
-        files.write_arrays(file, pack(snapshot, config, seed), sealed=True)
+        files.write_arrays(file, pack(snapshot, config, seed), compressed=False)
         self.keep(KEPT)
 
     def keep(self, count: int) -> None:

@@ -1,9 +1,10 @@
 """The folder of a run: it owns its path, and knows how far the run is.
 
-config.json      which run it is, what computed it, and how it ended (see `record`); sealed
+config.json      which run it is, what computed it, and how it ended (see `record`)
 history.csv      one row per epoch, up to the newest checkpoint
-checkpoints/EPOCH.npz      the last ones (see `checkpoint`); sealed
+checkpoints/EPOCH.npz      the last ones (see `checkpoint`)
 predictions.npz  digits, labels and logits; errors at given sums
+error.txt        why the last attempt failed; gone once the run has ended
 report.json, report.md, report.html, figures/*.png      rebuilt from the others at any time
 
 A run has ended when config.json says so, with the SHA-256 of history.csv and predictions.npz: it
@@ -21,10 +22,10 @@ import numpy as np
 
 from sumrnn.config import Config
 from sumrnn.errors import UserError, require
-from sumrnn.runs import files, locks, origin, run
+from sumrnn.runs import files, lock, origin, run
 from sumrnn.runs.checkpoint import COLUMNS, Checkpoints, Snapshot
 from sumrnn.runs.origin import Continued
-from sumrnn.runs.record import FORMAT, Record, Status
+from sumrnn.runs.record import EARLIER, FORMAT, Record, Status
 from sumrnn.runs.run import Run
 from sumrnn.scores.strata import Counts
 from sumrnn.task import Splits
@@ -32,6 +33,7 @@ from sumrnn.train.run import State
 
 CONFIG, HISTORY, PREDICTIONS = "config.json", "history.csv", "predictions.npz"
 CHECKPOINTS, FIGURES, EVENTS = "checkpoints", files.FIGURES, "events.out.tfevents.sumrnn"
+ERROR = "error.txt"
 REPORT_JSON, REPORT_MD, REPORT_HTML = "report.json", "report.md", "report.html"
 PROOF: dict[Status, tuple[str, ...]] = {
     "finished": (HISTORY, PREDICTIONS),
@@ -51,6 +53,12 @@ class Survey(NamedTuple):
     """After which it can be continued; 0: from its beginning."""
     wrong: list[str]
     """What is damaged, but can be made again from what is not."""
+    attempts: int = 0
+    """Starts since the newest checkpoint."""
+
+
+class Lost(UserError):
+    """The folder is no longer that of the run that this process has there."""
 
 
 class RunFolder:
@@ -64,6 +72,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = Checkpoints(path / CHECKPOINTS)
         self._record: Record | None = None
+        self._written: tuple[int, int, int] | None = None
         self._history: dict[str, list[float]] = {name: [] for name in COLUMNS}
 
     @property
@@ -74,7 +83,7 @@ class RunFolder:
 
     def read(self) -> Record:
         """The run's record; raises `UserError` if there is none, or it is damaged."""
-        return files.read_json(self._config, Record, FORMAT)
+        return files.read_json(self._config, Record, FORMAT, EARLIER)
 
     def status(self) -> Status:
         """How the run ended; "unfinished" if it did not, or there is none.
@@ -84,10 +93,21 @@ class RunFolder:
         """
         return "unfinished" if self._is_new() else self.read().status
 
+    def attempts(self) -> int:
+        """Starts since the run's newest checkpoint; raises as `status` does."""
+        return 0 if self._is_new() else self.read().attempts
+
     def is_run(self) -> bool:
         """Whether there is a run, whose config.json may be damaged; raises if it is no folder."""
         with files.reading(self.path):
             return self._config.exists()
+
+    def stamp(self) -> tuple[int, int, int] | None:
+        """What tells config.json from later ones: inode, time and size; None if there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            found = self._config.stat()
+            return found.st_ino, found.st_mtime_ns, found.st_size
+        return None
 
     def check_free(self, overwrite: bool) -> None:
         """Makes sure that a run may begin here.
@@ -132,7 +152,7 @@ class RunFolder:
         if epoch < done < epochs:
             lacks = f"has no checkpoint after epoch {done} to go on from; --overwrite begins again"
             raise UserError(f"{self.path}: {lacks}")
-        return Survey("unfinished", epoch, wrong + older)
+        return Survey("unfinished", epoch, wrong + older, found.attempts)
 
     def check_files(self) -> None:
         """Makes sure that the files of a run that has ended are as they were then.
@@ -164,7 +184,7 @@ class RunFolder:
             raise UserError(f"{self.path / PREDICTIONS}: {why}")
         with files.reading(self.path / HISTORY):
             history = run.from_csv((self.path / HISTORY).read_text("utf-8"), found.epochs)
-        arrays = files.read_arrays(self.path / PREDICTIONS, False, run.sizes(found.config.task))
+        arrays = files.read_arrays(self.path / PREDICTIONS, run.sizes(found.config.task))
         with files.reading(self.path / PREDICTIONS):
             same = found.made["versions"].get("exact") in (None, origin.evaluation())
             return Run(found, history, *run.from_arrays(arrays, found.config, same))
@@ -200,8 +220,16 @@ class RunFolder:
     # While this process has the folder: begin or restore; append and save; finish or give up.
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Makes the folder this process's own; see `locks.lock`."""
-        return locks.lock(self.path)
+        """Makes the folder this process's own; see `lock.hold`."""
+        return lock.hold(self.path)
+
+    def forgive(self) -> None:
+        """Lets attempts count anew, unless another process has the folder."""
+        with contextlib.suppress(lock.Held), self.lock():
+            record = self.read()
+            self._remove(ERROR)
+            if record.attempts:
+                self._write_record(dataclasses.replace(record, attempts=0))
 
     def begin(self, config: Config, seed: int, name: str) -> None:
         """Starts a run: removes the one that may be there, and writes its record.
@@ -210,9 +238,9 @@ class RunFolder:
         """
         with files.writing(self.path):
             files.clear(self.path)
-            new = Record(name, seed, config, **origin.here(config))
+            new = Record(name, seed, config, **origin.here(config), attempts=1)
             # Killed in between, this is still the old run, which lacks something.
-            self._write_record(new, lambda: self._remove(*REST, EVENTS))
+            self._write_record(new, lambda: self._remove(*REST, EVENTS, ERROR))
 
     def restore(self, config: Config, seed: int, epoch: int) -> Snapshot:
         """Takes a run up again after an epoch, and removes what lies behind that.
@@ -226,13 +254,16 @@ class RunFolder:
             continued = (*continued, Continued(epoch=epoch, **now))
         # What had ended was damaged, or gets more epochs.
         new = dataclasses.replace(
-            found, config=config, continued=continued, status="unfinished", files={}
+            found,
+            config=config,
+            continued=continued,
+            status="unfinished",
+            files={},
+            attempts=found.attempts + 1,
         )
-        if new != found:
-            self._write_record(new)
+        self._write_record(new)
         if config != found.config:  # What there is of the end is not that of this run.
             self._remove(REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, EVENTS)
-        self._record = new
         self.checkpoints.forget(epoch)
         self._write_history()
         return snapshot
@@ -247,17 +278,19 @@ class RunFolder:
 
         Raises `OSError` if it cannot be written; those before it are still there.
         """
-        mine = self._check_mine()
+        record = self._check_kept()
         history = {name: np.array(self._history[name], kind) for name, kind in COLUMNS.items()}
         snapshot = Snapshot(np.array(len(history["seconds"]), np.int32), state, history)
-        self.checkpoints.save(snapshot, mine.config, mine.seed)
+        self.checkpoints.save(snapshot, record.config, record.seed)
         self._write_history()
+        if record.attempts:
+            self._write_record(dataclasses.replace(record, attempts=0))
 
     def finish(self, data: Splits, logits: Sequence[Any], exam: Counts | None) -> None:
         """Writes predictions and what an exam found, and that the run has finished."""
         self._write_history()  # That of a checkpoint may be missing, or damaged.
         kept = run.to_arrays(data, logits, exam)
-        files.write_arrays(self.path / PREDICTIONS, kept, sealed=False)
+        files.write_arrays(self.path / PREDICTIONS, kept, compressed=True)
         self._end("finished")
 
     def give_up(self) -> None:
@@ -275,26 +308,38 @@ class RunFolder:
         """Writes what is rebuilt from the rest; see `files.write_report`."""
         files.write_report(self.path, texts, pictures, known)
 
+    def fail(self, text: str) -> None:
+        """Leaves a text that says why the run could not go on, unless the folder is lost."""
+        self._check_kept()
+        files.write_atomic(self.path / ERROR, text)
+
     def _end(self, status: Status) -> None:
         proof = {name: files.digest(self.path / name) for name in PROOF[status]}
-        self._write_record(dataclasses.replace(self._check_mine(), status=status, files=proof))
+        record = self._check_kept()
+        ended = dataclasses.replace(record, status=status, files=proof, attempts=0)
+        self._write_record(ended, lambda: self._remove(ERROR))
 
     def _write_history(self) -> None:
-        self._check_mine()
+        self._check_kept()
         files.write_atomic(self.path / HISTORY, run.to_csv(self._history))
 
     def _write_record(self, new: Record, first: Callable[[], object] = lambda: None) -> None:
         files.write_json(self._config, new, FORMAT, first)
-        self._record = new
+        self._record, self._written = new, self.stamp()
 
     def _remove(self, *names: str) -> None:
         for name in names:
             files.remove(self.path / name)
 
-    def _check_mine(self) -> Record:
-        """The record, if the folder still has it: removed meanwhile, it may be another run's."""
+    def _check_kept(self) -> Record:
+        """The record, as this process has written it.
+
+        Raises `Lost` if it was removed or written by another process, which has its own lock, or
+        none where the file system only pretends to lock.
+        """
         assert self._record is not None
-        if self.read() != self._record:
+        if (stamp := self.stamp()) != self._written:
             seed = self._record.seed
-            raise UserError(f"{self._config}: is no longer that of the run with seed {seed}")
+            what = f"is no longer that of the run with seed {seed}" if stamp else "missing"
+            raise Lost(f"{self._config}: {what}")
         return self._record

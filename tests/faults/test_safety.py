@@ -20,8 +20,9 @@ from sumrnn.errors import UserError
 from sumrnn.report import run as report
 from sumrnn.runs import files
 from sumrnn.runs.folder import PREDICTIONS, RunFolder
-from sumrnn.study import batch, table
-from sumrnn.study.batch import BatchFolder
+from sumrnn.study import folder as study_folder
+from sumrnn.study import table
+from sumrnn.study.folder import ExperimentFolder
 from tests.conftest import (
     ROOT,
     SECONDS,
@@ -194,7 +195,7 @@ def test_pickled_objects_in_a_checkpoint_are_not_executed(
         rewrite_member(file, "epoch.npy", attack.dumps())
     elif form == "for the file":
         file.write_bytes(attack.dumps())
-    status, epoch, (wrong,) = folder.survey(THREE, 7)
+    status, epoch, (wrong,), _ = folder.survey(THREE, 7)
     assert (status, epoch) == ("unfinished", 1)
     assert wrong.startswith(f"{file}: damaged (")
     assert "\n" not in wrong
@@ -265,29 +266,29 @@ NAMES = ["../../outside", "/tmp/outside", "a/b", "..", "a\0b", ""]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_condition_cannot_name_a_place_outside(name: str, tmp_path: pathlib.Path) -> None:
     experiment = small_experiment(2)
-    made = batch.Batch(experiment, (0,), (batch.origin_of(experiment),))
+    made = study_folder.Batch(experiment, (0,), (study_folder.origin_of(experiment),))
     experiment.conditions[name] = experiment.conditions.pop("a")
-    files.write_json(tmp_path / batch.EXPERIMENT, made, batch.FORMAT)
+    files.write_json(tmp_path / study_folder.EXPERIMENT, made, study_folder.FORMAT)
     told = r"experiment\.json: damaged \(conditions = .*: must be up to 100 lower-case letters"
     for action in (
-        BatchFolder(tmp_path).read,
-        lambda: table.collect(BatchFolder(tmp_path)),
-        lambda: BatchFolder(tmp_path).open(small_experiment(2), (0,)),
+        ExperimentFolder(tmp_path).read,
+        lambda: table.collect(ExperimentFolder(tmp_path)),
+        lambda: ExperimentFolder(tmp_path).open(small_experiment(2), (0,)),
     ):
         with pytest.raises(UserError, match=told):
             action()
-    assert {entry.name for entry in tmp_path.iterdir()} <= {batch.EXPERIMENT, files.LOCK}
+    assert {entry.name for entry in tmp_path.iterdir()} <= {study_folder.EXPERIMENT, files.LOCK}
 
 
 @pytest.mark.parametrize("part", ["versions", "device"])
 def test_a_batch_holds_lines_of_text(part: str, tmp_path: pathlib.Path) -> None:
     experiment = small_experiment(2)
-    made = batch.Batch(experiment, (0,), (batch.origin_of(experiment),))
+    made = study_folder.Batch(experiment, (0,), (study_folder.origin_of(experiment),))
     for text in ("\ud800", "1\n# Heading"):
         made.made[0][part]["more"] = text
-        files.write_json(tmp_path / batch.EXPERIMENT, made, batch.FORMAT)
+        files.write_json(tmp_path / study_folder.EXPERIMENT, made, study_folder.FORMAT)
         with pytest.raises(UserError, match=rf"experiment\.json: damaged \({part} = ") as caught:
-            BatchFolder(tmp_path).read()
+            ExperimentFolder(tmp_path).read()
         assert "\n" not in str(caught.value)
 
 

@@ -16,8 +16,8 @@ from sumrnn.devices import memory, mesh
 from sumrnn.report import batch as report
 from sumrnn.runs import files
 from sumrnn.runs.folder import CHECKPOINTS, CONFIG, FIGURES, HISTORY, PREDICTIONS, REPORT_HTML
-from sumrnn.study.batch import EXPERIMENT, RUNS, BatchFolder
 from sumrnn.study.experiment import Experiment
+from sumrnn.study.folder import EXPERIMENT, RUNS, ExperimentFolder
 from sumrnn.study.table import TABLE
 from tests import conftest
 from tests.conftest import (
@@ -169,7 +169,7 @@ def test_a_run_of_a_batch_is_the_run_of_train(
     """The same config and seed: the same bytes, from another script, on another mesh."""
     alone = call("train", "--seed", 7, *SMALL_OPTIONS, "--out", "alone", cwd=tmp_path)
     assert (alone.status, alone.err) == (0, "")
-    found = BatchFolder(whole[0]).run("a", 7).path / PREDICTIONS
+    found = ExperimentFolder(whole[0]).run("a", 7).path / PREDICTIONS
     assert found.read_bytes() == (tmp_path / "alone" / PREDICTIONS).read_bytes()
 
 
@@ -231,7 +231,7 @@ def test_tiny_does_what_the_others_do(tmp_path: pathlib.Path) -> None:
     more = ("--epochs", 3, "--learning-rate", "1e-2", "--seed", 2, "--out", "alone")
     alone = call("train", *options, *more, cwd=tmp_path)
     assert (alone.status, alone.err) == (0, "")
-    found = BatchFolder(tmp_path / "runs" / "tiny").run("cells-8", 2).path / PREDICTIONS
+    found = ExperimentFolder(tmp_path / "runs" / "tiny").run("cells-8", 2).path / PREDICTIONS
     assert found.read_bytes() == (tmp_path / "alone" / PREDICTIONS).read_bytes()
 
 
@@ -305,7 +305,7 @@ def test_another_machine_is_refused_unless_asked_and_then_recorded(
     assert line.endswith("--anyway continues and records it")
     done = call(*arguments, "--anyway", cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
-    made = BatchFolder(path).read().made
+    made = ExperimentFolder(path).read().made
     assert [one["settings"] for one in made] == [{}, {"XLA_FLAGS": flag}]
     # Nothing is really another.
     found, expected = (results_of(p / RUNS / "b-seed1") for p in (path, whole[0]))
