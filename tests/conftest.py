@@ -334,7 +334,7 @@ def train_experiment(
     warn, anyway = options.pop("warn", lambda line: None), options.pop("anyway", False)
     folder.open(experiment, seeds, anyway=anyway)
     specs = folder.specs(experiment, seeds)
-    left = work.missing(specs, warn)
+    left = work.missing(specs)
     how = {"checkpoint_every": options.pop("every", None), "keep": options.pop("keep", 1)}
     chosen = work.Options(**how, anyway=anyway, retries=options.pop("retries", 2))
     return work.work(left, chosen, done=len(specs) - len(left), warn=warn, **options)

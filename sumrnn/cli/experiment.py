@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
             mesh.prepare(first, len(seeds), arguments.per_device)
     folder.open(experiment, seeds, anyway=arguments.anyway, anywhere=anywhere)
     specs = folder.specs(experiment, seeds)
-    left = work.missing(specs, console.warn)
+    left = work.missing(specs)
     work.forgive(left)
     make = launch if arguments.launcher else train
     done = make(arguments, folder, left, len(specs) - len(left))

@@ -118,7 +118,7 @@ class Job:
         experiment = folder.read().experiment
         folder.check(experiment, anyway=self.options.anyway, anywhere=True)
         failures: dict[tuple[str, int], str] = {}
-        specs = work.missing(folder.specs(experiment, self.seeds), console.warn, failures)
+        specs = work.missing(folder.specs(experiment, self.seeds), failures)
 
         def run(stop: signals.Stop) -> work.Progress:
             with progress.of_experiment() as view:

@@ -53,9 +53,6 @@ class Survey(NamedTuple):
     """After which it can be continued; 0: from its beginning."""
     wrong: list[str]
     """What is damaged, but can be made again from what is not."""
-    attempts: int = 0
-    """Starts since the newest checkpoint."""
-
 
 class Lost(UserError):
     """The folder is no longer that of the run that this process has there."""
@@ -104,7 +101,7 @@ class RunFolder:
 
     def stamp(self) -> tuple[int, int, int] | None:
         """What tells config.json from later ones: inode, time and size; None if there is none."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             found = self._config.stat()
             return found.st_ino, found.st_mtime_ns, found.st_size
         return None
@@ -152,7 +149,7 @@ class RunFolder:
         if epoch < done < epochs:
             lacks = f"has no checkpoint after epoch {done} to go on from; --overwrite begins again"
             raise UserError(f"{self.path}: {lacks}")
-        return Survey("unfinished", epoch, wrong + older, found.attempts)
+        return Survey("unfinished", epoch, wrong + older)
 
     def check_files(self) -> None:
         """Makes sure that the files of a run that has ended are as they were then.

@@ -84,19 +84,17 @@ Warn = Callable[[str], None]
 
 
 def missing(
-    specs: Iterable[Spec],
-    warn: Warn = lambda line: None,
-    failures: dict[tuple[str, int], str] | None = None,
+    specs: Iterable[Spec], failures: dict[tuple[str, int], str] | None = None
 ) -> list[Spec]:
     """The runs that have not ended, whatever process has them.
 
-    `warn` is told what is damaged and has to be made again.  Raises `UserError` if a folder holds
-    something else, or another run; where `failures` are collected, that is put there instead.
+    Raises `UserError` if a folder holds something else, or another run; where `failures` are
+    collected, that is put there instead.
     """
     left = []
     for spec in specs:
         try:
-            ended = has_ended(spec, warn)
+            ended = has_ended(spec)
         except UserError as error:
             if failures is None:
                 raise
@@ -106,14 +104,11 @@ def missing(
     return left
 
 
-def has_ended(spec: Spec, warn: Warn = lambda line: None) -> bool:
+def has_ended(spec: Spec) -> bool:
     """Whether a run has ended and all its files are whole; raises as `missing` does."""
     if spec.folder.status() == "unfinished":
         return False
-    survey = spec.folder.survey(spec.config, spec.seed, anyway=True)
-    for line in survey.wrong:
-        warn(f"{line}; continuing after epoch {survey.epoch}")
-    return survey.status != "unfinished"
+    return spec.folder.survey(spec.config, spec.seed, anyway=True).status != "unfinished"
 
 
 def forgive(specs: Iterable[Spec]) -> None:
@@ -226,7 +221,7 @@ class _Worker:
                 except UserError as error:  # Of this run alone.
                     self._drop(spec, str(error))
                     continue
-                attempts = max(survey.attempts, self._raised[spec])
+                attempts = max(spec.folder.attempts(), self._raised[spec])
                 if survey.status != "unfinished":  # Another worker has made it.
                     self._drop(spec)
                     self._progress.done += 1

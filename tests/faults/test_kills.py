@@ -113,11 +113,11 @@ def test_a_run_killed_before_any_change_ends_alike(
     left = snapshots(path, tmp_path / "left", lambda: resume(path))
     assert len(left) > 3
     for folder in left:
-        status, epoch, wrong, _ = RunFolder(folder).survey(THREE, SEED)
+        status, epoch, wrong = RunFolder(folder).survey(THREE, SEED)
         assert [line for line in wrong if not re.search(known or "nothing", line)] == []
         assert epoch == 3 or status == "unfinished"
         resume(folder)
-        assert RunFolder(folder).survey(THREE, SEED) == ("finished", 3, [], 0)
+        assert RunFolder(folder).survey(THREE, SEED) == ("finished", 3, [])
         assert results_of(folder) == whole
         assert not [name for name in files_of(folder) if name.endswith(files.TEMPORARY)]
 
@@ -173,11 +173,11 @@ def test_a_run_killed_as_it_diverges_ends_alike(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "run"
     break_second_moment(path)
     left = snapshots(path, tmp_path / "left", lambda: resume(path))
-    assert len(left) == 3
+    assert len(left) == 4
     for folder in left:
         assert RunFolder(folder).survey(THREE, SEED).wrong == []
         resume(folder)
-        assert RunFolder(folder).survey(THREE, SEED) == ("diverged", 3, [], 0)
+        assert RunFolder(folder).survey(THREE, SEED) == ("diverged", 3, [])
         assert history_of(folder) == history_of(path)
         assert set(files_of(folder)) == set(files_of(path))
 
@@ -191,7 +191,7 @@ def test_a_report_killed_before_any_change_is_written_again(tmp_path: pathlib.Pa
     left = snapshots(path, tmp_path / "left", lambda: write_report(path))
     assert len(left) == 5
     for folder in left:
-        assert RunFolder(folder).survey(THREE, SEED) == ("finished", 3, [], 0)
+        assert RunFolder(folder).survey(THREE, SEED) == ("finished", 3, [])
         with RunFolder(folder).lock():
             write_report(folder)
         assert files_of(folder) == files_of(path)
@@ -256,7 +256,7 @@ def test_a_killed_script_leaves_a_run_that_continues_through_a_link(
     process.communicate(timeout=SECONDS)
     assert process.returncode == KILLED
     assert (path / files.LOCK).exists()
-    status, epoch, wrong, _ = RunFolder(link).survey(LONG, 7)
+    status, epoch, wrong = RunFolder(link).survey(LONG, 7)
     assert (status, wrong) == ("unfinished", [])
     assert 2 <= epoch < MANY
     finish(link, LONG)
@@ -281,7 +281,7 @@ def test_a_killed_script_leaves_a_batch_that_continues(
     process.kill()
     process.communicate(timeout=SECONDS)
     assert process.returncode == KILLED
-    status, _, wrong, _ = found.run("a", 7).survey(LONG, 7)
+    status, _, wrong = found.run("a", 7).survey(LONG, 7)
     assert (status, wrong) == ("unfinished", [])
     train_experiment(found.path, long, (7,))
     for name, config in long.conditions.items():
@@ -391,7 +391,7 @@ def test_a_run_killed_again_and_again_ends_alike(tmp_path: pathlib.Path) -> None
     def check() -> None:
         if (often / CONFIG).exists():
             folder = RunFolder(often)
-            status, epoch, wrong, _ = folder.survey(folder.read().config, 12)
+            status, epoch, wrong = folder.survey(folder.read().config, 12)
             assert wrong == []
             assert status == "finished" or epoch % 3 == 0 or epoch == 40
 

@@ -4,6 +4,7 @@ Also where the stranger made every proof right.
 """
 
 import ast
+import json
 import os
 import pathlib
 import shutil
@@ -19,7 +20,7 @@ from sumrnn import fields
 from sumrnn.errors import UserError
 from sumrnn.report import run as report
 from sumrnn.runs import files
-from sumrnn.runs.folder import PREDICTIONS, RunFolder
+from sumrnn.runs.folder import CONFIG, PREDICTIONS, RunFolder
 from sumrnn.study import folder as study_folder
 from sumrnn.study import table
 from sumrnn.study.folder import ExperimentFolder
@@ -195,7 +196,7 @@ def test_pickled_objects_in_a_checkpoint_are_not_executed(
         rewrite_member(file, "epoch.npy", attack.dumps())
     elif form == "for the file":
         file.write_bytes(attack.dumps())
-    status, epoch, (wrong,), _ = folder.survey(THREE, 7)
+    status, epoch, (wrong,) = folder.survey(THREE, 7)
     assert (status, epoch) == ("unfinished", 1)
     assert wrong.startswith(f"{file}: damaged (")
     assert "\n" not in wrong
@@ -233,7 +234,7 @@ def test_forged_headers_are_refused(
     for file in (path / PREDICTIONS, checkpoint):
         rewrite_member(file, "logits.npy", HEADERS[kind])
     with pytest.raises(UserError, match=r"2\.npz: damaged \(") as caught:
-        files.read_arrays(checkpoint, sealed=True)
+        files.read_arrays(checkpoint)
     assert "\n" not in str(caught.value)
     assert_refused(path, PREDICTIONS)
     assert {entry.name for entry in tmp_path.iterdir()} == {"run"}
@@ -266,7 +267,7 @@ NAMES = ["../../outside", "/tmp/outside", "a/b", "..", "a\0b", ""]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_condition_cannot_name_a_place_outside(name: str, tmp_path: pathlib.Path) -> None:
     experiment = small_experiment(2)
-    made = study_folder.Batch(experiment, (0,), (study_folder.origin_of(experiment),))
+    made = study_folder.Declared(experiment, (0,))
     experiment.conditions[name] = experiment.conditions.pop("a")
     files.write_json(tmp_path / study_folder.EXPERIMENT, made, study_folder.FORMAT)
     told = r"experiment\.json: damaged \(conditions = .*: must be up to 100 lower-case letters"
@@ -281,14 +282,15 @@ def test_a_condition_cannot_name_a_place_outside(name: str, tmp_path: pathlib.Pa
 
 
 @pytest.mark.parametrize("part", ["versions", "device"])
-def test_a_batch_holds_lines_of_text(part: str, tmp_path: pathlib.Path) -> None:
-    experiment = small_experiment(2)
-    made = study_folder.Batch(experiment, (0,), (study_folder.origin_of(experiment),))
+def test_a_record_holds_lines_of_text(part: str, path: pathlib.Path) -> None:
+    file = path / CONFIG
     for text in ("\ud800", "1\n# Heading"):
-        made.made[0][part]["more"] = text
-        files.write_json(tmp_path / study_folder.EXPERIMENT, made, study_folder.FORMAT)
-        with pytest.raises(UserError, match=rf"experiment\.json: damaged \({part} = ") as caught:
-            ExperimentFolder(tmp_path).read()
+        content = json.loads(file.read_text())
+        content[part]["more"] = text
+        file.write_text(json.dumps(content))
+        reseal(path)
+        with pytest.raises(UserError, match=rf"config\.json: damaged \({part} = ") as caught:
+            RunFolder(path).read()
         assert "\n" not in str(caught.value)
 
 

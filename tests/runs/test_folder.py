@@ -131,7 +131,7 @@ def test_a_damaged_run_is_refused_in_one_line(kind: str, copy: RunFolder) -> Non
         name, arrays = PREDICTIONS, dict(np.load(copy.path / PREDICTIONS))
         arrays[array] = change(arrays[array])
         kept = {key: value for key, value in arrays.items() if value is not None}
-        files.write_arrays(copy.path / name, kept, sealed=False)
+        files.write_arrays(copy.path / name, kept, compressed=True)
     with pytest.raises(UserError, match="damaged"):
         copy.load()
     reseal(copy.path)

@@ -116,7 +116,7 @@ def test_a_run_can_get_more_epochs_but_not_fewer(
         less = dataclasses.replace(LONG, train=dataclasses.replace(LONG.train, epochs=done - 1))
         with pytest.raises(UserError, match=rf"^epochs = {done - 1}: must be at least {done}, wh"):
             folder.survey(less, 3)
-        assert folder.survey(LONG, 3) == ("unfinished", done, [], 0)
+        assert folder.survey(LONG, 3) == ("unfinished", done, [])
         if not until:
             copy = copy_of(folder, tmp_path / "copy")
             copy.checkpoints.forget(0)
@@ -236,7 +236,7 @@ def test_the_end_is_taken_back_where_it_was_damaged(
     folder = copy_of(whole[5], tmp_path / "run")
     (folder.path / PREDICTIONS).write_bytes(b"damaged")
     (folder.checkpoints.path / ".6.npz.4711.sumrnn-tmp").mkdir()
-    status, epoch, wrong, _ = folder.survey(LONG, 5)
+    status, epoch, wrong = folder.survey(LONG, 5)
     assert (status, epoch, len(wrong)) == ("unfinished", EPOCHS, 1)
     train(folder, 5, epoch)
     assert folder.read() == whole[5].read()
@@ -270,7 +270,7 @@ def test_the_history_is_that_of_the_checkpoint(tmp_path: pathlib.Path) -> None:
     folder = RunFolder(tmp_path / "run")
     record({1: folder}, stop_after=5, every=1)
     folder.checkpoints.file(5).write_bytes(b"")
-    status, epoch, wrong, _ = folder.survey(LONG, 1)
+    status, epoch, wrong = folder.survey(LONG, 1)
     assert (status, epoch, len(wrong)) == ("unfinished", 4, 1)
     seen = []
 
