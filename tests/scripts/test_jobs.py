@@ -421,7 +421,7 @@ def test_slurm_is_asked_for_what_was_wished_and_its_queue_is_read(
     pool.submit(job, 3)
     (script,) = (tmp_path / "batch" / jobs.FOLDER / "slurm-1").glob("*_submission.sh")
     text = script.read_text()
-    for line in ("array=0-2%1000", "cpus-per-task=2", "time=90", "partition=long", "mem=4G"):
+    for line in ("array=0-2%3", "cpus-per-task=2", "time=90", "partition=long", "mem=4G"):
         assert f"#SBATCH --{line}\n" in text
     assert pool.states() == {"7_0": "running", "7_1": "waiting"}
     assert Pool("slurm", tmp_path / "batch", wished).earlier() == {"7_0": job, "7_1": job}
