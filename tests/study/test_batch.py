@@ -160,7 +160,7 @@ def declared(**changes: object) -> dict[str, object]:
         ({"experiment": declared() | {"references": ["a"]}}, r"damaged \(references = "),
         ({"experiment": 5}, r"damaged \(experiment = 5"),
         ({"made": []}, r"damaged \(made = "),
-        ({"made": [{"versions": {}}]}, r"damaged \(made = "),
+        ({"made": [{"versions": {}}]}, r"damaged \(device = None: must be given in made"),
         ({"seeds": [1, 1]}, r"damaged \(seeds = "),
         ({"seeds": "all"}, r"damaged \(seeds = "),
         ({"format": 3}, "has format 3, of another version of this program"),
