@@ -89,7 +89,7 @@ TEXTS = {
         "device = .* lines of text with kind",
     ),
     "two lines": (CONFIG, '"jax": "', r'"jax": "1\\n# A', "versions = .* must be lines of text"),
-    "continued by nothing": (CONFIG, r"\[\]", '[{"epoch": 1}]', "continued = "),
+    "continued by nothing": (CONFIG, r"\[\]", '[{"epoch": 1}]', "given in continued"),
     "continued nowhere": (CONFIG, r"\[\]", f'[{{"epoch": 1, {NOWHERE}}}]', "device = "),
     "a formula for a name": (CONFIG, '"name": "', '"name": "$', "name = .* must be up to 100"),
     "another end": (CONFIG, '"finished"', '"done"', "status = 'done': must be 'finished' or"),
