@@ -17,6 +17,7 @@ class Answerer:
 
     def __init__(self, params: network.Params, config: Config) -> None:
         self._params, self._config = params, config
+        self._weights = network.from_flax(params, config.model)
         self._logits = jax.jit(network.logits, static_argnums=1)
         self._carried = jax.jit(network.logits_of_lengths, static_argnums=1)
 
@@ -44,5 +45,5 @@ class Answerer:
         model = self._config.model
         with compiler.pinned():
             if trained:
-                return np.asarray(self._logits(self._params, model, digits))
+                return np.asarray(self._logits(self._weights, model, digits))
             return np.asarray(self._carried(self._params, model, digits, lengths))

@@ -31,10 +31,11 @@ def write(params: network.Params, config: Config) -> bytes:
     dims, limits = ("batch, 1", ()) if alone else ("batch, length", ("length >= 2",))
     batch, length = export.symbolic_shape(dims, constraints=limits)
     digits = jax.ShapeDtypeStruct((batch, length), np.uint8)
+    weights = network.from_flax(params, config.model)
 
     def answer(digits: jax.Array) -> jax.Array:
         # Known to the compiler, they would be multiplied with in another order.
-        known: network.Params = jax.lax.optimization_barrier(params)
+        known: network.Weights = jax.lax.optimization_barrier(weights)
         found: jax.Array = network.logits(known, config.model, digits)
         return found
 

@@ -49,7 +49,9 @@ def torch() -> Any:
 
 
 def logits(params: network_lib.Params, model: ModelConfig, digits: np.ndarray) -> np.ndarray:
-    return np.asarray(network_lib.logits(params, model, digits), float)
+    return np.asarray(
+        network_lib.logits(network_lib.from_flax(params, model), model, digits), float
+    )
 
 
 def some(config: Config, size: int, seed: int = 0) -> Split:
@@ -166,7 +168,7 @@ def test_training_goes_the_same_way_in_another_library(
     module = request.getfixturevalue(library)
     config = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, batch_shards=1))
     state = compiler.compiled(config).begin(algorithm.purposes(config, 3)).state
-    start: Any = jax.device_get(algorithm.unpacked(state).params)
+    start: Any = jax.device_get(network_lib.to_flax(state.params))
     path = tmp_path / f"start{formats.FORMATS[library].ending}"
     path.write_bytes(formats.write(library, start, config))
     theirs = {"keras": of_keras, "torch": of_torch}[library](module, path, config)
@@ -178,7 +180,7 @@ def test_training_goes_the_same_way_in_another_library(
         batch = some(config, 48, seed=1 + number)
         state, (loss, _) = take(state, batch)
         assert theirs.train(batch) == pytest.approx(float(loss) / 48, abs=1e-4)
-    ended: Any = jax.device_get(algorithm.unpacked(state).params)
+    ended: Any = jax.device_get(network_lib.to_flax(state.params))
     for ours, other in zip(layout.of(ended, config.model), theirs.weights(), strict=True):
         np.testing.assert_allclose(other, ours, atol=1e-3)
     moved = ended["lstm"]["hi"]["kernel"] - start["lstm"]["hi"]["kernel"]
