@@ -15,7 +15,7 @@ import scipy.special
 
 import sumrnn
 from sumrnn.config import ModelConfig
-from sumrnn.exchange.answers import Answerer
+from sumrnn.exchange.predictor import Predictor
 from sumrnn.models import network
 from sumrnn.models.initializer import init
 from tests.conftest import SMALL, Done, call, refused, run_script
@@ -151,7 +151,7 @@ def test_few_programs_answer_all_lengths() -> None:
     params["output"]["kernel"] *= 10
     draw, lengths = np.random.default_rng(0), [*range(130, 0, -1), 5, 5, 10_000]
     series = [draw.integers(0, 4, length).astype(np.uint8) for length in lengths]
-    answer = Answerer(params, config)
+    answer = Predictor(params, config)
     expected = [reference(params, model, digits) for digits in series]
     programs = (answer._logits, answer._carried)
     before = [program._cache_size() for program in programs]  # Those of other tests.
