@@ -22,6 +22,7 @@ from sumrnn import task
 from sumrnn.config import Config
 from sumrnn.devices import compiler, mesh
 from sumrnn.devices.wave import Moment, Wave, fit_many, waves
+from sumrnn.models import network
 from sumrnn.models.lstm import GATES
 from sumrnn.runs import origin, recorder
 from sumrnn.runs.checkpoint import COLUMNS
@@ -30,7 +31,7 @@ from sumrnn.scores import exact
 from sumrnn.task import Split
 from sumrnn.train import answers, exam
 from sumrnn.train import run as algorithm
-from sumrnn.train.run import train_step, unpacked
+from sumrnn.train.run import train_step
 
 
 def here(work: Work) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def make(work: Work, file: str) -> dict[str, Any]:
     config = work.config()
     begun = begin(config, work.seed)
     order = np.asarray(jax.random.permutation(jax.random.fold_in(begun.shuffle, 0), work.size))
-    params: Any = unpacked(begun.state).params
+    params: Any = network.to_flax(begun.state.params)
     lstm, output = params["lstm"], params["output"]
     parts = {
         "inputs": [lstm[f"i{gate}"]["kernel"] for gate in GATES],

@@ -51,13 +51,13 @@ def main(argv: list[str]) -> None:
 
     # Imported late, so that --help is quick.
     from sumrnn.devices import mesh
-    from sumrnn.exchange.answers import Answerer
+    from sumrnn.exchange.predictor import Predictor
     from sumrnn.runs import trained
     from sumrnn.runs.folder import RunFolder
 
     mesh.use_cores()
     record, params = trained.load(RunFolder(path))
-    task, answer = record.config.task, Answerer(params, record.config)
+    task, answer = record.config.task, Predictor(params, record.config)
     others = 0
     if not arguments.json:
         print("probability  answer  sum  label")

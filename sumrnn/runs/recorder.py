@@ -13,6 +13,7 @@ from sumrnn.config import Config
 from sumrnn.devices.mesh import Program
 from sumrnn.devices.wave import Moment, Start, Wave
 from sumrnn.errors import UserError
+from sumrnn.models import network
 from sumrnn.models.network import Params
 from sumrnn.runs import checkpoint, files
 from sumrnn.runs.folder import Lost, RunFolder
@@ -143,7 +144,8 @@ class _Recorder:
                 spec.folder.begin(spec.config, spec.seed, spec.name)
             if params is None:
                 return None
-            state = jax.device_get(algorithm.initial_state(self._config, params))
+            weights = network.from_flax(params, self._config.model)
+            state = jax.device_get(algorithm.initial_state(self._config, weights))
             begun = checkpoint.like(self._config, epoch)._replace(state=state)
             snapshots = [begun] * len(self._specs)
         state, history = (

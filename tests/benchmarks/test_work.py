@@ -15,8 +15,8 @@ from benchmarks.work import Given, Work
 from sumrnn.config import TrainConfig
 from sumrnn.devices import compiler
 from sumrnn.errors import UserError
+from sumrnn.models import network
 from sumrnn.train import run as algorithm
-from sumrnn.train.run import unpacked
 from tests.conftest import SECONDS
 
 SMALL = Work(size=220, length=6, cells=8, batch_size=50, seed=3)
@@ -56,7 +56,7 @@ def test_the_file_holds_what_a_run_starts_from(made: tuple[str, Given, list[floa
     assert len(losses) == len(WEIGHTS)
     for name, drawn in begun.data.train._asdict().items():  # There in the order of an epoch.
         np.testing.assert_array_equal(np.sort(given[name], axis=0), np.sort(drawn, axis=0))
-    params: Any = unpacked(begun.state).params
+    params: Any = network.to_flax(begun.state.params)
     lstm, output = params["lstm"], params["output"]
     np.testing.assert_array_equal(given["recurrent"][:, 8:16], lstm["hf"]["kernel"])
     np.testing.assert_array_equal(given["bias"][24:], lstm["ho"]["bias"])

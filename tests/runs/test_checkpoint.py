@@ -128,13 +128,17 @@ def test_an_epoch_that_the_run_does_not_have_is_named(copy: Checkpoints) -> None
         copy.file(epoch).rename(copy.file(5))
 
 
-BIAS = "state/params/output/bias"
+OUTPUT = "state/params/output"
 FORGED: dict[str, tuple[dict[str, np.ndarray | None], str]] = {
     "no run": ({"run": None}, "it is of another run"),
     "no epoch": ({"epoch": None}, "it is of epoch None"),
-    "an array missing": ({BIAS: None}, f"{BIAS} must be float32 [1]"),
-    "a wrong type": ({BIAS: np.zeros(1)}, f"{BIAS} must be float32 [1]"),
-    "a wrong shape": ({BIAS: np.zeros(2, np.float32)}, f"{BIAS} must be float32 [1]"),
+    "an array missing": ({OUTPUT: None}, f"{OUTPUT} must be float32 [9]"),
+    "a wrong type": ({OUTPUT: np.zeros(9)}, f"{OUTPUT} must be float32 [9]"),
+    "a wrong shape": ({OUTPUT: np.zeros(1, np.float32)}, f"{OUTPUT} must be float32 [9]"),
+    "weights by the names of Flax": (
+        {OUTPUT: None, f"{OUTPUT}/bias": np.zeros(1, np.float32)},
+        "it is of an earlier version, which can go on from it",
+    ),
     "a wide epoch": ({"epoch": np.array(5, np.int64)}, "epoch must be int32 []"),
     "a short history": (
         {"history/loss": np.zeros(4, np.float32)},

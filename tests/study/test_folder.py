@@ -4,13 +4,14 @@ import pathlib
 import shutil
 from typing import Any
 
+import chex
 import numpy as np
 import pytest
 
 from sumrnn import fields
 from sumrnn.devices.compiler import fit
 from sumrnn.errors import UserError
-from sumrnn.runs import files, origin, work
+from sumrnn.runs import files, origin, trained, work
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
 from sumrnn.runs.work import Progress
 from sumrnn.study import table
@@ -60,10 +61,7 @@ def test_every_condition_and_seed_is_the_run_that_it_is_alone(whole: pathlib.Pat
         record = found.record
         assert (record.config, record.seed, record.name) == (config, 1, name)
         np.testing.assert_array_equal(found.parts["test"].logits, expected.logits[-1])
-        saved = folder.checkpoints.load(config, 1, config.train.epochs).state.params
-        np.testing.assert_array_equal(
-            saved["lstm"]["hf"]["kernel"], expected.state.params["lstm"]["hf"]["kernel"]
-        )
+        chex.assert_trees_all_equal(trained.load(folder).params, expected.state.params)
 
 
 def test_what_is_missing_is_run_and_the_rest_is_left_alone(
