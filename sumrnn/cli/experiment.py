@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sumrnn import fields
-from sumrnn.cli import command, console, declaration, jobs, progress, signals
+from sumrnn.cli import command, console, declaration, jobs, pool, progress, signals
 from sumrnn.cli.jobs import Launcher, Resources
 from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     folder, anywhere = ExperimentFolder(out), arguments.launcher is not None
     new = folder.check(experiment, anyway=arguments.anyway, anywhere=anywhere) is None
     if arguments.launcher:
-        jobs.check(arguments.launcher, out)
+        pool.check(arguments.launcher, out)
     elif new:  # Whether memory holds it; later conditions when it is their turn.
         first = next(iter(experiment.conditions.values()))
         with progress.waiting("compiling"):
@@ -143,9 +143,9 @@ def launch(
     from sumrnn.cli import watch
 
     resources, options, devices = arguments.resources, options_of(arguments), arguments.devices
-    slots = jobs.slots(resources.parallel) if arguments.launcher == "local" else None
-    pool = jobs.Pool(arguments.launcher, folder.path, resources, slots)
-    pool.check_seen()
+    slots = pool.slots(resources.parallel) if arguments.launcher == "local" else None
+    submitted = pool.Pool(arguments.launcher, folder.path, resources, slots)
+    submitted.check_seen()
     if slots:
         devices = devices or len(slots[0])
     if resources.gpus_per_node:
@@ -155,7 +155,7 @@ def launch(
     job = jobs.Job(str(folder.path.absolute()), seeds, options, devices)
     with progress.of_experiment() as show, signals.stopping() as stop:
         view = signals.until_closed(stop, show)
-        ended = watch.watch(pool, job, specs, stop=stop, done=done, view=view)
+        ended = watch.watch(submitted, job, specs, stop=stop, done=done, view=view)
     if stop() and ended.done < ended.total:
         going = f"{ended.done} of {ended.total} runs done; {sum(ended.jobs.values())} jobs go on"
         raise signals.stopped(stop.number, f"with {going}, and the same command looks again")

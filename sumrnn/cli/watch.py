@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from sumrnn.cli.jobs import Job, Pool
+from sumrnn.cli.jobs import Job
+from sumrnn.cli.pool import Pool
 from sumrnn.cli.processes import Unanswered
 from sumrnn.cli.signals import PERIOD, Stop
 from sumrnn.errors import UserError

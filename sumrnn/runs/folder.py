@@ -1,4 +1,4 @@
-"""The folder of a run: it owns its path, and knows how far the run is.
+"""The folder of a run: what is in it, and how far the run is.
 
 config.json      which run it is, what computed it, and how it ended (see `record`)
 history.csv      one row per epoch, up to the newest checkpoint
@@ -15,21 +15,15 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from sumrnn.config import Config
 from sumrnn.errors import UserError, require
 from sumrnn.runs import files, lock, origin, run
-from sumrnn.runs.checkpoint import COLUMNS, Checkpoints, Snapshot
-from sumrnn.runs.origin import Continued
+from sumrnn.runs.checkpoint import Checkpoints
 from sumrnn.runs.record import EARLIER, FORMAT, Record, Status
 from sumrnn.runs.run import Run
-from sumrnn.scores.strata import Counts
-from sumrnn.task import Splits
-from sumrnn.train.run import State
 
 CONFIG, HISTORY, PREDICTIONS = "config.json", "history.csv", "predictions.npz"
 CHECKPOINTS, FIGURES, EVENTS = "checkpoints", files.FIGURES, "events.out.tfevents.sumrnn"
@@ -54,12 +48,9 @@ class Survey(NamedTuple):
     wrong: list[str]
     """What is damaged, but can be made again from what is not."""
 
-class Lost(UserError):
-    """The folder is no longer that of the run that this process has there."""
-
 
 class RunFolder:
-    """A run on disk; nobody else joins paths in its folder.
+    """A run on disk, as it is read; `RunWriter` writes it.
 
     Args:
       path: of the folder, which need not exist.
@@ -68,19 +59,11 @@ class RunFolder:
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
         self.checkpoints = Checkpoints(path / CHECKPOINTS)
-        self._record: Record | None = None
-        self._written: tuple[int, int, int] | None = None
-        self._history: dict[str, list[float]] = {name: [] for name in COLUMNS}
-
-    @property
-    def _config(self) -> pathlib.Path:
-        return self.path / CONFIG
-
-    # What is there; touches nothing.
+        self.config = path / CONFIG
 
     def read(self) -> Record:
         """The run's record; raises `UserError` if there is none, or it is damaged."""
-        return files.read_json(self._config, Record, FORMAT, EARLIER)
+        return files.read_json(self.config, Record, FORMAT, EARLIER)
 
     def status(self) -> Status:
         """How the run ended; "unfinished" if it did not, or there is none.
@@ -97,12 +80,12 @@ class RunFolder:
     def is_run(self) -> bool:
         """Whether there is a run, whose config.json may be damaged; raises if it is no folder."""
         with files.reading(self.path):
-            return self._config.exists()
+            return self.config.exists()
 
     def stamp(self) -> tuple[int, int, int] | None:
         """What tells config.json from later ones: inode, time and size; None if there is none."""
         with contextlib.suppress(OSError):
-            found = self._config.stat()
+            found = self.config.stat()
             return found.st_ino, found.st_mtime_ns, found.st_size
         return None
 
@@ -115,7 +98,7 @@ class RunFolder:
             return
         try:  # Of any version, and its numbers may be damaged, but others have a config.json too.
             with files.writing(self.path):
-                found = json.loads(self._config.read_bytes())
+                found = json.loads(self.config.read_bytes())
             is_run = {"format", "seed", "config", "versions"} <= set(found)
         except (ValueError, TypeError, RecursionError):
             is_run = False
@@ -135,14 +118,14 @@ class RunFolder:
         if self._is_new():
             return Survey("unfinished", 0, [])
         found, wrong, epochs = self.read(), [], config.train.epochs
-        found.check_same(self._config, config, seed)
+        found.check_same(self.config, config, seed)
         if found.status == "diverged" or (found.status, found.epochs) == ("finished", epochs):
             try:
                 self.check_files()
                 return Survey(found.status, found.epochs, [])
             except UserError as error:
                 wrong.append(str(error))
-        origin.check_same(self._config, found.made, origin.here(config), anyway)
+        origin.check_same(self.config, found.made, origin.here(config), anyway)
         epoch, older = self.checkpoints.newest(found.config, seed)
         done = found.epochs if found.status == "finished" else epoch
         require(epochs >= done, "epochs", epochs, f"at least {done}, which {self.path} has done")
@@ -157,7 +140,7 @@ class RunFolder:
         Raises `UserError` if one is not.
         """
         found = self.read()
-        with files.reading(self._config):
+        with files.reading(self.config):
             if set(found.files) != set(PROOF[found.status]):
                 raise ValueError(f"files must be those of a run that is {found.status}")
         for name, digest in found.files.items():
@@ -204,7 +187,7 @@ class RunFolder:
         with files.writing(self.path):
             if files.is_empty(self.path):
                 return True
-            if self._config.is_file():
+            if self.config.is_file():
                 return False
         raise self._foreign()
 
@@ -214,8 +197,6 @@ class RunFolder:
             f"it has other content and no {CONFIG} of a run, so it is left alone"
         )
 
-    # While this process has the folder: begin or restore; append and save; finish or give up.
-
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Makes the folder this process's own; see `lock.hold`."""
         return lock.hold(self.path)
@@ -223,78 +204,8 @@ class RunFolder:
     def forgive(self) -> None:
         """Lets attempts count anew, unless another process has the folder."""
         with contextlib.suppress(lock.Held), self.lock():
-            record = self.read()
-            self._remove(ERROR)
-            if record.attempts:
-                self._write_record(dataclasses.replace(record, attempts=0))
-
-    def begin(self, config: Config, seed: int, name: str) -> None:
-        """Starts a run: removes the one that may be there, and writes its record.
-
-        Raises `UserError` if the folder cannot be written, `OSError` if the disk is full.
-        """
-        with files.writing(self.path):
-            files.clear(self.path)
-            new = Record(name, seed, config, **origin.here(config), attempts=1)
-            # Killed in between, this is still the old run, which lacks something.
-            self._write_record(new, lambda: self._remove(*REST, EVENTS, ERROR))
-
-    def restore(self, config: Config, seed: int, epoch: int) -> Snapshot:
-        """Takes a run up again after an epoch, and removes what lies behind that.
-
-        Raises `UserError` if its checkpoint is damaged by now.
-        """
-        snapshot, found = self.checkpoints.load(config, seed, epoch), self.read()
-        self._history = {name: values.tolist() for name, values in snapshot.history.items()}
-        now, continued = origin.here(config), found.continued
-        if origin.difference(found.made, now):
-            continued = (*continued, Continued(epoch=epoch, **now))
-        # What had ended was damaged, or gets more epochs.
-        new = dataclasses.replace(
-            found,
-            config=config,
-            continued=continued,
-            status="unfinished",
-            files={},
-            attempts=found.attempts + 1,
-        )
-        self._write_record(new)
-        if config != found.config:  # What there is of the end is not that of this run.
-            self._remove(REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, EVENTS)
-        self.checkpoints.forget(epoch)
-        self._write_history()
-        return snapshot
-
-    def append(self, row: Mapping[str, float]) -> None:
-        """Takes an epoch's row of the history down, by `COLUMNS`; on disk with the next save."""
-        for name in COLUMNS:
-            self._history[name].append(row[name])
-
-    def save(self, state: State) -> None:
-        """Writes a checkpoint of the state after the last row, and keeps the last ones.
-
-        Raises `OSError` if it cannot be written; those before it are still there.
-        """
-        record = self._check_kept()
-        history = {name: np.array(self._history[name], kind) for name, kind in COLUMNS.items()}
-        snapshot = Snapshot(np.array(len(history["seconds"]), np.int32), state, history)
-        self.checkpoints.save(snapshot, record.config, record.seed)
-        self._write_history()
-        if record.attempts:
-            self._write_record(dataclasses.replace(record, attempts=0))
-
-    def finish(self, data: Splits, logits: Sequence[Any], exam: Counts | None) -> None:
-        """Writes predictions and what an exam found, and that the run has finished."""
-        self._write_history()  # That of a checkpoint may be missing, or damaged.
-        kept = run.to_arrays(data, logits, exam)
-        files.write_arrays(self.path / PREDICTIONS, kept, compressed=True)
-        self._end("finished")
-
-    def give_up(self) -> None:
-        """Marks the run as one whose numbers are no longer finite."""
-        self._write_history()
-        files.remove(self.path / PREDICTIONS)
-        self._end("diverged")
+            files.remove(self.path / ERROR)
+            files.write_json(self.config, dataclasses.replace(self.read(), attempts=0), FORMAT)
 
     def write_report(
         self,
@@ -304,39 +215,3 @@ class RunFolder:
     ) -> None:
         """Writes what is rebuilt from the rest; see `files.write_report`."""
         files.write_report(self.path, texts, pictures, known)
-
-    def fail(self, text: str) -> None:
-        """Leaves a text that says why the run could not go on, unless the folder is lost."""
-        self._check_kept()
-        files.write_atomic(self.path / ERROR, text)
-
-    def _end(self, status: Status) -> None:
-        proof = {name: files.digest(self.path / name) for name in PROOF[status]}
-        record = self._check_kept()
-        ended = dataclasses.replace(record, status=status, files=proof, attempts=0)
-        self._write_record(ended, lambda: self._remove(ERROR))
-
-    def _write_history(self) -> None:
-        self._check_kept()
-        files.write_atomic(self.path / HISTORY, run.to_csv(self._history))
-
-    def _write_record(self, new: Record, first: Callable[[], object] = lambda: None) -> None:
-        files.write_json(self._config, new, FORMAT, first)
-        self._record, self._written = new, self.stamp()
-
-    def _remove(self, *names: str) -> None:
-        for name in names:
-            files.remove(self.path / name)
-
-    def _check_kept(self) -> Record:
-        """The record, as this process has written it.
-
-        Raises `Lost` if it was removed or written by another process, which has its own lock, or
-        none where the file system only pretends to lock.
-        """
-        assert self._record is not None
-        if (stamp := self.stamp()) != self._written:
-            seed = self._record.seed
-            what = f"is no longer that of the run with seed {seed}" if stamp else "missing"
-            raise Lost(f"{self._config}: {what}")
-        return self._record

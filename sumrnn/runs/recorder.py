@@ -16,8 +16,9 @@ from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.models.network import Params
 from sumrnn.runs import checkpoint, files
-from sumrnn.runs.folder import Lost, RunFolder
+from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.record import Status
+from sumrnn.runs.writer import Lost, RunWriter
 from sumrnn.train import run as algorithm
 from sumrnn.train.run import Metrics
 
@@ -90,9 +91,9 @@ def train(
         )
     except Exception as error:
         if not files.is_full(error):
-            for spec in specs:
+            for writer in recorder.writers:
                 with contextlib.suppress(OSError, UserError):
-                    spec.folder.fail(traceback.format_exc())
+                    writer.fail(traceback.format_exc())
         raise
 
 
@@ -102,6 +103,7 @@ class _Recorder:
     def __init__(self, specs: Sequence[Spec], keep: int) -> None:
         self._specs, self._config, self._keep = specs, specs[0].config, keep
         self.seeds = tuple(spec.seed for spec in specs)
+        self.writers = [RunWriter(spec.folder) for spec in specs]
         self._status: dict[int, Status] = dict.fromkeys(self.seeds, "unfinished")
         self._good = set(self.seeds)
         """Runs whose numbers are finite, and whose folders are theirs."""
@@ -125,23 +127,24 @@ class _Recorder:
             self._finish(wave)
         return Ended(wave.epoch, self._status, self._lost)
 
-    def _for_good(self, action: Callable[[int, RunFolder], None]) -> None:
-        """Does something for each good run, by its place in the wave and its folder."""
-        for place, spec in enumerate(self._specs):
-            if spec.seed in self._good:
+    def _for_good(self, action: Callable[[int, RunWriter], None]) -> None:
+        """Does something for each good run, by its place in the wave and its writer."""
+        for place, seed in enumerate(self.seeds):
+            if seed in self._good:
                 try:
-                    action(place, spec.folder)
+                    action(place, self.writers[place])
                 except Lost as error:
-                    self._good.remove(spec.seed)
-                    self._lost[spec.seed] = error
+                    self._good.remove(seed)
+                    self._lost[seed] = error
 
     def start(self, epoch: int, params: Params | None) -> Start | None:
         """Begins the runs, or takes them up again from their checkpoints after an epoch."""
+        pairs = list(zip(self.writers, self._specs, strict=True))
         if epoch:
-            snapshots = [s.folder.restore(s.config, s.seed, epoch) for s in self._specs]
+            snapshots = [writer.restore(s.config, s.seed, epoch) for writer, s in pairs]
         else:
-            for spec in self._specs:
-                spec.folder.begin(spec.config, spec.seed, spec.name)
+            for writer, spec in pairs:
+                writer.begin(spec.config, spec.seed, spec.name)
             if params is None:
                 return None
             weights = network.from_flax(params, self._config.model)
@@ -159,10 +162,10 @@ class _Recorder:
     def _note(self, moment: Moment, rows: Sequence[Row]) -> None:
         """Takes an epoch down, and marks the folders of runs that diverged in it."""
 
-        def note(place: int, folder: RunFolder) -> None:
-            folder.append(rows[place])
+        def note(place: int, writer: RunWriter) -> None:
+            writer.append(rows[place])
             if not moment.finite[place]:
-                folder.give_up()
+                writer.give_up()
                 self._status[moment.seeds[place]] = "diverged"
 
         self._for_good(note)
@@ -171,7 +174,7 @@ class _Recorder:
     def _save(self, moment: Moment) -> None:
         """Writes checkpoints of the runs that are still good."""
         began, state = time.perf_counter(), moment.fetch()
-        self._for_good(lambda place, folder: folder.save(_row(state, place)))
+        self._for_good(lambda place, writer: writer.save(_row(state, place)))
         ended = time.perf_counter()
         self._due = ended + (ended - began) / SHARE
 
@@ -179,10 +182,10 @@ class _Recorder:
         """Writes what good runs leave at their end."""
         result, exams = wave.result(), wave.examine()
 
-        def finish(place: int, folder: RunFolder) -> None:
+        def finish(place: int, writer: RunWriter) -> None:
             data, logits = _row((result.data, result.logits), place)
-            folder.finish(data, logits, exams[place])
-            folder.checkpoints.keep(self._keep)
+            writer.finish(data, logits, exams[place])
+            self._specs[place].folder.checkpoints.keep(self._keep)
             self._status[self.seeds[place]] = "finished"
 
         self._for_good(finish)

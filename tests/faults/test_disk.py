@@ -218,6 +218,7 @@ PROBE = """
 import pathlib, sys
 from sumrnn.errors import UserError
 from sumrnn.runs.folder import RunFolder
+from sumrnn.runs.writer import RunWriter
 from sumrnn.study.folder import ExperimentFolder
 from tests.conftest import SMALL, small_experiment
 
@@ -232,7 +233,7 @@ ACTIONS = {
     "status": lambda path: RunFolder(path).status(),
     "load": lambda path: RunFolder(path).load(),
     "lock": lock,
-    "begin": lambda path: RunFolder(path).begin(SMALL, 7, "sheet"),
+    "begin": lambda path: RunWriter(RunFolder(path)).begin(SMALL, 7, "sheet"),
     "report": lambda path: RunFolder(path).write_report({"report.md": "new"}, ()),
     "batch": lambda path: ExperimentFolder(path).open(small_experiment(2), (7,)),
     "is batch": lambda path: ExperimentFolder(path).is_experiment(),
@@ -382,7 +383,7 @@ def test_overwriting_does_not_follow_links(whole: pathlib.Path, tmp_path: pathli
     before, folder = files_of(outside), RunFolder(path)
     with folder.lock():
         folder.check_free(overwrite=True)
-        folder.begin(SMALL, SEED, "sheet")
+        RunWriter(folder).begin(SMALL, SEED, "sheet")
         write_report(finish(path))
     assert files_of(outside) == before
     assert not any(file.is_symlink() for file in path.rglob("*"))

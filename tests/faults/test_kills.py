@@ -31,6 +31,7 @@ from sumrnn.runs.folder import (
     REPORT_MD,
     RunFolder,
 )
+from sumrnn.runs.writer import RunWriter
 from sumrnn.study import folder as study_folder
 from sumrnn.study.folder import ExperimentFolder
 from tests.conftest import (
@@ -127,7 +128,7 @@ def overwrite(path: pathlib.Path) -> None:
     folder = RunFolder(path)
     with folder.lock():
         folder.check_free(overwrite=True)
-        folder.begin(THREE, SEED, "sheet")
+        RunWriter(folder).begin(THREE, SEED, "sheet")
         finish(path, THREE)
 
 

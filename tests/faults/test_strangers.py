@@ -18,6 +18,7 @@ import pytest
 
 from sumrnn.cli import console
 from sumrnn.runs.folder import FIGURES, RunFolder
+from sumrnn.runs.writer import RunWriter
 from tests.conftest import (
     ROOT,
     SECONDS,
@@ -231,7 +232,7 @@ def test_nothing_is_removed_before_the_new_is_possible(
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        folder.begin(SMALL, 8, "sheet")
+        RunWriter(folder).begin(SMALL, 8, "sheet")
     assert files_of(folder.path) == before
 
 

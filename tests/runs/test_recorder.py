@@ -18,6 +18,7 @@ from sumrnn.runs.files import LOCK
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
 from sumrnn.runs.recorder import Row, Spec
 from sumrnn.runs.work import Options, Progress
+from sumrnn.runs.writer import RunWriter
 from tests import conftest
 from tests.conftest import SMALL, files_of, results_of
 
@@ -256,7 +257,7 @@ def test_a_folder_that_became_another_run_s_is_not_written_to(
         if epoch == 3:
             shutil.rmtree(folder.path)
             if again:
-                RunFolder(folder.path).begin(LONG, 2, "small")
+                RunWriter(RunFolder(folder.path)).begin(LONG, 2, "small")
 
     (lost,) = train(folder, every=every, watch=watch).lost.values()
     told = "is no longer that of the run with seed 1" if again else "missing"

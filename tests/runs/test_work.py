@@ -9,10 +9,12 @@ import pytest
 
 from sumrnn.devices import mesh
 from sumrnn.errors import UserError
-from sumrnn.runs import lock, recorder, work
+from sumrnn.runs import files, lock, recorder, work
 from sumrnn.runs.folder import ERROR, HISTORY, RunFolder
+from sumrnn.runs.record import FORMAT
 from sumrnn.runs.recorder import Row, Spec
 from sumrnn.runs.work import Options, Progress
+from sumrnn.runs.writer import RunWriter
 from tests.conftest import SMALL, THREE, results_of, train
 
 
@@ -20,13 +22,18 @@ def spec_of(path: pathlib.Path, seed: int = 7) -> Spec:
     return Spec(RunFolder(path / str(seed)), "sheet", THREE, seed)
 
 
+def rewrite(folder: RunFolder, **changes: Any) -> None:
+    """Changes fields of a run's record."""
+    files.write_json(folder.config, dataclasses.replace(folder.read(), **changes), FORMAT)
+
+
 def attempt(spec: Spec) -> None:
     """As a process that is killed before its first checkpoint."""
     if not spec.folder.is_run():
-        spec.folder.begin(spec.config, spec.seed, spec.name)
+        RunWriter(spec.folder).begin(spec.config, spec.seed, spec.name)
         return
     record = spec.folder.read()
-    spec.folder._write_record(dataclasses.replace(record, attempts=record.attempts + 1))
+    rewrite(spec.folder, attempts=record.attempts + 1)
 
 
 def test_attempts_are_counted_until_the_next_checkpoint_and_gone_at_the_end(
@@ -109,7 +116,7 @@ def test_runs_of_another_program_are_named_and_the_others_end(tmp_path: pathlib.
     specs = [spec_of(tmp_path, seed) for seed in (1, 2)]
     folder = train(specs[0].folder.path, THREE, 1, until=2)
     record = folder.read()
-    folder._write_record(dataclasses.replace(record, device=record.device | {"model": "another"}))
+    rewrite(folder, device=record.device | {"model": "another"})
     done = work.work(specs, Options())
     assert done.done == 1
     assert "was made with model another" in done.failures["sheet", 1]
@@ -155,7 +162,7 @@ def test_without_locks_a_command_on_one_run_ends_in_one_line(tmp_path: pathlib.P
 
     def watch(seeds: Sequence[int], epoch: int, row: Row) -> None:
         if epoch == 1:
-            spec_of(tmp_path).folder.begin(SMALL, 8, "sheet")
+            RunWriter(spec_of(tmp_path).folder).begin(SMALL, 8, "sheet")
 
     ended = recorder.train([spec], 0, mesh.prepare(THREE, 1), watch=watch, every=1)
     told = "config.json: is no longer that of the run with seed 7"

@@ -21,13 +21,16 @@ from typing import Any
 
 import pytest
 
-from sumrnn.cli import jobs, processes, watch
-from sumrnn.cli.jobs import Job, Pool, Resources, State
+from sumrnn.cli import pool, processes, watch
+from sumrnn.cli.jobs import Job, Resources
+from sumrnn.cli.pool import Pool, State
 from sumrnn.cli.signals import Stop
 from sumrnn.errors import UserError
-from sumrnn.runs import work
+from sumrnn.runs import files, work
 from sumrnn.runs.folder import CHECKPOINTS, CONFIG, ERROR, HISTORY
+from sumrnn.runs.record import FORMAT
 from sumrnn.runs.work import Options, Progress
+from sumrnn.runs.writer import RunWriter
 from sumrnn.study.folder import RUNS, ExperimentFolder
 from sumrnn.study.table import TABLE
 from tests.conftest import (
@@ -86,9 +89,9 @@ class Machines:
         for spec in ExperimentFolder(path).specs(TWO, range(3)):
             if (spec.name, spec.seed) in takes:
                 old = spec.folder.attempts()
-                spec.folder.begin(spec.config, spec.seed, spec.name)
+                RunWriter(spec.folder).begin(spec.config, spec.seed, spec.name)
                 record = dataclasses.replace(spec.folder.read(), attempts=old + 1)
-                spec.folder._write_record(record)
+                files.write_json(spec.folder.config, record, FORMAT)
 
 
 ALL = [(name, seed) for name in "ab" for seed in range(3)]
@@ -185,7 +188,7 @@ def test_what_another_process_has_is_waited_for(start: Start, tmp_path: pathlib.
 def test_cores_are_divided_among_jobs(
     cores: tuple[int, ...], count: int, expected: list[tuple[int, ...]]
 ) -> None:
-    assert jobs.cut_cores(cores, count) == expected
+    assert pool.cut_cores(cores, count) == expected
 
 
 # --- jobs that are processes ---------------------------------------------------------------------
@@ -264,7 +267,7 @@ def test_a_killed_worker_a_preempted_one_and_an_interrupted_launcher_lose_nothin
     assert (again.returncode, err) == (0, "")
     assert "runs 6/6" in out
     assert contents(path) == whole
-    assert not (path / jobs.FOLDER).exists()
+    assert not (path / pool.FOLDER).exists()
 
 
 @pytest.mark.slow
@@ -330,7 +333,7 @@ MISUSE = {
 def test_misuse_is_told_and_nothing_submitted(
     what: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs.shutil, "which", lambda name: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(pool.shutil, "which", lambda name: None)  # type: ignore[attr-defined]
     options, message = MISUSE[what]
     assert message in refused("experiment", "tiny", *options, cwd=tmp_path)
 
@@ -340,9 +343,9 @@ def test_a_folder_of_jobs_behind_a_link_is_refused(tmp_path: pathlib.Path) -> No
     (tmp_path / "thesis" / "local-1").mkdir(parents=True)
     (tmp_path / "thesis" / "local-1" / "chapter").write_text("years")
     ExperimentFolder(tmp_path / "batch").open(TWO, (0,))
-    (tmp_path / "batch" / jobs.FOLDER).symlink_to(tmp_path / "thesis")
-    pool, job = Pool("local", tmp_path / "batch", Resources()), Job("", (), Options())
-    for look in (pool.states, pool.earlier, pool.clear, lambda: pool.submit(job, 1)):
+    (tmp_path / "batch" / pool.FOLDER).symlink_to(tmp_path / "thesis")
+    jobs, job = Pool("local", tmp_path / "batch", Resources()), Job("", (), Options())
+    for look in (jobs.states, jobs.earlier, jobs.clear, lambda: jobs.submit(job, 1)):
         with pytest.raises(UserError, match=r"jobs: must be a folder, not a link"):
             look()
     assert (tmp_path / "thesis" / "local-1" / "chapter").exists()
@@ -362,13 +365,13 @@ def test_jobs_import_nothing_from_the_folder_they_are_started_in(
 
 
 def test_a_log_that_is_named_is_there(tmp_path: pathlib.Path) -> None:
-    pool = Pool("local", tmp_path, Resources())
+    jobs = Pool("local", tmp_path, Resources())
     paths = types.SimpleNamespace(stderr=tmp_path / "7_0_log.err", folder=tmp_path)
-    pool._jobs["7"] = types.SimpleNamespace(paths=paths)
-    assert pool.log() is None
-    for name in (jobs.STARTED, "7_0_log.err"):
+    jobs._jobs["7"] = types.SimpleNamespace(paths=paths)
+    assert jobs.log() is None
+    for name in (pool.STARTED, "7_0_log.err"):
         (tmp_path / name).write_text("Traceback")
-        assert pool.log() == tmp_path / name
+        assert jobs.log() == tmp_path / name
 
 
 def test_without_submitit_it_is_told_what_to_install(
@@ -386,7 +389,7 @@ def test_a_folder_that_slurm_s_machines_do_not_see_is_refused(
     done = call("experiment", "tiny", "--launcher", "slurm", "--out", "batch", cwd=tmp_path)
     assert done.status == 2
     assert "batch': must be a folder that Slurm's machines see too" in done.err
-    assert not (tmp_path / "batch" / jobs.FOLDER).exists()
+    assert not (tmp_path / "batch" / pool.FOLDER).exists()
 
 
 def test_what_slurm_says_of_jobs_that_it_does_not_take_is_told(
@@ -416,12 +419,12 @@ def test_slurm_is_asked_for_what_was_wished_and_its_queue_is_read(
         squeue="printf '7_0 RUNNING\\n7_1 PENDING\\n8 RUNNING\\n'",
     )
     wished = Resources(parallel=3, cpus_per_task=2, time=90, partition="long", sbatch=("mem=4G",))
-    pool, job = Pool("slurm", tmp_path / "batch", wished), Job(str(tmp_path), (0, 1), Options())
-    assert pool.size == 3
-    pool.submit(job, 3)
-    (script,) = (tmp_path / "batch" / jobs.FOLDER / "slurm-1").glob("*_submission.sh")
+    jobs, job = Pool("slurm", tmp_path / "batch", wished), Job(str(tmp_path), (0, 1), Options())
+    assert jobs.size == 3
+    jobs.submit(job, 3)
+    (script,) = (tmp_path / "batch" / pool.FOLDER / "slurm-1").glob("*_submission.sh")
     text = script.read_text()
     for line in ("array=0-2%3", "cpus-per-task=2", "time=90", "partition=long", "mem=4G"):
         assert f"#SBATCH --{line}\n" in text
-    assert pool.states() == {"7_0": "running", "7_1": "waiting"}
+    assert jobs.states() == {"7_0": "running", "7_1": "waiting"}
     assert Pool("slurm", tmp_path / "batch", wished).earlier() == {"7_0": job, "7_1": job}
