@@ -28,6 +28,7 @@ from sumrnn.runs.folder import (
     REST,
     RunFolder,
 )
+from sumrnn.runs.writer import RunWriter
 from sumrnn.study import folder as study_folder
 from sumrnn.study import table
 from sumrnn.study.folder import ExperimentFolder

@@ -29,6 +29,7 @@ from sumrnn.runs.folder import (
     RunFolder,
 )
 from sumrnn.runs.record import FORMAT
+from sumrnn.runs.writer import RunWriter
 from sumrnn.study import table
 from sumrnn.study.experiment import Experiment
 from sumrnn.study.folder import EXPERIMENT, ExperimentFolder
@@ -463,8 +464,9 @@ def test_a_run_counts_as_diverged_only_if_it_is_whole(
         for kind in KINDS:
             path = copy("interrupted")
             folder = RunFolder(path)
-            folder.restore(THREE, SEED, 2)
-            folder.give_up()
+            writer = RunWriter(folder)
+            writer.restore(THREE, SEED, 2)
+            writer.give_up()
             assert look(path) == ("diverged", 3, [])
             damage("interrupted", name, kind, path, made)
             found = look(path)
@@ -556,8 +558,9 @@ def test_a_batch_refuses_another_runs_folder(
     shutil.copytree(made.others(how)[other], folder.path)
     if end == "diverged":
         record = folder.read()
-        folder.restore(record.config, record.seed, 2)
-        folder.give_up()
+        writer = RunWriter(folder)
+        writer.restore(record.config, record.seed, 2)
+        writer.give_up()
     there = rows(batch)
     assert isinstance(there, str)
     assert f"{folder.path / CONFIG}: is another run" in there

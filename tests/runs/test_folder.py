@@ -29,6 +29,7 @@ from sumrnn.runs.folder import (
     RunFolder,
 )
 from sumrnn.runs.record import FORMAT
+from sumrnn.runs.writer import RunWriter
 from tests.conftest import SMALL, THREE, files_of, finish, flip, reseal, results_of, train
 
 
@@ -196,7 +197,7 @@ def test_a_folder_of_the_earlier_format_is_refused_and_may_be_replaced(
         assert "\n" not in str(caught.value)
     assert files_of(tmp_path) == before
     folder.check_free(overwrite=True)
-    folder.begin(SMALL, 7, "sheet")
+    RunWriter(folder).begin(SMALL, 7, "sheet")
     assert finish(tmp_path).status() == "finished"
 
 
@@ -232,7 +233,7 @@ def test_overwriting_removes_the_old_run_and_nothing_else(copy: RunFolder) -> No
     for name in (REPORT_JSON, REPORT_MD, REPORT_HTML, "notes.txt", ".notes.7.tmp"):
         (copy.path / name).write_text("mine")
     (copy.path / FIGURES).mkdir()
-    copy.begin(SMALL, 3, "sheet")
+    RunWriter(copy).begin(SMALL, 3, "sheet")
     names = {entry.name for entry in copy.path.iterdir()}
     assert names == {files.LOCK, CONFIG, "notes.txt", ".notes.7.tmp"}
     assert (copy.read().seed, copy.status()) == (3, "unfinished")
@@ -353,7 +354,7 @@ def test_a_run_is_continued_elsewhere_only_if_it_is_asked_for(
     status, epoch, wrong = folder.survey(THREE, 7, anyway=True)
     assert (status, epoch, wrong) == ("unfinished", 2, [])
     assert files_of(folder.path) == before
-    folder.restore(THREE, 7, 2)
+    RunWriter(folder).restore(THREE, 7, 2)
     (continued,) = folder.read().continued
     assert continued["epoch"] == 2
     now = origin.here(THREE)
@@ -394,9 +395,9 @@ def test_a_run_continued_elsewhere_and_back_says_both(
     folder = train(tmp_path / "run", THREE, until=2)
     with monkeypatch.context() as elsewhere:
         elsewhere.setenv("XLA_FLAGS", "--xla_x=1")
-        folder.restore(THREE, 7, 2)
-    folder.restore(THREE, 7, 2)
-    folder.restore(THREE, 7, 2)
+        RunWriter(folder).restore(THREE, 7, 2)
+    RunWriter(folder).restore(THREE, 7, 2)
+    RunWriter(folder).restore(THREE, 7, 2)
     settings = [made["settings"] for made in folder.read().continued]
     assert settings == [{"XLA_FLAGS": "--xla_x=1"}, {}]
     assert finish(folder.path, THREE).status() == "finished"
@@ -419,18 +420,19 @@ def test_a_failed_restore_alters_nothing_else(tmp_path: pathlib.Path) -> None:
     flip(folder.checkpoints.file(2), 5_300)
     damaged = folder.checkpoints.file(2).read_bytes()
     with pytest.raises(UserError, match=r"2\.npz: damaged"):
-        folder.restore(THREE, 7, 2)
+        RunWriter(folder).restore(THREE, 7, 2)
     assert state() == before
     assert files_of(folder.path) == content | {f"{CHECKPOINTS}/2.npz": damaged}
 
 
 def test_a_diverged_run_says_so_where_it_is_read(tmp_path: pathlib.Path, copy: RunFolder) -> None:
     folder = train(tmp_path / "other", THREE, until=2)
-    folder.restore(THREE, 7, 2)
-    folder.append(
+    writer = RunWriter(folder)
+    writer.restore(THREE, 7, 2)
+    writer.append(
         dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), np.nan) | {"seconds": 1}
     )
-    folder.give_up()
+    writer.give_up()
     assert folder.status() == "diverged"
     assert folder.survey(THREE, 7)[0] == "diverged"
     with pytest.raises(UserError, match=r"predictions\.npz: missing, because the run diverged"):
