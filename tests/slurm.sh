@@ -89,7 +89,7 @@ jobs_are() { # that run
 experiment tiny --out "$work/direct-tiny"
 experiment "$work/loopback.py" --out "$work/direct" --devices 1
 
-experiment tiny --launcher slurm --chunk 3 --partition all --out "$work/tiny"
+experiment tiny --launcher slurm --parallel 3 --partition all --out "$work/tiny"
 
 options=(--launcher slurm --checkpoint-every 50 --out "$work/jobs")
 "$python" scripts/experiment.py "$work/loopback.py" "${options[@]}" > "$work/log/out" 2>&1 &
