@@ -15,7 +15,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 
@@ -23,6 +23,8 @@ from sumrnn.cli import console
 from sumrnn.errors import UserError, extra, invalid, require
 
 T = TypeVar("T")
+Text = Annotated[str, "text"]
+"""As `Text | None` it is a union that tyro knows without another library, which takes 0.1 s."""
 MAX_NAME, MAX_PATH = 255, 3_000
 """Bytes of a name and of a path; common file systems take no more, here with room for the
 names of what is written inside."""

@@ -13,6 +13,7 @@ import tyro
 
 from sumrnn import fields
 from sumrnn.cli import command, console, declaration, jobs, pool, progress, signals
+from sumrnn.cli.command import Text
 from sumrnn.cli.jobs import Launcher, Resources
 from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
@@ -32,9 +33,9 @@ class Arguments:
     name: tyro.conf.Positional[str]
     """Which experiment: one of the package's own, such as reproduce, or a file of your own, such as
     mine.py, that declares an EXPERIMENT like theirs."""
-    seeds: str | None = None
+    seeds: Text | None = None
     """Seeds such as 0:32 (0 to 31) or 3,5,8:12; None: what the experiment says."""
-    out: str | None = None
+    out: Text | None = None
     """Folder of the experiment; None: runs/NAME."""
     anyway: bool = False
     """Continue also with other versions or on another kind of processor, which changes bits."""

@@ -14,6 +14,7 @@ from typing import Literal
 import tyro
 
 from sumrnn.cli import command
+from sumrnn.cli.command import Text
 from sumrnn.errors import require
 
 
@@ -25,7 +26,7 @@ class Arguments:
     """Folder of a finished run."""
     to: Literal["keras", "weights.h5", "torch", "onnx", "stablehlo"]
     """What kind of file."""
-    out: str | None = None
+    out: Text | None = None
     """File to write; None: named as the run, in the current folder."""
     overwrite: bool = False
     """Replace the file that is there."""

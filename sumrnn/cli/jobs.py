@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from sumrnn import fields
 from sumrnn.cli import signals
+from sumrnn.cli.command import Text
 from sumrnn.errors import require
 from sumrnn.fields import Range
 
@@ -43,9 +44,9 @@ class Resources:
     """Cores of a job; None: Slurm's default."""
     time: Count = 240
     """Minutes after which Slurm stops a job; it is started again, and goes on."""
-    partition: str | None = None
+    partition: Text | None = None
     """Slurm's partition."""
-    account: str | None = None
+    account: Text | None = None
     """Slurm's account."""
     setup: tuple[str, ...] = ()
     """Lines of shell that Slurm's jobs begin with, such as 'module load cuda'."""

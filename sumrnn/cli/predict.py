@@ -18,6 +18,7 @@ import numpy as np
 import tyro
 
 from sumrnn.cli import command, console, progress
+from sumrnn.cli.command import Text
 from sumrnn.config import MAX_LENGTH, TaskConfig
 from sumrnn.errors import UserError, require
 
@@ -34,7 +35,7 @@ class Arguments:
 
     folder: tyro.conf.Positional[str]
     """Folder of a finished run."""
-    digits: tyro.conf.Positional[tuple[str, ...]] = ()
+    digits: tyro.conf.Positional[tuple[Text, ...]] = ()
     """A series; none: series from standard input."""
     json: bool = False
     """Write a line of JSON for each series."""

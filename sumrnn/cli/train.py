@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from sumrnn import fields
 from sumrnn.cli import command, console, progress, signals
+from sumrnn.cli.command import Text
 from sumrnn.config import PRESETS, Config, Seed, preset
 from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 class Basis:
     """The options on which the defaults of all depend."""
 
-    preset: str | None = None
+    preset: Text | None = None
     seed: int = 0
-    out: str | None = None
+    out: Text | None = None
     resume: bool = False
 
 
@@ -40,12 +41,12 @@ class Arguments:
     of them near the threshold.  Other options change it."""
     seed: Seed = 0
     """Seed of the run, 0 to 4294967295: digits, initial parameters, order."""
-    out: str | None = None
+    out: Text | None = None
     """Run folder to write; None: runs/PRESET-seedSEED."""
     resume: bool = False
     """Continue the run that is in the run folder, with its options; start it if there is none.
     Given more epochs, a finished one gives up its report and goes on."""
-    init_from: str | None = None
+    init_from: Text | None = None
     """File of weights to start from, of Keras (.keras, .weights.h5) or PyTorch (.safetensors), of
     which only .keras says of what network they are; None: initial ones."""
     overwrite: bool = False
