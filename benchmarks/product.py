@@ -29,7 +29,7 @@ from sumrnn.runs.checkpoint import COLUMNS
 from sumrnn.runs.folder import RunFolder
 from sumrnn.scores import exact
 from sumrnn.task import Split
-from sumrnn.train import answers, exam
+from sumrnn.train import evaluation, predictions
 from sumrnn.train import run as algorithm
 from sumrnn.train.run import train_step
 
@@ -53,13 +53,15 @@ def sumrnn(work: Work, given: Given, seeds: Sequence[int], **settings: Any) -> P
     return Peer(epoch, lambda: first_losses(config, begin(config, seeds[0]), given))
 
 
-def begin(config: Config, seed: int) -> algorithm.Begun:
+def begin(config: Config, seed: int) -> algorithm.Beginning:
     """A run before its first step."""
-    begun: algorithm.Begun = compiler.compiled(config).begin(algorithm.purposes(config, seed))
+    begun: algorithm.Beginning = compiler.compiled(config).begin(
+        algorithm.purpose_seeds(config, seed)
+    )
     return begun
 
 
-def first_losses(config: Config, begun: algorithm.Begun, given: Given) -> list[float]:
+def first_losses(config: Config, begun: algorithm.Beginning, given: Given) -> list[float]:
     """Mean loss of each of the first batches, before its step."""
     step, state, found = jax.jit(train_step, static_argnums=0), begun.state, []
     steps = batches(given["digits"], given["labels"], config.train.batch_size)
@@ -123,12 +125,12 @@ def exam_error(preset: str, answer: Callable[[np.ndarray], np.ndarray]) -> float
     config = config_lib.preset(preset)
     draw, laws = compiler.compiled(config.program).draw, task.log_laws(config.task)
 
-    def ask(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
+    def logits_for(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
         drawn = draw(laws, sums[0], np.uint32(number))
         parts = [np.asarray(x.digits) for x in (drawn.validation, drawn.test, drawn.train)]
-        return answer(np.concatenate(parts)[: blocks * answers.blocks(config.task).rows])[None]
+        return answer(np.concatenate(parts)[: blocks * predictions.blocks(config.task).rows])[None]
 
-    (counts,) = exam.examine(config, 1, ask)
+    (counts,) = evaluation.count_errors(config, 1, logits_for)
     return float(exact.scores(config.task, counts)["error"])
 
 

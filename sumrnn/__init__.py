@@ -6,11 +6,11 @@ A run is a pure function: `fit(config, seed)`.
     import sumrnn
 
     sumrnn.use_cores()                                  # every CPU core becomes a device
-    one = sumrnn.fit(sumrnn.Config(), 12)               # 60 epochs of the exercise
-    many = sumrnn.fit_many(sumrnn.Config(), range(8))   # the same bits, a leading axis of seeds
-    many.history.val_accuracy                           # float32 [8, 60]; also state, data, logits
+    run = sumrnn.fit(sumrnn.Config(), 12)               # 60 epochs of the exercise
+    runs = sumrnn.fit_many(sumrnn.Config(), range(8))   # the same bits, a leading axis of seeds
+    runs.history.val_accuracy                           # float32 [8, 60]; also state, data, logits
 
-    sumrnn.evaluate(sumrnn.Config(), one.state.params)["accuracy"]       # by the exact law
+    sumrnn.evaluate(sumrnn.Config(), run.state.params)["accuracy"]       # by the exact law
     data = sumrnn.generate(jax.random.key(0), sumrnn.PRESETS["sheet"])   # digits and labels
     sumrnn.sum_law(sumrnn.PRESETS["sheet"]).positive_rate                # 0.98825..., exact
     sumrnn.load("runs/sheet-seed12").parts["test"].logits                # a run that was recorded
@@ -60,7 +60,7 @@ _LATE = {
     "sum_law": "sumrnn.task",
     "evaluate": "sumrnn.devices.evaluation",
 }
-"""What brings JAX with it, which takes half a second: imported when it is asked for."""
+"""Where the names are that bring JAX with them, which takes half a second to import."""
 
 
 def __getattr__(name: str) -> object:

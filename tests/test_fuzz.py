@@ -272,7 +272,7 @@ QUICK = {"xla_backend_optimization_level": 0}
 """The compiler's: the same program, sooner."""
 
 
-def take(config: Config, begun: algorithm.Begun) -> Any:
+def take(config: Config, begun: algorithm.Beginning) -> Any:
     """A step on the first batch."""
     rows = slice(config.train.batch_size)
     train = begun.data.train
@@ -288,7 +288,7 @@ def compiled(function: Any, config: Config, *arguments: Any) -> Any:
 def compiled_start(task: TaskConfig, model: ModelConfig, kind: TrainConfig) -> Any:
     """Data and initial state depend on these, and many cases share them."""
     config = Config(task, model, kind)
-    return compiled(algorithm.begin, config, algorithm.purposes(config, 0))
+    return compiled(algorithm.begin, config, algorithm.purpose_seeds(config, 0))
 
 
 def is_small(config: Config) -> bool:
@@ -306,13 +306,13 @@ def is_small(config: Config) -> bool:
 @functools.lru_cache(maxsize=128)
 def compiled_step(config: Config) -> Any:
     begin = functools.partial(algorithm.begin, config)
-    shapes = jax.eval_shape(begin, algorithm.purposes(config, 0))
+    shapes = jax.eval_shape(begin, algorithm.purpose_seeds(config, 0))
     return compiled(take, config, shapes)
 
 
 def check_step(config: Config, trains: bool) -> str:
     """Checks the shapes of a step; of a small config that `trains`, all that comes out of one."""
-    seeds = algorithm.purposes(config, 3)
+    seeds = algorithm.purpose_seeds(config, 3)
     begun = jax.eval_shape(functools.partial(algorithm.begin, config), seeds)
     data, before = begun.data, begun.state
     after, (loss, hits) = jax.eval_shape(functools.partial(take, config), begun)

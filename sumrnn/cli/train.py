@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
     else:
         folder.check_free(arguments.overwrite)
     if survey.epoch == 0:
-        algorithm.check_given(config, params)
+        algorithm.check_weights(config, params)
     seen, status = folder.stamp(), survey.status
     if status == "unfinished":  # Whether memory holds it, before anything is made.
         with progress.waiting("compiling"), futures.ThreadPoolExecutor(1) as aside:

@@ -18,7 +18,7 @@ from sumrnn.models import network
 from sumrnn.models.network import Params
 from sumrnn.train import run
 from sumrnn.train.run import Functions, Result
-from sumrnn.train.shards import HERE, Spread
+from sumrnn.train.shards import HERE, Placement
 
 T = TypeVar("T")
 
@@ -33,9 +33,9 @@ What runs once has level 0, see `options`."""
 
 
 @functools.lru_cache(maxsize=64)
-def parts(config: Config, spread: Spread = HERE) -> Functions:
+def parts(config: Config, placement: Placement = HERE) -> Functions:
     """The functions of runs of a config, each pure, whatever JAX's settings; not compiled."""
-    return Functions(*map(_pinned, run.functions_of(config, spread)))
+    return Functions(*map(_pinned, run.functions_for(config, placement)))
 
 
 def _pinned(function: Callable[..., T]) -> Callable[..., T]:
@@ -106,7 +106,7 @@ def fit(
     LAPACK's threads.
     """
     weights = None if params is None else network.from_flax(params, config.model)
-    result = run.fit(config, seed, weights, compiled(config.program))
+    result = run.fit(config, seed, weights, functions=compiled(config.program))
     if not isinstance(seed, jax.core.Tracer):  # On the host no program takes weights apart.
         result = result._replace(state=jax.device_get(result.state))
     return with_names(result)

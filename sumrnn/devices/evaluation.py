@@ -13,7 +13,7 @@ from sumrnn.devices.compiler import compiled
 from sumrnn.errors import require
 from sumrnn.models import network
 from sumrnn.scores import exact
-from sumrnn.train import exam
+from sumrnn.train import evaluation
 
 
 def evaluate(config: Config, params: network.Params) -> dict[str, Any]:
@@ -22,15 +22,15 @@ def evaluate(config: Config, params: network.Params) -> dict[str, Any]:
     Parameters are float32, as in `Result.state`; the exam is that of a run of this config, on one
     device.  Raises `UserError` if the task's table of laws is too large for one.
     """
-    size = f"short enough: at most {exam.MOST_LAWS} for (length + 1) x sums"
-    require(exam.has_exam(config.task), "length", config.task.length, size)
+    size = f"short enough: at most {evaluation.MAX_LAWS} for (length + 1) x sums"
+    require(evaluation.is_evaluated(config.task), "length", config.task.length, size)
     programs, laws = compiled(config.program), task.log_laws(config.task)
     weights = network.from_flax(params, config.model)
 
-    def ask(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
+    def logits_for(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
         drawn = programs.draw(laws, sums[0], np.uint32(number))
-        answered = [programs.answer(weights, drawn, np.uint32(n)).logits for n in range(blocks)]
-        return np.concatenate(answered)[None]
+        parts = [programs.predict(weights, drawn, np.uint32(n)).logits for n in range(blocks)]
+        return np.concatenate(parts)[None]
 
-    (counts,) = exam.examine(config, 1, ask)
+    (counts,) = evaluation.count_errors(config, 1, logits_for)
     return exact.scores(config.task, counts)

@@ -15,8 +15,8 @@ from sumrnn.devices import compiler, memory, processor
 from sumrnn.errors import invalid, require
 from sumrnn.fields import Range
 from sumrnn.task import log_laws
-from sumrnn.train import exam
-from sumrnn.train.shards import SHARD, Spread
+from sumrnn.train import evaluation
+from sumrnn.train.shards import SHARD, Placement
 
 SEED = "seed"
 """The mesh's axis of runs; the other one is `SHARD`, the parts of each run's batches."""
@@ -108,20 +108,20 @@ class Program:
         require(not off, "jax_disable_jit", off, "False; `sumrnn.fit` alone can do without")
         self.plan = plan
         self.sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
-        spread = Spread(int(plan.mesh.shape[SHARD]), plan.at_once)
-        parts = compiler.parts(config.program, spread)
+        placement = Placement(int(plan.mesh.shape[SHARD]), plan.at_once)
+        parts = compiler.parts(config.program, placement)
         seeds = jax.ShapeDtypeStruct((plan.wave, 3), np.uint32)
         number = jax.ShapeDtypeStruct((plan.wave,), np.uint32)
         platform = plan.mesh.devices.flat[0].platform
         begin, epoch, answer, self._draw_options = compiler.options(platform)
         self.begin, (data, state, shuffle) = self._compile(parts.begin, begin, seeds)
         self.epoch, _ = self._compile(parts.epoch, epoch, state, shuffle, data.train, number)
-        self.answer, _ = self._compile(parts.answer, answer, state.params, data, number)
+        self.answer, _ = self._compile(parts.predict, answer, state.params, data, number)
         self._draw, self._task, self._number = parts.draw, config.task, number
 
     @functools.cached_property
     def draw(self) -> Function:
-        """Draws series for exact evaluation, see `exam.draw`, by one table for all seeds.
+        """Draws series for exact evaluation, see `evaluation.draw`, by one table for all seeds.
 
         It is compiled when it is needed, at the end of a run.
         """
@@ -179,7 +179,7 @@ class Program:
         """Bytes that a wave takes of a memory, a device's, or the machine's on CPU, to its end."""
         sharing = 1 if self.plan.at_once else len(self.plan.mesh.local_devices)
         most = max(map(memory.needed, (self.begin, self.epoch, self.answer)))
-        if exam.has_exam(self._task):  # It comes beside data and state.
+        if evaluation.is_evaluated(self._task):  # It comes beside data and state.
             kept = memory.returned(self.begin)
             small = self.draw_bound <= BOUND
             drawn = self.draw_bound if small else memory.needed(self.draw)

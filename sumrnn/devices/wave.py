@@ -12,9 +12,9 @@ from sumrnn.config import Config, check_seeds
 from sumrnn.devices import compiler, mesh
 from sumrnn.devices.mesh import Program
 from sumrnn.scores.strata import Counts
-from sumrnn.train import answers, exam
+from sumrnn.train import evaluation, predictions
 from sumrnn.train import run as algorithm
-from sumrnn.train.answers import Answers
+from sumrnn.train.predictions import Predictions
 from sumrnn.train.run import Metrics, Result, State
 
 
@@ -57,8 +57,8 @@ class Wave:
     ) -> None:
         self.seeds = tuple(seeds)
         self._program, self._config = program, config
-        self._blocks = answers.blocks(config.task)
-        own = np.stack([np.asarray(algorithm.purposes(config, seed)) for seed in seeds])
+        self._blocks = predictions.blocks(config.task)
+        own = np.stack([np.asarray(algorithm.purpose_seeds(config, seed)) for seed in seeds])
         with compiler.one_thread():
             begun = jax.block_until_ready(program.begin(self._put(own)))
         self._data, self._state, self._shuffle = begun
@@ -80,36 +80,36 @@ class Wave:
         with jax.debug_nans(False), jax.debug_infs(False):
             arguments = (self._state, self._shuffle, self._data.train, number)
             self._state, *rest = self._program.epoch(*arguments)
-        found = self._answers(self._blocks.validation)
+        found = self._predict(self._blocks.validation)
         loss, accuracy, finite = self._fetch(rest)
-        metrics = Metrics(loss, accuracy, *answers.total(found))
+        metrics = Metrics(loss, accuracy, *predictions.total(found))
         finite = finite & np.isfinite(metrics).all(axis=0)
         self._history.append(metrics)
         return Moment(self.seeds, self.epoch, metrics, finite, self._state)
 
     def result(self) -> Result:
         """The runs as they are now, on the host, with a leading axis of seeds."""
-        found = [part.logits for part in self._answers(self._blocks.all)]
-        logits = answers.join(self._config.task, found)
+        found = [part.logits for part in self._predict(self._blocks.all)]
+        logits = predictions.join(self._config.task, found)
         state, data = self._fetch((self._state, self._data))
         history = jax.tree.map(lambda *epochs: np.stack(epochs, axis=1), *self._history)
         return Result(state, history, data, logits)
 
     def examine(self) -> Sequence[Counts | None]:
-        """What each run's exam finds, see `exam.examine`; None if the task has none."""
-        if not exam.has_exam(self._config.task):
+        """The errors of each run in exact evaluation; None if the task has none."""
+        if not evaluation.is_evaluated(self._config.task):
             return [None] * len(self.seeds)
         runs, laws = len(self.seeds), self._program.table
 
-        def ask(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
+        def logits_for(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
             numbers = self._put(np.full(runs, number, np.uint32))
             data = self._program.draw(laws, self._put(sums), numbers)
-            return np.concatenate([x.logits for x in self._answers(blocks, data)], axis=1)
+            return np.concatenate([x.logits for x in self._predict(blocks, data)], axis=1)
 
-        return exam.examine(self._config, runs, ask)
+        return evaluation.count_errors(self._config, runs, logits_for)
 
-    def _answers(self, many: int, data: Any = None) -> list[Answers]:
-        """The answers to the first blocks, of the runs' own data unless given, on the host."""
+    def _predict(self, many: int, data: Any = None) -> list[Predictions]:
+        """The predictions for the first blocks of data, by default the runs', on the host."""
         data = self._data if data is None else data
         numbers = (self._put(np.full(len(self.seeds), n, np.uint32)) for n in range(many))
         with jax.debug_nans(False), jax.debug_infs(False):

@@ -19,7 +19,7 @@ class Predictor:
         self._params, self._config = params, config
         self._weights = network.from_flax(params, config.model)
         self._logits = jax.jit(network.logits, static_argnums=1)
-        self._carried = jax.jit(network.logits_of_lengths, static_argnums=1)
+        self._ragged = jax.jit(network.ragged_logits, static_argnums=1)
 
     def __call__(self, series: list[np.ndarray]) -> np.ndarray:
         """Returns float64 [n] of n series, uint8 [length] each, of any lengths to `MAX_LENGTH`."""
@@ -46,4 +46,4 @@ class Predictor:
         with compiler.pinned():
             if trained:
                 return np.asarray(self._logits(self._weights, model, digits))
-            return np.asarray(self._carried(self._params, model, digits, lengths))
+            return np.asarray(self._ragged(self._params, model, digits, lengths))

@@ -1,7 +1,6 @@
-"""Weights with which the network counts, by construction: it can represent the answer."""
+"""Weights with which the network counts, by construction: it can represent the task."""
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -17,11 +16,11 @@ MARGIN = 10.0
 CURVED = 0.25
 """Share of a half digit that the candidate's curvature may add up to."""
 ROUNDING = 2.0**-23
-"""Relative, of a sum or product of float32, with the error of tanh."""
+"""Relative error of a sum or product in float32, with that of tanh."""
 
 
 def counter(task: TaskConfig, cells: int = 1) -> network.Params:
-    """Parameters that answer every series of a task right; float32, for digits as they are.
+    """Parameters that predict every series of a task right; float32, for digits as they are.
 
     All gates are open, so that the first cell's state is the sum of its candidates tanh(a (x - m)),
     where m = (threshold - 1/2) / length: without curvature it would be a (sum - threshold + 1/2),
@@ -39,20 +38,16 @@ def counter(task: TaskConfig, cells: int = 1) -> network.Params:
     allowed = "short enough to be counted in float32, length^2 x digits up to some 2,000,000"
     require(rounded <= 0.25, "length", task.length, allowed)
     a = math.sqrt(3 * CURVED / 2 / (task.length * d**3))
-    lstm: dict[str, dict[str, np.ndarray]] = {
-        **{f"i{gate}": {"kernel": np.zeros((1, cells), np.float32)} for gate in GATES},
-        **{
-            f"h{gate}": {
-                "kernel": np.zeros((cells, cells), np.float32),
-                "bias": np.full(cells, 0.0 if gate == "g" else OPEN, np.float32),
-            }
-            for gate in GATES
-        },
+    params: network.Params = {
+        "lstm": {f"i{gate}": {"kernel": np.zeros((1, cells), np.float32)} for gate in GATES},
+        "output": {"kernel": np.zeros((cells, 1), np.float32), "bias": np.zeros(1, np.float32)},
     }
-    lstm["ig"]["kernel"][0, 0] = a
-    lstm["hg"]["bias"][0] = -a * m
-    kernel = np.zeros((cells, 1), np.float32)
-    kernel[0] = MARGIN / (a / 2)
-    found: Any = {"lstm": lstm, "output": {"kernel": kernel, "bias": np.zeros(1, np.float32)}}
-    params: network.Params = found
+    for gate in GATES:
+        params["lstm"][f"h{gate}"] = {
+            "kernel": np.zeros((cells, cells), np.float32),
+            "bias": np.full(cells, 0.0 if gate == "g" else OPEN, np.float32),
+        }
+    params["lstm"]["ig"]["kernel"][0, 0] = a
+    params["lstm"]["hg"]["bias"][0] = -a * m
+    params["output"]["kernel"][0] = MARGIN / (a / 2)
     return params

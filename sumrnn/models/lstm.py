@@ -41,30 +41,30 @@ class _Saved(NamedTuple):
     """What the backward pass needs of every step."""
 
     left: chex.Array
-    """[length, batch, cells + 2]: hidden state after it; beside it the next digit and a 1."""
+    """[length, batch, cells + 2]: hidden state after a step; beside it the next digit and a 1."""
     cell: chex.Array
-    """[length, batch, cells]: cell state after it."""
+    """[length, batch, cells]: cell state after a step."""
     first: Gates
-    """Of the first one, [batch, cells] each."""
+    """[batch, cells] each: the gates of the first step."""
     others: Gates
-    """Of all others, [length - 1, batch, cells] each, but at least one that is not used."""
+    """[length - 1, batch, cells] each: the gates of the others; of length 1, a step not used."""
 
 
 def _activate(z: chex.Array) -> Gates:
-    """The gates of [batch, 4 cells]."""
+    """The gates of what is activated, [batch, 4 cells]."""
     i, f, g, o = jnp.split(z, len(GATES), axis=1)
     return Gates(jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o))
 
 
-def _begin(weights: chex.Array, x: chex.Array) -> tuple[chex.Array, chex.Array, Gates]:
+def _first_step(weights: chex.Array, x: chex.Array) -> tuple[chex.Array, chex.Array, Gates]:
     """Hidden state, cell state and gates of the first step, whose states before are zeros."""
     gates = _activate(x[:, None] * weights[None, -2] + weights[None, -1])
     cell = gates.i * gates.g
     return gates.o * jnp.tanh(cell), cell, gates
 
 
-def _beside(x: chex.Array) -> chex.Array:
-    """[..., 2]: digits, and what the bias is multiplied by."""
+def _with_one(x: chex.Array) -> chex.Array:
+    """[..., 2]: digits, and the 1 that the bias is multiplied by."""
     return jnp.stack((x, jnp.ones_like(x)), axis=-1)
 
 
@@ -86,13 +86,13 @@ def last_hidden(weights: chex.Array, inputs: chex.Array) -> chex.Array:
     dtype.  For derivatives in forward mode take the scanned cell (`ModelConfig.recurrence`): JAX
     has none of a hand-written backward pass.
     """
-    hidden, cell, _ = _begin(weights, inputs[:, 0])
+    hidden, cell, _ = _first_step(weights, inputs[:, 0])
 
     def step(
         carry: tuple[chex.Array, chex.Array], x: chex.Array
     ) -> tuple[tuple[chex.Array, chex.Array], None]:
         hidden, cell = carry
-        i, f, g, o = _activate(_dot(jnp.concatenate((hidden, _beside(x)), axis=1), weights))
+        i, f, g, o = _activate(_dot(jnp.concatenate((hidden, _with_one(x)), axis=1), weights))
         cell = f * cell + i * g
         return (o * jnp.tanh(cell), cell), None
 
@@ -103,7 +103,7 @@ def last_hidden(weights: chex.Array, inputs: chex.Array) -> chex.Array:
 def _forward(
     weights: chex.Array, inputs: chex.Array
 ) -> tuple[chex.Array, tuple[chex.Array, chex.Array, _Saved]]:
-    hidden, cell, first = _begin(weights, inputs[:, 0])
+    hidden, cell, first = _first_step(weights, inputs[:, 0])
     length, cells = inputs.shape[1], hidden.shape[1]
 
     def empty(value: float, steps: int) -> chex.Array:
@@ -111,15 +111,15 @@ def _forward(
         return jnp.full((steps, *hidden.shape), value, hidden.dtype)
 
     # The last one has no next digit; any will do.
-    left = jnp.concatenate((empty(0, length), _beside(jnp.roll(inputs.T, -1, axis=0))), axis=2)
+    left = jnp.concatenate((empty(0, length), _with_one(jnp.roll(inputs.T, -1, axis=0))), axis=2)
 
     def step(
         t: chex.Numeric, carry: tuple[chex.Array, chex.Array, Gates]
     ) -> tuple[chex.Array, chex.Array, Gates]:
         left, cell, gates = carry
-        found = _activate(_dot(_at(left, t), weights))
+        activated = _activate(_dot(_at(left, t), weights))
         # Read again from where it was written, it is computed once and never copied.
-        gates = Gates(*(_put(all_, one, t) for all_, one in zip(gates, found, strict=True)))
+        gates = Gates(*(_put(x, row, t) for x, row in zip(gates, activated, strict=True)))
         i, f, g, o = (_at(gate, t) for gate in gates)
         cell = _put(cell, f * _at(cell, t) + i * g, t + 1)
         left = _put(left, o * jnp.tanh(_at(cell, t + 1)), t + 1)
@@ -175,7 +175,7 @@ def _backward(
     first, _ = _back(dh, dc, saved.first, jnp.zeros_like(dh), saved.cell[0])
     left = jax.lax.optimization_barrier(saved.left[:rows].reshape(-1, dh.shape[1] + 2).T)
     d_weights = _dot(left, dzs.reshape(-1, weights.shape[1]))
-    d_weights = d_weights.at[-2:].add(_dot(_beside(inputs[:, 0]).T, first))
+    d_weights = d_weights.at[-2:].add(_dot(_with_one(inputs[:, 0]).T, first))
     dzs = jnp.concatenate((first[None], dzs))[:length]
     return d_weights, _dot(dzs, weights[-2]).T
 

@@ -16,13 +16,13 @@ import numpy as np
 from sumrnn.config import ModelConfig
 from sumrnn.models.lstm import GATES, last_hidden
 
-Params = dict[str, dict[str, dict[str, chex.Array]]]
+Params = dict[str, dict[str, Any]]
 """{"lstm": {"ii", "if", "ig", "io", "hi", "hf", "hg", "ho"}, "output"}, each with a
 kernel and, but for the "i*", a bias; float32."""
 
 
 class SumLSTM(nn.Module):
-    """Reads a series of digits, answers with the logit of P(sum >= threshold)."""
+    """Reads a series of digits and returns the logit of P(sum >= threshold)."""
 
     cells: int
 
@@ -72,7 +72,7 @@ def from_flax(params: Params, config: ModelConfig) -> Weights:
 
 def pack(params: Params) -> Packed:
     """The parameters as two arrays, NumPy's if they are; there may be axes in front."""
-    lstm, output = params["lstm"], cast("dict[str, chex.Array]", params["output"])
+    lstm, output = params["lstm"], params["output"]
     module: Any = jnp if isinstance(output["bias"], jax.Array) else np
 
     def column(gate: str) -> chex.Array:
@@ -119,13 +119,13 @@ def logits(weights: Weights, config: ModelConfig, digits: chex.Array) -> chex.Ar
     return out
 
 
-def logits_of_lengths(
+def ragged_logits(
     params: Params, config: ModelConfig, digits: chex.Array, lengths: chex.Array
 ) -> chex.Array:
-    """The logits float32 [batch] of `logits`, but for rounding, to series of different lengths.
+    """The logits float32 [batch] of series of different lengths, but for rounding as by `logits`.
 
-    Of digits uint8 [batch, longest] each series has the first `lengths`, int32 [batch], from 1: its
-    state stays as it is after the last one, and the loop ends with the longest series.
+    A series has the first `lengths`, int32 [batch], from 1, of its digits, uint8 [batch, longest]:
+    its state stays as it is after the last one, and the loop ends with the longest series.
     """
     cell = nn.OptimizedLSTMCell(config.cells)
 

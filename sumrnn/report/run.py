@@ -22,7 +22,7 @@ from sumrnn.runs.run import Run
 from sumrnn.scores import exact, metrics
 from sumrnn.scores.statistics import SIGNIFICANT
 from sumrnn.task import sum_law
-from sumrnn.train.exam import has_exam
+from sumrnn.train.evaluation import is_evaluated
 
 FORMAT = 2
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
@@ -156,7 +156,7 @@ def write(folder: RunFolder, warn: Callable[[str], None] = lambda line: None) ->
     finished run or cannot be written.
     """
     run = folder.load()
-    if run.exam is None and has_exam(run.record.config.task):
+    if run.exam is None and is_evaluated(run.record.config.task):
         why = "its series near the threshold were drawn by another version of this program"
         warn(f"{folder.path}: has no scores by the exact law, because {why}")
     report = build(run)

@@ -19,7 +19,7 @@ from sumrnn.devices import compiler, mesh, processor
 from sumrnn.errors import UserError, require
 from sumrnn.scores import strata
 from sumrnn.scores.strata import Counts
-from sumrnn.train import exam
+from sumrnn.train import evaluation as evaluation_lib
 from sumrnn.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
@@ -68,7 +68,7 @@ def program(config: Config) -> str:
         data, state, shuffle = begin.out_info
         number = jax.ShapeDtypeStruct((), np.uint32)
         epoch = jax.jit(parts.epoch).trace(state, shuffle, data.train, number)
-        answer = jax.jit(parts.answer).trace(state.params, data, number)
+        answer = jax.jit(parts.predict).trace(state.params, data, number)
         for traced in (begin, epoch, answer):
             found.update(traced.lower().as_text().encode())
     return found.hexdigest()[:12]
@@ -91,7 +91,7 @@ def evaluation() -> str:
     rounded = (
         np.rint(1_000.0 * x).astype(np.int64) for x in (probabilities, np.maximum(laws, -1e3))
     )
-    drawn = (exam.SHARE, exam.PER_STRATUM, exam.MOST_LAWS)
+    drawn = (evaluation_lib.SHARE, evaluation_lib.PER_STRATUM, evaluation_lib.MAX_LAWS)
     divided = (strata.EDGES, strata.LEAST, strata.SHARES, strata.PILOT)
     found = hashlib.sha256(repr((drawn, divided)).encode())
     for array in (*layout.sums, first, more, *strata.sums(layout, first), *rounded):

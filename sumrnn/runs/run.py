@@ -13,7 +13,7 @@ from sumrnn.runs.checkpoint import COLUMNS
 from sumrnn.runs.record import Record
 from sumrnn.scores.strata import Counts, strata
 from sumrnn.task import Splits
-from sumrnn.train.exam import has_exam
+from sumrnn.train.evaluation import is_evaluated
 
 PREFIXES = {"train": "train_", "validation": "validation_", "test": ""}
 """Splits, and what their arrays' names in predictions.npz begin with."""
@@ -97,7 +97,7 @@ def from_arrays(
     task = config.task
     pairs = zip(PREFIXES.items(), _series(task), strict=True)
     parts = {name: _part(arrays, prefix, size, config) for (name, prefix), size in pairs}
-    return parts, _exam(arrays, config.task) if evaluated and has_exam(task) else None
+    return parts, _exam(arrays, config.task) if evaluated and is_evaluated(task) else None
 
 
 def _series(task: TaskConfig) -> tuple[int, int, int]:

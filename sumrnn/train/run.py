@@ -21,9 +21,9 @@ from sumrnn.models import network
 from sumrnn.models.initializer import init
 from sumrnn.models.network import Weights
 from sumrnn.task import Split, Splits
-from sumrnn.train import answers, exam, series, shards
-from sumrnn.train.answers import correct, losses
-from sumrnn.train.shards import HERE, Spread
+from sumrnn.train import evaluation, predictions, series, shards
+from sumrnn.train.predictions import correct, losses
+from sumrnn.train.shards import HERE, Placement
 
 
 class State(NamedTuple):
@@ -35,7 +35,7 @@ class State(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """One epoch's row of the history; float32 scalars.
+    """The row of an epoch in the history; float32 scalars.
 
     As in Keras, `loss` and `accuracy` are means over the epoch's series, each taken just
     before the step that used it, while the validation figures follow the last step.
@@ -44,7 +44,7 @@ class Metrics(NamedTuple):
     loss: chex.Array
     """Mean binary cross-entropy of the training series, in nats."""
     accuracy: chex.Array
-    """Share of the training series answered correctly."""
+    """Share of the training series predicted correctly."""
     val_loss: chex.Array
     val_accuracy: chex.Array
 
@@ -60,61 +60,73 @@ class Result(NamedTuple):
     """float32 [n] of each split, in the order of `Splits`."""
 
 
-class Begun(NamedTuple):
-    """A run before its first step; `shuffle` is the key of the order of the training series."""
+class Beginning(NamedTuple):
+    """A run before its first step."""
 
     data: Splits
     state: State
     shuffle: chex.PRNGKey
+    """The key of the order of the training series."""
 
 
 class Functions(NamedTuple):
-    """`begin`, `epoch`, `answers.answer` and `exam.draw` of a config, plain or compiled."""
+    """The functions of a run that are worth compiling, of a config; each a function of arrays."""
 
     begin: Callable[..., Any]
     epoch: Callable[..., Any]
-    answer: Callable[..., Any]
+    predict: Callable[..., Any]
+    """See `predictions.predict`."""
     draw: Callable[..., Any]
+    """See `evaluation.draw`."""
 
 
 def fit(
     config: Config,
     seed: int | np.integer[Any] | jax.Array,
     weights: Weights | None = None,
+    *,
     functions: Functions | None = None,
 ) -> Result:
-    """A whole run, data included, of a seed in [0, 2^32), from given or initial weights.
+    """Trains a network on data of its own, both of a seed in [0, 2^32).
 
-    `functions` may be those of the config as compiled elsewhere.  Raises `UserError` if the seed is
-    impossible, or the config asks for weights and none are given.
+    It starts from the weights if there are some, otherwise from initial ones.  `functions` may be
+    those of the config as compiled elsewhere.  Raises `UserError` if the seed is impossible, or the
+    config asks for weights and there are none.
     """
-    check_given(config, weights)
-    run, cut, history = functions or functions_of(config.program), answers.blocks(config.task), []
-    numbers = [jax.device_put(np.uint32(n)) for n in range(max(config.train.epochs, cut.all))]
-    data, state, shuffle = run.begin(purposes(config, seed))
+    check_weights(config, weights)
+    run, blocks = functions or functions_for(config.program), predictions.blocks(config.task)
+    numbers = [jax.device_put(np.uint32(n)) for n in range(max(config.train.epochs, blocks.all))]
+    data, state, shuffle = run.begin(purpose_seeds(config, seed))
     if weights is not None:
         state = initial_state(config, weights)
+    history = []
     for number in numbers[: config.train.epochs]:
         state, loss, accuracy, _ = run.epoch(state, shuffle, data.train, number)
-        blocks = [run.answer(state.params, data, n) for n in numbers[: cut.validation]]
-        history.append(Metrics(loss, accuracy, *answers.total(blocks)))
+        validation = [run.predict(state.params, data, n) for n in numbers[: blocks.validation]]
+        history.append(Metrics(loss, accuracy, *predictions.total(validation)))
     stacked = jax.tree.map(lambda *epochs: jnp.stack(epochs), *history)
-    logits = [run.answer(state.params, data, n).logits for n in numbers[: cut.all]]
-    return Result(state, stacked, data, answers.join(config.task, logits))
+    logits = [run.predict(state.params, data, n).logits for n in numbers[: blocks.all]]
+    return Result(state, stacked, data, predictions.join(config.task, logits))
 
 
-def functions_of(config: Config, spread: Spread = HERE) -> Functions:
-    """The functions of runs of a config, each a pure function of arrays."""
+def functions_for(config: Config, placement: Placement = HERE) -> Functions:
+    """The functions of runs of a config, not compiled."""
     return Functions(
         functools.partial(begin, config),
-        functools.partial(epoch, config, spread=spread),
-        functools.partial(answers.answer, config, spread=spread),
-        functools.partial(exam.draw, config),
+        functools.partial(epoch, config, placement=placement),
+        functools.partial(predictions.predict, config, placement=placement),
+        functools.partial(evaluation.draw, config),
     )
 
 
-def purposes(config: Config, seed: int | np.integer[Any] | jax.Array) -> chex.Array:
-    """uint32 [3]: the seeds of data, initial parameters and order; a pinned one replaces `seed`.
+def check_weights(config: Config, weights: object) -> None:
+    """Raises `UserError` if the config asks for weights, and there are none."""
+    digest = config.model.weights
+    require(digest is None or weights is not None, "weights", digest, "given (--init-from)")
+
+
+def purpose_seeds(config: Config, seed: int | np.integer[Any] | jax.Array) -> chex.Array:
+    """uint32 [3]: the seeds of data, initial weights and order; a pinned one replaces `seed`.
 
     Raises `UserError` unless it lies in [0, 2^32); what is traced is believed.
     """
@@ -133,8 +145,8 @@ class Keys(NamedTuple):
     shuffle: chex.PRNGKey
 
 
-def keys(seeds: chex.Array) -> Keys:
-    """The keys of the seeds of a run, uint32 [3]."""
+def seed_keys(seeds: chex.Array) -> Keys:
+    """The keys of the seeds of a run, uint32 [3], see `purpose_seeds`."""
     # What `jax.random.key` makes of them, unless the environment adds an offset.
     words = jnp.stack((jnp.zeros_like(seeds), seeds), axis=1)
     roots = jax.random.wrap_key_data(words, impl="threefry2x32")
@@ -143,17 +155,11 @@ def keys(seeds: chex.Array) -> Keys:
     return Keys(*(folded[i] for i in range(3)))
 
 
-def begin(config: Config, seeds: chex.Array) -> Begun:
-    """Draws the data and the initial parameters from the seeds of `purposes`."""
-    of_run = keys(seeds)
-    data = task.split(task.generate(of_run.data, config.task), config.task)
-    return Begun(data, initial_state(config, init(of_run.init, config)), of_run.shuffle)
-
-
-def check_given(config: Config, weights: object) -> None:
-    """Raises `UserError` if the config asks for weights, and none are given."""
-    needed = config.model.weights
-    require(needed is None or weights is not None, "weights", needed, "given (--init-from)")
+def begin(config: Config, seeds: chex.Array) -> Beginning:
+    """Draws the data and the initial weights of a run from the seeds of `purpose_seeds`."""
+    keys = seed_keys(seeds)
+    data = task.split(task.generate(keys.data, config.task), config.task)
+    return Beginning(data, initial_state(config, init(keys.init, config)), keys.shuffle)
 
 
 def initial_state(config: Config, weights: Weights) -> State:
@@ -167,31 +173,25 @@ def optimizer(config: Config) -> optax.GradientTransformation:
     The step size may rise and fall over the steps of the run, and gradients may be clipped before.
     """
     train = config.train
-    adam = optax.adam(rate(config), train.beta1, train.beta2, train.epsilon)
+    adam = optax.adam(step_size(config), train.beta1, train.beta2, train.epsilon)
     clip = None if train.clip is None else optax.clip_by_global_norm(train.clip)
     return optax.chain(clip, adam) if clip else adam
 
 
-def steps(config: Config) -> int:
-    """The number of steps of a run."""
-    return config.train.epochs * -(-config.task.train_size // config.train.batch_size)
-
-
-def rate(config: Config) -> float | optax.Schedule:
+def step_size(config: Config) -> float | optax.Schedule:
     """The step size, of each step if it is planned: linear warm-up, then constant or a cosine."""
     train = config.train
     if not train.planned:
         return train.learning_rate
-    rising = round(train.warmup * steps(config))
-    after = steps(config) - rising
+    steps = train.epochs * -(-config.task.train_size // train.batch_size)
+    rising = round(train.warmup * steps)
     rest = (
-        optax.cosine_decay_schedule(train.learning_rate, after)
+        optax.cosine_decay_schedule(train.learning_rate, steps - rising)
         if train.decay == "cosine"
         else optax.constant_schedule(train.learning_rate)
     )
-    return optax.join_schedules(
-        [optax.linear_schedule(0.0, train.learning_rate, rising), rest], [rising]
-    )
+    warmup = optax.linear_schedule(0.0, train.learning_rate, rising)
+    return optax.join_schedules([warmup, rest], [rising])
 
 
 def epoch(
@@ -200,32 +200,33 @@ def epoch(
     shuffle: chex.PRNGKey,
     train: Split,
     number: chex.Numeric,
-    spread: Spread = HERE,
+    *,
+    placement: Placement = HERE,
 ) -> tuple[State, chex.Array, chex.Array, chex.Array]:
-    """One pass over the training series in random order.
+    """Makes one pass over the training series in random order.
 
-    Epochs are numbered from 0, and each has its own order.  Returns the state after it, loss and
-    accuracy of `Metrics`, and bool [], whether the state has numbers only: a gradient too large to
-    be squared leaves the losses finite for a while, and training at rest.
+    Epochs are numbered from 0, and each has an order of its own.  Returns the state after it, loss
+    and accuracy of `Metrics`, and bool [], whether the state has numbers only: a gradient too large
+    to be squared leaves the losses finite for a while, and training at rest.
     """
     size, batch_size = config.task.train_size, config.train.batch_size
     key = jax.random.fold_in(shuffle, number)
     # Whole batches, so that there is one step to compile; what fills the last has no weight.
     count = -(-size // batch_size)
-    weights = (jnp.arange(count * batch_size) < size).astype(jnp.float32).reshape(count, -1)
+    mask = (jnp.arange(count * batch_size) < size).astype(jnp.float32).reshape(count, -1)
     if config.train.series == "fresh":
-        batches: Any = series.fresh(config, key, count, number)
+        batches: Any = series.fresh(config, key, steps=count, number=number)
     else:
         order = jax.random.permutation(key, size)
         batches = jnp.pad(order, (0, -size % batch_size)).reshape(count, -1)
 
     def step(state: State, batch: tuple[Any, chex.Array]) -> tuple[State, Any]:
-        chosen, weights = batch
+        chosen, mask = batch
         if config.train.series == "repeated":
             chosen = Split(train.digits[chosen], train.labels[chosen])
-        return train_step(config, state, chosen, weights, spread)
+        return train_step(config, state, chosen, mask=mask, placement=placement)
 
-    state, (loss, hits) = jax.lax.scan(step, state, (batches, weights))
+    state, (loss, hits) = jax.lax.scan(step, state, (batches, mask))
     loss, hits = loss.sum(), hits.sum()
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
     return state, loss / size, hits / size, finite
@@ -235,34 +236,31 @@ def train_step(
     config: Config,
     state: State,
     batch: Split,
-    weights: chex.Array | None = None,
-    spread: Spread = HERE,
+    *,
+    mask: chex.Array | None = None,
+    placement: Placement = HERE,
 ) -> tuple[State, tuple[chex.Array, chex.Array]]:
-    """One Adam step on the mean binary cross-entropy of a batch, cut into shards.
+    """Makes one step of Adam on the mean binary cross-entropy of a batch, cut into shards.
 
-    `weights` are float32 [n], 1 for each of its series that counts and 0 for what only fills it;
-    None: all count.  `spread` says where its shards are computed.  Returns the next state, and the
-    batch's summed loss (float32) and number of correct answers (int32), both before the step.
+    `mask` is float32 [n], 1 for each of the batch's series that counts and 0 for what only fills
+    it; None: all count.  Returns the next state, and the batch's summed loss (float32) and number
+    of correct predictions (int32), both before the step.
     """
-    weights = jnp.ones(batch.labels.shape, jnp.float32) if weights is None else weights
-    size = weights.sum()
+    mask = jnp.ones(batch.labels.shape, jnp.float32) if mask is None else mask
+    size = mask.sum()
 
-    def part_of_mean(
-        params: Weights, shard: tuple[Split, chex.Array]
+    def shard_loss(
+        weights: Weights, shard: tuple[Split, chex.Array]
     ) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
-        (digits, labels), weights = shard
-        logits = network.logits(params, config.model, digits)
-        loss = (losses(logits, labels) * weights).sum()
-        hits = (correct(logits, labels).astype(weights.dtype) * weights).sum()
+        (digits, labels), mask = shard
+        logits = network.logits(weights, config.model, digits)
+        loss = (losses(logits, labels) * mask).sum()
+        hits = (correct(logits, labels).astype(mask.dtype) * mask).sum()
         return loss / size, (loss, hits)
 
-    gradient = jax.grad(part_of_mean, has_aux=True)
-    parts = shards.over(
-        functools.partial(gradient, state.params),
-        shards.cut((batch, weights), config.train.batch_shards),
-        batch.digits,
-        spread,
-    )
+    gradient = functools.partial(jax.grad(shard_loss, has_aux=True), state.params)
+    rows = shards.cut((batch, mask), config.train.batch_shards)
+    parts = shards.map_rows(gradient, rows, batch.digits, placement)
     # In a fixed order, wherever the shards were.
     grads, (loss, hits) = jax.tree.map(lambda x: functools.reduce(jnp.add, x), parts)
     adam = optimizer(config)
@@ -272,6 +270,6 @@ def train_step(
             updates, opt_state = adam.update(*carry)
         return updates, opt_state
 
-    updates, opt_state = shards.apart(update, (grads, state.opt_state), batch.digits, spread)
+    updates, opt_state = shards.unfused(update, (grads, state.opt_state), batch.digits, placement)
     params = optax.apply_updates(state.params, updates)
     return State(params, opt_state), (loss, hits.astype(jnp.int32))

@@ -9,8 +9,8 @@ from sumrnn.config import Config
 from sumrnn.task import Split
 
 
-def fresh(config: Config, key: chex.PRNGKey, steps: int, number: chex.Numeric) -> Split:
-    """New series for the steps of an epoch, [steps, batch size, ...]; typed key.
+def fresh(config: Config, key: chex.PRNGKey, *, steps: int, number: chex.Numeric) -> Split:
+    """Draws new series for the steps of an epoch, [steps, batch size, ...], with a typed key.
 
     Of each batch `focus` have sums drawn uniformly within a reach of the threshold, which may
     depend on the epoch's number; the rest are drawn as all data are.

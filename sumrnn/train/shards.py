@@ -27,17 +27,17 @@ SHARD = "shard"
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
+class Placement:
     """Where the shards of a batch are computed."""
 
     devices: int = 1
-    """Along the axis `SHARD`; divides the number of shards."""
+    """Devices along the axis `SHARD`; a divisor of the number of shards."""
     at_once: bool = False
     """Whether a device computes its shards at once or one after the other."""
 
 
-HERE = Spread()
-"""On this device, one after the other."""
+HERE = Placement()
+"""All on this device, one after the other."""
 
 
 def cut(arrays: Any, shards: int) -> Any:
@@ -52,23 +52,25 @@ def cut(arrays: Any, shards: int) -> Any:
     return jax.tree.map(part, arrays)
 
 
-def over(function: Callable[[Any], Any], shards: Any, digits: chex.Array, spread: Spread) -> Any:
-    """The function of every row of a tree [shards, ...], in their order, on every device.
+def map_rows(
+    function: Callable[[Any], Any], rows: Any, digits: chex.Array, placement: Placement
+) -> Any:
+    """The function of every row of a tree [rows, ...], in their order, on every device.
 
     What it returns has one dtype, which devices exchange.
     `digits` are any unsigned integers, see `_hidden_one`.
     """
 
     def here(rows: Any) -> Any:
-        if spread.at_once:
+        if placement.at_once:
             return jax.vmap(function)(rows)
         return _one_by_one(function, rows, _hidden_one(digits))
 
-    if spread.devices == 1:
-        return here(shards)
+    if placement.devices == 1:
+        return here(rows)
     index = jax.lax.axis_index(SHARD)
-    own = jax.tree.map(lambda x: x.reshape(spread.devices, -1, *x.shape[1:])[index], shards)
-    leaves, structure = jax.tree.flatten(here(own))
+    local = jax.tree.map(lambda x: x.reshape(placement.devices, -1, *x.shape[1:])[index], rows)
+    leaves, structure = jax.tree.flatten(here(local))
     # One array of all leaves: one exchange between devices.
     flat = jnp.concatenate([x.reshape(len(x), -1) for x in leaves], axis=1)
     ends = np.cumsum([x[0].size for x in leaves[:-1]])
@@ -77,13 +79,16 @@ def over(function: Callable[[Any], Any], shards: Any, digits: chex.Array, spread
     return jax.tree.unflatten(structure, every)
 
 
-def apart(function: Callable[[T], T], start: T, digits: chex.Array, spread: Spread) -> T:
-    """`function(start)`, which the compiler cannot fuse with what is around it."""
-    if spread.at_once:
+def unfused(function: Callable[[T], T], start: T, digits: chex.Array, placement: Placement) -> T:
+    """`function(start)`, which the compiler cannot fuse with what is around it.
+
+    `digits` are any unsigned integers, see `_hidden_one`.
+    """
+    if placement.at_once:
         return function(start)
     once = _hidden_one(digits)
-    found: T = jax.lax.fori_loop(0, once, lambda _, carry: function(carry), start)
-    return found
+    result: T = jax.lax.fori_loop(0, once, lambda _, carry: function(carry), start)
+    return result
 
 
 def _hidden_one(digits: chex.Array) -> chex.Array:
@@ -99,11 +104,13 @@ def _one_by_one(function: Callable[[Any], Any], rows: Any, once: chex.Array) -> 
         return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows)
 
     def step(i: chex.Numeric, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        current, found = carry
-        found = jax.tree.map(
-            lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, i, 0), found, function(current)
+        current, results = carry
+        results = jax.tree.map(
+            lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, i, 0),
+            results,
+            function(current),
         )
-        return row(i + 1), found  # After the last row that one again, unused.
+        return row(i + 1), results  # After the last row that one again, unused.
 
     shapes = jax.eval_shape(lambda: function(row(0)))
     start = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), shapes)

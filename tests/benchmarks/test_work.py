@@ -52,7 +52,7 @@ def test_the_work_is_nearly_all_training(size: int) -> None:
 def test_the_file_holds_what_a_run_starts_from(made: tuple[str, Given, list[float]]) -> None:
     _, given, losses = made
     config = SMALL.config()
-    begun = compiler.compiled(config).begin(algorithm.purposes(config, SMALL.seed))
+    begun = compiler.compiled(config).begin(algorithm.purpose_seeds(config, SMALL.seed))
     assert len(losses) == len(WEIGHTS)
     for name, drawn in begun.data.train._asdict().items():  # There in the order of an epoch.
         np.testing.assert_array_equal(np.sort(given[name], axis=0), np.sort(drawn, axis=0))

@@ -61,8 +61,8 @@ def alone(code: str, model: bytes, digits: np.ndarray, folder: pathlib.Path) -> 
         return [found[name] for name in found.files]
 
 
-ONE = pytest.mark.parametrize("run", ["scaled"], indirect=True)
-"""Other digits than the network's inputs; as they are they are scaled by 1."""
+SCALED = pytest.mark.parametrize("run", ["scaled"], indirect=True)
+"""Its network reads other numbers than the digits."""
 
 
 def shorter(network: Trained, digits: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ def shorter(network: Trained, digits: np.ndarray) -> np.ndarray:
     return np.asarray(network_lib.logits(weights, model, digits[:7, :3]))
 
 
-@ONE
+@SCALED
 def test_stablehlo_gives_the_bits_of_the_run(
     run: pathlib.Path, network: Trained, tmp_path: pathlib.Path
 ) -> None:
@@ -105,7 +105,7 @@ def test_stablehlo_of_a_run_of_length_1_answers_its_own_series() -> None:
                 call(np.zeros(shape, np.uint8))
 
 
-@ONE
+@SCALED
 def test_onnx_gives_the_probabilities_of_the_run(
     run: pathlib.Path, network: Trained, tmp_path: pathlib.Path
 ) -> None:

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 from sumrnn.config import Config, ModelConfig
 from sumrnn.models import lstm, network
 from sumrnn.models.initializer import init
-from sumrnn.train import answers
+from sumrnn.train import predictions
 
 
 def case(cells: int, batch: int, length: int, seed: int) -> tuple[network.Params, np.ndarray]:
@@ -26,7 +26,7 @@ def loss(params: network.Params, recurrence: str, cells: int, digits: np.ndarray
     labels = jnp.arange(len(digits)) % 2
     config = ModelConfig(cells=cells, recurrence=recurrence)  # type: ignore[arg-type]
     logits = network.logits(network.from_flax(params, config), config, digits)
-    return answers.losses(logits, labels).mean()
+    return predictions.losses(logits, labels).mean()
 
 
 def assert_equal_gradients(

@@ -13,7 +13,7 @@ from sumrnn.models import network
 from sumrnn.models.initializer import init
 from sumrnn.models.lstm import GATES
 from sumrnn.task import Split
-from sumrnn.train import answers
+from sumrnn.train import predictions
 from sumrnn.train import run as algorithm
 from tests.conftest import SMALL
 
@@ -76,7 +76,9 @@ class LogitsTest(chex.TestCase):
     @chex.variants(with_jit=True)
     def test_gradients_are_finite_differences_in_float64(self) -> None:
         def loss(params: network.Params) -> chex.Array:
-            return answers.losses(network.logits(network.pack(params), TINY, DIGITS), LABELS).mean()
+            return predictions.losses(
+                network.logits(network.pack(params), TINY, DIGITS), LABELS
+            ).mean()
 
         params = random_params(TINY)
         grads = self.variant(jax.grad(loss))(params)
@@ -93,6 +95,17 @@ class LogitsTest(chex.TestCase):
                 np.testing.assert_allclose(
                     grad[index], (above - below) / (2 * small), rtol=1e-3, atol=1e-6
                 )
+
+
+@pytest.mark.parametrize("recurrence", ["fused", "scan"])
+def test_scaled_inputs_are_the_network_of_scaled_digits(recurrence: Any) -> None:
+    plain = ModelConfig(cells=3, recurrence=recurrence)
+    scaled = ModelConfig(3, recurrence=recurrence, input_center=-1.0, input_scale=0.5)
+    weights = init(jax.random.key(0), Config(model=plain))
+    digits = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    found = network.logits(weights, scaled, digits)
+    expected = network.logits(weights, plain, (2 * (digits + 1)).astype(np.uint8))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_keras_initializer_sees_the_gates_as_one_matrix() -> None:
@@ -151,7 +164,7 @@ def dots(jaxpr: jax.extend.core.Jaxpr) -> list[jax.extend.core.JaxprEqn]:
 
 
 def test_every_product_of_a_training_step_is_full_float32() -> None:
-    state = algorithm.begin(SMALL, algorithm.purposes(SMALL, 0)).state
+    state = algorithm.begin(SMALL, algorithm.purpose_seeds(SMALL, 0)).state
     batch = Split(np.zeros((4, 5), np.uint8), np.zeros(4, np.uint8))
     jaxpr = jax.make_jaxpr(algorithm.train_step, static_argnums=0)(SMALL, state, batch)
     products = dots(jaxpr.jaxpr)

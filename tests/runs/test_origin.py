@@ -18,7 +18,7 @@ from sumrnn.devices import compiler, processor
 from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.runs import origin
-from sumrnn.train import answers
+from sumrnn.train import predictions
 from sumrnn.train import run as algorithm
 from tests.conftest import ROOT, SECONDS, SMALL
 
@@ -42,7 +42,7 @@ def edited(module: object, function: str, old: str, new: str, patch: pytest.Monk
     scope = dict(vars(module))
     exec(compile(source.replace(old, new), "edited", "exec"), scope)
     patch.setattr(module, function, scope[function])
-    for user in (algorithm, answers, network):  # Those that imported it by name.
+    for user in (algorithm, predictions, network):  # Those that imported it by name.
         if hasattr(user, function):
             patch.setattr(user, function, scope[function])
 
@@ -55,14 +55,14 @@ LEFT_ALONE = {
         "    # Why.\n    loss, hits = loss.sum(), hits.sum()\n",
     ),
     "another name": (algorithm, "epoch", "hits", "correct_answers"),
-    "a helper's name": (algorithm, "train_step", "part_of_mean", "renamed"),
+    "a helper's name": (algorithm, "train_step", "shard_loss", "renamed"),
     "a docstring": (algorithm, "begin", "Draws the data", "Makes the data"),
 }
 CHANGES = {
-    "a constant": (answers, "losses", "labels.astype", "0.999 * labels.astype"),
+    "a constant": (predictions, "losses", "labels.astype", "0.999 * labels.astype"),
     "a constant of the data": (
         algorithm,
-        "keys",
+        "seed_keys",
         "(roots, jnp.arange(3, ",
         "(roots, 1 + jnp.arange(3, ",
     ),
@@ -103,7 +103,7 @@ def test_settings_and_defaults_change_the_program(monkeypatch: pytest.MonkeyPatc
         programs.add(digest(dataclasses.replace(SMALL, train=train)))
     for model in (ModelConfig(8, "flax"), ModelConfig(8, recurrence="scan"), ModelConfig(9)):
         programs.add(digest(dataclasses.replace(SMALL, model=model)))
-    monkeypatch.setattr(answers, "FEWEST_ROWS", 7)
+    monkeypatch.setattr(predictions, "MIN_ROWS", 7)
     programs.add(digest())
     monkeypatch.setitem(compiler.CPU_OPTIONS, "xla_cpu_prefer_vector_width", 256)
     programs.add(digest())
@@ -164,10 +164,10 @@ EVALUATION = {
     "another spread": ("sumrnn.scores.strata.LEAST", 0.01),
     "other shares": ("sumrnn.scores.strata.SHARES", {"accuracy": 0.5, "balanced accuracy": 0.1}),
     "a slightly other spread": ("sumrnn.scores.strata.LEAST", 0.0031),
-    "fewer series at least": ("sumrnn.train.exam.PER_STRATUM", 9),
+    "fewer series at least": ("sumrnn.train.evaluation.PER_STRATUM", 9),
     "another pilot": ("sumrnn.scores.strata.PILOT", 0.5),
-    "more series": ("sumrnn.train.exam.SHARE", 0.2),
-    "another key": ("sumrnn.train.exam.PURPOSE", 4),
+    "more series": ("sumrnn.train.evaluation.SHARE", 0.2),
+    "another key": ("sumrnn.train.evaluation.PURPOSE", 4),
     "another law": ("sumrnn.task.log_laws", lambda config: 0.9 * LAWS),
 }
 LAWS = task.log_laws(Config().task)

@@ -153,7 +153,7 @@ def test_few_programs_answer_all_lengths() -> None:
     series = [draw.integers(0, 4, length).astype(np.uint8) for length in lengths]
     answer = Predictor(params, config)
     expected = [reference(params, model, digits) for digits in series]
-    programs = (answer._logits, answer._carried)
+    programs = (answer._logits, answer._ragged)
     before = [program._cache_size() for program in programs]  # Those of other tests.
     np.testing.assert_allclose(answer(series), expected, rtol=0, atol=1e-6)
     assert np.std(expected) > 0.1

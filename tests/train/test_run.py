@@ -1,12 +1,16 @@
 import dataclasses
+import functools
 from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sumrnn import task
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
@@ -14,22 +18,29 @@ from sumrnn.devices import compiler
 from sumrnn.devices.compiler import fit
 from sumrnn.errors import UserError
 from sumrnn.models import network
-from sumrnn.models.initializer import init
 from sumrnn.runs import origin
 from sumrnn.task import Split
-from sumrnn.train import answers, series
+from sumrnn.train import predictions, series
 from sumrnn.train import run as algorithm
 from tests.conftest import SMALL
 
 
-def with_batch(config: Config, batch_size: int) -> Config:
-    return dataclasses.replace(
-        config, train=dataclasses.replace(config.train, batch_size=batch_size)
-    )
+def with_train(**changed: Any) -> Config:
+    return dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, **changed))
+
+
+def beginning(config: Config = SMALL, seed: int = 0) -> algorithm.Beginning:
+    seeds = algorithm.purpose_seeds(config, seed)
+    start: algorithm.Beginning = compiler.compiled(config).begin(seeds)
+    return start
+
+
+def rows_of(train: Split, rows: Any) -> Split:
+    return Split(train.digits[rows], train.labels[rows])
 
 
 def key_bits(config: Config, seed: int) -> list[tuple[int, ...]]:
-    keys = algorithm.keys(algorithm.purposes(config, seed))
+    keys = algorithm.seed_keys(algorithm.purpose_seeds(config, seed))
     return [tuple(jax.random.key_data(key).tolist()) for key in keys]
 
 
@@ -52,26 +63,26 @@ def test_a_pinned_seed_replaces_its_own_key_only(index: int, name: str) -> None:
 @pytest.mark.parametrize("batch_size", [1, 48, 50, 143, 144], ids=lambda size: f"batch {size}")
 def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts a step in place that only notes when it is given each series."""
-    config = with_batch(SMALL, batch_size)
+    config = with_train(batch_size=batch_size)
     size = config.task.train_size
 
-    def note(config: Config, state: algorithm.State, batch: Split, weights: Any, *_: Any) -> Any:
+    def note(config: Config, state: algorithm.State, batch: Split, *, mask: Any, **_: Any) -> Any:
         places, used = state.params, state.opt_state
-        rows, counts = batch.digits[:, 0], weights.astype(jnp.int32)
+        rows, counts = batch.digits[:, 0], mask.astype(jnp.int32)
         places = places.at[rows].add(counts * (used + jnp.cumsum(counts)))
         return algorithm.State(places, used + counts.sum()), (jnp.float32(0), jnp.int32(0))
 
     monkeypatch.setattr(algorithm, "train_step", note)
-    begun = compiler.compiled(SMALL).begin(algorithm.purposes(SMALL, 0))
+    data, _, shuffle = beginning()
     # The first digit tells the series apart.
     rows = jnp.zeros((size, config.task.length), jnp.uint8)
     rows = rows.at[:, 0].set(jnp.arange(size, dtype=jnp.uint8))
-    train = begun.data.train._replace(digits=rows)
+    train = data.train._replace(digits=rows)
 
     orders = []
     for number in (0, 1, 0):
         nothing = algorithm.State(jnp.zeros(size, jnp.int32), jnp.int32(0))
-        state, *_ = algorithm.epoch(config, nothing, begun.shuffle, train, number)
+        state, *_ = algorithm.epoch(config, nothing, shuffle, train, number)
         assert int(state.opt_state) == size
         assert sorted(state.params.tolist()) == list(range(1, size + 1))
         orders.append(state.params.tolist())
@@ -81,15 +92,13 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("focus", [0.0, 0.4])
 def test_fresh_series_are_new_in_every_epoch_and_near_the_threshold_if_asked(focus: float) -> None:
     reach = {"focus_reach": 2} if focus else {}
-    train = dataclasses.replace(SMALL.train, batch_size=50, series="fresh", focus=focus, **reach)
-    config = dataclasses.replace(SMALL, train=train)
+    config = with_train(batch_size=50, series="fresh", focus=focus, **reach)
     config_task, keys = config.task, jax.random.split(jax.random.key(5), 40)
-    draw = jax.jit(lambda key: series.fresh(config, key, 3, 0))
-    found = [draw(key) for key in keys]
-    digits = np.stack([one.digits for one in found])
-    labels = np.stack([one.labels for one in found])
+    draw = jax.jit(lambda key: series.fresh(config, key, steps=3, number=0))
+    epochs = [draw(key) for key in keys]
+    digits, labels = (np.stack(arrays) for arrays in zip(*epochs, strict=True))
     chex.assert_shape(digits, (40, 3, 50, config_task.length))
-    chex.assert_type([found[0].digits, found[0].labels], np.uint8)
+    chex.assert_type([digits, labels], np.uint8)
     sums = digits.sum(axis=-1, dtype=int)
     np.testing.assert_array_equal(labels, sums >= config_task.threshold)
     assert (digits[0] != digits[1]).any()
@@ -107,49 +116,33 @@ def test_fresh_series_are_new_in_every_epoch_and_near_the_threshold_if_asked(foc
 
 
 def test_focus_narrows_by_the_same_factor_each_epoch() -> None:
-    train = dataclasses.replace(
-        SMALL.train, epochs=4, series="fresh", focus=0.9, focus_start=8, focus_reach=1
-    )
-    config = dataclasses.replace(SMALL, train=train)
-    draw = jax.jit(lambda number: series.fresh(config, jax.random.key(0), 20, number))
-    near, threshold = round(0.9 * train.batch_size), config.task.threshold
+    config = with_train(epochs=4, series="fresh", focus=0.9, focus_start=8, focus_reach=1)
+    key, threshold = jax.random.key(0), config.task.threshold
+    draw = jax.jit(lambda number: series.fresh(config, key, steps=20, number=number))
+    near = round(0.9 * config.train.batch_size)
     for number, reach in enumerate((8, 4, 2, 1)):
         sums = np.asarray(draw(np.uint32(number)).digits).sum(axis=-1, dtype=int)[:, -near:]
         assert (sums.min(), sums.max()) == (threshold - reach, threshold + reach - 1)
 
 
-@pytest.mark.parametrize("recurrence", ["fused", "scan"])
-def test_scaled_inputs_are_the_network_of_scaled_digits(recurrence: Any) -> None:
-    plain = ModelConfig(cells=3, recurrence=recurrence)
-    scaled = dataclasses.replace(plain, input_center=-1.0, input_scale=0.5)
-    weights = init(jax.random.key(0), Config(model=plain))
-    digits = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    found = network.logits(weights, scaled, digits)
-    expected = network.logits(weights, plain, (2 * (digits + 1)).astype(np.uint8))
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("batch_size", [48, pytest.param(50, marks=pytest.mark.slow)])
 def test_an_epoch_is_its_steps_one_after_the_other(batch_size: int) -> None:
-    config = with_batch(SMALL, batch_size)
-    parts = compiler.compiled(config)
-    data, state, shuffle = parts.begin(algorithm.purposes(config, 0))
-    found, *means, finite = parts.epoch(state, shuffle, data.train, np.uint32(3))
-    first = answers.blocks(config.task).validation
-    metrics = (
-        *means,
-        *answers.total([parts.answer(found.params, data, np.uint32(n)) for n in range(first)]),
-    )
+    config = with_train(batch_size=batch_size)
+    functions = compiler.compiled(config)
+    data, state, shuffle = beginning(config)
+    after, *means, finite = functions.epoch(state, shuffle, data.train, np.uint32(3))
+    numbers = range(predictions.blocks(config.task).validation)
+    blocks = [functions.predict(after.params, data, np.uint32(n)) for n in numbers]
+    metrics = (*means, *predictions.total(blocks))
     assert bool(finite)
 
     order = jax.random.permutation(jax.random.fold_in(shuffle, 3), config.task.train_size)
     take, loss, hits = jax.jit(algorithm.train_step, static_argnums=0), 0.0, 0
     for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = Split(data.train.digits[rows], data.train.labels[rows])
+        batch = rows_of(data.train, order[start : start + batch_size])
         state, (batch_loss, batch_hits) = take(config, state, batch)
         loss, hits = loss + float(batch_loss), hits + int(batch_hits)
-    chex.assert_trees_all_close(found, state, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(after, state, rtol=1e-4, atol=1e-6)
     logits = network.logits(state.params, config.model, data.validation.digits)
     labels = np.asarray(data.validation.labels)
     p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
@@ -163,17 +156,113 @@ def test_an_epoch_is_its_steps_one_after_the_other(batch_size: int) -> None:
     np.testing.assert_allclose(metrics, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("clip", [None, 0.05])
+def test_two_steps_of_adam_follow_the_formula(clip: float | None) -> None:
+    """With gradients that are shortened to a norm too: theirs is above 0.05."""
+    config, adam = with_train(clip=clip), SMALL.train
+    data, state, _ = beginning(config)
+    params = jax.device_get(state.params)
+    step = jax.jit(algorithm.train_step, static_argnums=0)
+    m, v = (jax.tree.map(np.zeros_like, params) for _ in range(2))
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params: network.Weights, batch: Split) -> chex.Array:
+        z = network.logits(params, config.model, batch.digits)
+        y = batch.labels.astype(z.dtype)
+        return -(y * jax.nn.log_sigmoid(z) + (1 - y) * jax.nn.log_sigmoid(-z)).mean()
+
+    for t in (1, 2):
+        batch = rows_of(data.train, slice(50 * (t - 1), 50 * t))
+        value, grads = jax.device_get(loss(params, batch))
+        norm = np.sqrt(sum(float((g**2).sum()) for g in jax.tree.leaves(grads)))
+        assert norm > 0.05
+        grads = jax.tree.map(lambda g, norm=norm: g * (1 if clip is None else clip / norm), grads)
+        m = jax.tree.map(lambda m, g: adam.beta1 * m + (1 - adam.beta1) * g, m, grads)
+        v = jax.tree.map(lambda v, g: adam.beta2 * v + (1 - adam.beta2) * g**2, v, grads)
+        params = jax.tree.map(
+            lambda p, m, v, t=t: (
+                p
+                - adam.learning_rate
+                * (m / (1 - adam.beta1**t))
+                / (np.sqrt(v / (1 - adam.beta2**t)) + adam.epsilon)
+            ),
+            params,
+            m,
+            v,
+        )
+        before, (state, (total, hits)) = state, step(config, state, batch)
+        np.testing.assert_allclose(total, 50 * value, rtol=1e-5)
+        assert 0 <= int(hits) <= 50
+        chex.assert_type([total, hits], [jnp.float32, jnp.int32])
+        chex.assert_trees_all_equal_shapes_and_dtypes(before, state)
+        chex.assert_trees_all_close(state.params, params, rtol=1e-4, atol=1e-6)
+        # A step hardly depends on a gradient's length: the moments do.
+        (moments,) = (x for x in jax.tree.leaves(state, is_leaf=is_adam) if is_adam(x))
+        chex.assert_trees_all_close(moments.mu, m, rtol=1e-4, atol=1e-7)
+
+
+def is_adam(x: object) -> bool:
+    return isinstance(x, optax.ScaleByAdamState)
+
+
+def test_the_step_size_rises_and_falls_over_all_steps() -> None:
+    planned = {"epochs": 10, "batch_size": 50, "learning_rate": 0.01}
+    size = algorithm.step_size(with_train(**planned, warmup=0.1, decay="cosine"))
+    assert callable(size)
+    steps = 10 * -(-SMALL.task.train_size // 50)
+    rising = round(0.1 * steps)
+    falling = np.arange(steps - rising + 1) / (steps - rising)
+    expected = [0.01 * np.arange(rising) / rising, 0.005 * (1 + np.cos(np.pi * falling))]
+    sizes = [float(size(step)) for step in range(steps + 1)]
+    np.testing.assert_allclose(sizes, np.concatenate(expected), atol=1e-8)
+    constant = algorithm.step_size(with_train(**planned, warmup=0.5))
+    assert callable(constant)
+    assert float(constant(steps)) == pytest.approx(0.01)
+    assert algorithm.step_size(with_train(learning_rate=0.01)) == 0.01
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def step_and_logits(config: Config, state: algorithm.State, batch: Split) -> Any:
+    after, counts = algorithm.train_step(config, state, batch)
+    logits = predictions.logits_by_shard(config, state.params, batch.digits)
+    return after.opt_state, counts, logits
+
+
+@pytest.mark.parametrize(("size", "shards"), [pytest.param(7, 3, marks=pytest.mark.slow), (2, 5)])
+def test_shards_change_nothing_but_rounding(size: int, shards: int) -> None:
+    """Also where they are uneven or more than there are series."""
+    data, state, _ = beginning()
+    batch = rows_of(data.train, slice(size))
+    cut, whole = (
+        step_and_logits(with_train(batch_shards=number), state, batch) for number in (shards, 1)
+    )
+    # The first step of Adam is about the sign of each gradient: its moments tell more.
+    chex.assert_trees_all_close(cut[0], whole[0], rtol=1e-4, atol=1e-7)
+    chex.assert_trees_all_close(cut[1:], whole[1:], rtol=1e-5, atol=1e-6)
+    expected = network.logits(state.params, SMALL.model, batch.digits)
+    np.testing.assert_allclose(cut[2], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None)
+@given(size=st.integers(1, 12), shards=st.integers(1, 15))
+def test_any_shards_change_nothing_but_rounding(size: int, shards: int) -> None:
+    test_shards_change_nothing_but_rounding(size, shards)
+
+
 @pytest.mark.parametrize("part", ["params", "second moment"])
 def test_numbers_that_are_not_finite_are_seen(part: str) -> None:
     """Adam divides by an infinite second moment: the losses show nothing of it."""
-    parts = compiler.compiled(SMALL)
-    data, state, shuffle = parts.begin(algorithm.purposes(SMALL, 3))
+    data, state, shuffle = beginning(seed=3)
     broken = state.params if part == "params" else state.opt_state[0].nu
     infinite = broken._replace(output=broken.output.at[-1].set(jnp.inf))
     state = jax.tree.map(
         lambda x: infinite if x is broken else x, state, is_leaf=lambda x: x is broken
     )
-    state, loss, _, finite = parts.epoch(state, shuffle, data.train, np.uint32(0))
+    state, loss, _, finite = compiler.compiled(SMALL).epoch(
+        state, shuffle, data.train, np.uint32(0)
+    )
     assert not finite
     assert np.isfinite(loss) == (part != "params")
 
@@ -183,9 +272,9 @@ def test_a_run_is_a_function_of_config_and_seed() -> None:
     chex.assert_trees_all_equal(first, again)
     assert first.history.loss[0] != other.history.loss[0]
     chex.assert_shape(list(first.history), (SMALL.train.epochs,))
-    for part, answer in zip(first.data, first.logits, strict=True):
-        chex.assert_shape(answer, part.labels.shape)
-        chex.assert_type(answer, jnp.float32)
+    for part, logits in zip(first.data, first.logits, strict=True):
+        chex.assert_shape(logits, part.labels.shape)
+        chex.assert_type(logits, jnp.float32)
 
 
 @pytest.mark.parametrize("recurrence", ["fused", pytest.param("scan", marks=pytest.mark.slow)])
@@ -243,4 +332,4 @@ def test_the_network_learns_to_count(seed: int) -> None:
     found = fit(config, seed)
     assert found.history.loss[-1] < found.history.loss[0] / 3
     labels = found.data.test.labels
-    assert answers.correct(found.logits[-1], labels).mean() > 0.95
+    assert predictions.correct(found.logits[-1], labels).mean() > 0.95

@@ -1,4 +1,4 @@
-"""The network's answers to all series, by one program for blocks of them."""
+"""The network's predictions for all series, by one program for blocks of them."""
 
 import functools
 import operator
@@ -16,14 +16,14 @@ from sumrnn.models import network
 from sumrnn.models.network import Weights
 from sumrnn.task import Split, Splits
 from sumrnn.train import shards
-from sumrnn.train.shards import HERE, Spread
+from sumrnn.train.shards import HERE, Placement
 
-MOST_ROWS, FEWEST_ROWS = 1_000, 32
-"""Series that are answered at a time."""
+MAX_ROWS, MIN_ROWS = 1_000, 32
+"""Series that are predicted at a time."""
 
 
 class Blocks(NamedTuple):
-    """How the series are cut for answers: validation, test and training series in this order."""
+    """How series are cut into blocks: validation, test and training series in this order."""
 
     rows: int
     """Series of a block, which bounds the memory; the last one begins earlier to have as many."""
@@ -34,9 +34,13 @@ class Blocks(NamedTuple):
 
 
 def blocks(task: TaskConfig) -> Blocks:
-    """Of one size, so that one program answers them all, and few where only the first count."""
-    few = -(-task.validation_size // MOST_ROWS)
-    rows = max(-(-task.validation_size // few), min(FEWEST_ROWS, task.size))
+    """The blocks of a task's series.
+
+    They have one size, so that one program predicts them all, and hold few series beyond the
+    validation series where only these count.
+    """
+    count = -(-task.validation_size // MAX_ROWS)
+    rows = max(-(-task.validation_size // count), min(MIN_ROWS, task.size))
     return Blocks(rows, -(-task.validation_size // rows), -(-task.size // rows))
 
 
@@ -45,19 +49,19 @@ def ends(task: TaskConfig) -> tuple[int, int]:
     return task.validation_size, task.validation_size + task.test_size
 
 
-class Answers(NamedTuple):
-    """The network's answers to a block."""
+class Predictions(NamedTuple):
+    """The predictions for a block."""
 
     logits: chex.Array
     """float32 [rows]."""
     loss: chex.Array
     """float32 []: what its validation series add to the mean loss of all of them."""
     accuracy: chex.Array
-    """float32 []: likewise."""
+    """float32 []: what they add to the accuracy."""
 
 
 def correct(logits: chex.Array, labels: chex.Array) -> chex.Array:
-    """bool [n]: whether the likelier answer, 1 if P(1) > 0.5, is the label."""
+    """bool [n]: whether the likelier class, 1 if P(1) > 0.5, is the label."""
     return (logits > 0) == (labels > 0)
 
 
@@ -66,34 +70,32 @@ def losses(logits: chex.Array, labels: chex.Array) -> chex.Array:
     return optax.sigmoid_binary_cross_entropy(logits, labels.astype(logits.dtype))
 
 
+def logits_by_shard(
+    config: Config, weights: Weights, digits: chex.Array, *, placement: Placement = HERE
+) -> chex.Array:
+    """The logits float32 [n] of digits uint8 [n, length], cut into as many shards as a batch."""
+    rows = shards.cut(digits, config.train.batch_shards)
+    logits: chex.Array = shards.map_rows(
+        lambda row: network.logits(weights, config.model, row), rows, digits, placement
+    )
+    return logits.reshape(-1)[: digits.shape[0]]
+
+
 def predict(
     config: Config,
-    params: Weights,
-    digits: chex.Array,
-    spread: Spread = HERE,
-) -> chex.Array:
-    """Logits float32 [n] of digits uint8 [n, length], by shards as those of a batch."""
-    parts = shards.cut(digits, config.train.batch_shards)
-    found: chex.Array = shards.over(
-        lambda part: network.logits(params, config.model, part), parts, digits, spread
-    )
-    return found.reshape(-1)[: digits.shape[0]]
-
-
-def answer(
-    config: Config,
-    params: Weights,
+    weights: Weights,
     data: Splits,
     number: chex.Numeric,
-    spread: Spread = HERE,
-) -> Answers:
-    """The answers to a block, numbered from 0; see `blocks`."""
+    *,
+    placement: Placement = HERE,
+) -> Predictions:
+    """The predictions for a block of `blocks`, which are numbered from 0."""
     rows, size = blocks(config.task).rows, config.task.validation_size
     order = (data.validation, data.test, data.train)
     series = Split(*(jnp.concatenate(arrays) for arrays in zip(*order, strict=True)))
     first = jnp.minimum(number.astype(jnp.int32) * rows, config.task.size - rows)
     block = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, rows), series)
-    logits = predict(config, params, block.digits, spread)
+    logits = logits_by_shard(config, weights, block.digits, placement=placement)
     counted = (first + jnp.arange(rows) < size).astype(jnp.float32)
 
     def score(_: Any) -> tuple[chex.Array, chex.Array]:
@@ -101,20 +103,20 @@ def answer(
         return (losses(logits, block.labels) * counted).sum(), (right * counted).sum()
 
     nothing = (jnp.float32(0), jnp.float32(0))
-    loss, hits = shards.apart(score, nothing, block.digits, spread)
-    return Answers(logits, loss / size, hits / size)
+    loss, hits = shards.unfused(score, nothing, block.digits, placement)
+    return Predictions(logits, loss / size, hits / size)
 
 
-def total(found: Sequence[Answers]) -> tuple[chex.Array, chex.Array]:
-    """Loss and accuracy of the validation series, from the answers to their blocks."""
+def total(validation: Sequence[Predictions]) -> tuple[chex.Array, chex.Array]:
+    """Loss and accuracy of the validation series, from the predictions for their blocks."""
     return (
-        functools.reduce(operator.add, [part.loss for part in found]),
-        functools.reduce(operator.add, [part.accuracy for part in found]),
+        functools.reduce(operator.add, [block.loss for block in validation]),
+        functools.reduce(operator.add, [block.accuracy for block in validation]),
     )
 
 
 def join(task: TaskConfig, logits: Sequence[chex.Array]) -> tuple[chex.Array, ...]:
-    """The answers to all blocks, [..., rows] each, as those of each split in the order of `Splits`.
+    """Joins the logits of all blocks, [..., rows] each, to those of each split of `Splits`.
 
     They are NumPy arrays unless they are traced.
     """

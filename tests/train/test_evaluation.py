@@ -14,7 +14,7 @@ from sumrnn.models import network
 from sumrnn.models.counter import counter
 from sumrnn.scores import exact
 from sumrnn.scores import strata as strata_lib
-from sumrnn.train import exam
+from sumrnn.train import evaluation
 from tests.conftest import SMALL
 
 SEEDS = (3, 4)
@@ -32,7 +32,7 @@ def waved(config: Config, epochs: int) -> Wave:
     return wave
 
 
-def test_an_exam_finds_the_error_rates_of_all_series_there_are() -> None:
+def test_the_error_rates_are_those_of_all_series_there_are() -> None:
     """Of five digits from 0 to 3: the 1,024 series can be answered one by one."""
     wave = waved(SMALL, epochs=400)
     found, task = wave.examine(), SMALL.task
@@ -44,13 +44,13 @@ def test_an_exam_finds_the_error_rates_of_all_series_there_are() -> None:
         weights = jax.tree.map(lambda x, i=i: x[i], state.params)
         logits = np.asarray(network.logits(weights, SMALL.model, every))
         wrong = (logits > 0) != (sums >= task.threshold)
-        assert counts.series.sum() >= exam.SHARE * 400 * task.train_size
+        assert counts.series.sum() >= evaluation.SHARE * 400 * task.train_size
         for stratum, series, errors in zip(own.sums, *counts, strict=True):
             rate = wrong[np.isin(sums, stratum)].mean()
             assert abs(errors - rate * series) <= 5 * np.sqrt(rate * (1 - rate) * series) + 1e-9
 
 
-def test_an_exam_is_the_same_wherever_the_run_is() -> None:
+def test_an_evaluation_is_the_same_wherever_the_run_is() -> None:
     together = waved(SMALL, epochs=20).examine()
     config = longer(SMALL, 20)
     alone = Wave(mesh.prepare(config, 1), config, SEEDS[1:2])
@@ -59,7 +59,7 @@ def test_an_exam_is_the_same_wherever_the_run_is() -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_any_weights_are_examined_as_those_of_a_run() -> None:
+def test_any_weights_are_evaluated_as_those_of_a_run() -> None:
     wave = waved(SMALL, epochs=20)
     state = wave.result().state
     config = longer(SMALL, 20)
@@ -76,5 +76,5 @@ def test_any_weights_are_examined_as_those_of_a_run() -> None:
 
 
 @pytest.mark.parametrize(("length", "has"), [(30, True), (1_000, True), (2_000, False)])
-def test_long_tasks_have_none(length: int, has: bool) -> None:
-    assert exam.has_exam(TaskConfig(size=100, length=length, threshold=length)) == has
+def test_long_tasks_are_not_evaluated(length: int, has: bool) -> None:
+    assert evaluation.is_evaluated(TaskConfig(size=100, length=length, threshold=length)) == has

@@ -1,0 +1,91 @@
+"""Exact evaluation: errors at given sums, of series that are drawn for them.
+
+They are predicted like all others; `sumrnn.scores.exact` weighs them by the distribution of sums.
+"""
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sumrnn import task
+from sumrnn.config import Config, TaskConfig
+from sumrnn.scores import strata
+from sumrnn.scores.strata import Counts
+from sumrnn.task import Split, Splits
+from sumrnn.train import predictions
+
+SHARE = 0.1
+"""Series of an evaluation per series of training, which costs three times as much each."""
+PER_STRATUM = 10
+"""Series of an evaluation per stratum at least."""
+MAX_LAWS = 2**24
+"""Numbers in the table of `task.log_laws`; tasks that need more are not evaluated."""
+PURPOSE = 3
+"""The number of its key, beside those of `run.Keys`."""
+
+
+def draw(config: Config, laws: chex.Array, sums: chex.Array, number: chex.Numeric) -> Splits:
+    """Draws series of given sums, int32 [size] in the order of `predictions.predict`.
+
+    They take the place of a run's data.  `laws` are those of `task.log_laws`; each number gives
+    others.
+    """
+    seed = jnp.zeros(2, jnp.uint32)  # The same for all runs: their differences are their own.
+    key = jax.random.fold_in(jax.random.wrap_key_data(seed, impl="threefry2x32"), PURPOSE)
+    digits = task.with_sums(jax.random.fold_in(key, number), laws, sums, config.task)
+    parts = jnp.split(digits, predictions.ends(config.task))
+    validation, test, train = (Split(part, task.labels(part, config.task)) for part in parts)
+    return Splits(train, validation, test)
+
+
+def is_evaluated(config: TaskConfig) -> bool:
+    """Whether a task's table of laws is small enough for exact evaluation."""
+    return config.laws <= MAX_LAWS
+
+
+def count_errors(
+    config: Config, runs: int, logits_for: Callable[[np.ndarray, int, int], np.ndarray]
+) -> list[Counts]:
+    """Counts the errors of each run by stratum: in a pilot, then more where that found errors.
+
+    `logits_for` is called with sums int32 [runs, size], a number for `draw`, and how many blocks
+    of `predictions.blocks` are wanted; it returns logits float32 [runs, blocks x rows].
+    """
+    rows, layout = predictions.blocks(config.task).rows, strata.strata(config.task)
+    trained = config.train.epochs * config.task.train_size
+    whole = -(-max(PER_STRATUM * len(layout.masses), round(SHARE * trained)) // rows)
+    pilot = max(1, round(strata.PILOT * whole))
+    counts = [Counts(*(np.zeros(len(layout.masses), np.int64) for _ in Counts._fields))] * runs
+    number, max_blocks = 0, config.task.size // rows
+    for blocks in filter(None, (pilot, whole - pilot)):
+        series = blocks * rows
+        shares = [
+            strata.refined(layout, count, series) if number else strata.pilot(layout, series)
+            for count in counts
+        ]
+        pairs = [strata.sums(layout, share) for share in shares]
+        sums, places = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+        for done in range(0, blocks, max_blocks):
+            size = min(max_blocks, blocks - done) * rows
+            part = slice(done * rows, done * rows + size)
+            # As many as a run's data are; what fills them up is not looked at.
+            padded = np.repeat(sums[:, :1], config.task.size, axis=1).astype(np.int32)
+            padded[:, :size] = sums[:, part]
+            logits = logits_for(padded, number, size // rows)
+            wrong = (logits > 0) != (sums[:, part] >= config.task.threshold)
+            new = zip(counts, places[:, part], wrong, strict=True)
+            counts = [_added(count, place, errors) for count, place, errors in new]
+            number += 1
+    return counts
+
+
+def _added(counts: Counts, places: np.ndarray, wrong: np.ndarray) -> Counts:
+    """The counts with series of some strata more, of which some are wrong."""
+    size = len(counts.series)
+    return Counts(
+        counts.series + np.bincount(places, minlength=size),
+        counts.wrong + np.bincount(places[wrong], minlength=size),
+    )
