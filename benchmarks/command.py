@@ -99,7 +99,7 @@ def main(argv: list[str]) -> None:
     place = "-".join(re.findall(r"[a-z0-9]+", f"{here['processor']} {here['cores']} cores".lower()))
     out = command.folder("out", arguments.out or f"benchmarks/results/{place}")
     out.mkdir(parents=True, exist_ok=True)
-    found = {
+    results = {
         "kind": kind,
         "command": shlex.join(["python", "scripts/benchmark.py", *argv]),
         **{name: here[name] for name in ("processor", "cores", "versions", "device", "settings")},
@@ -108,9 +108,9 @@ def main(argv: list[str]) -> None:
         **facts,
         **harness.measure(tables, arguments.rounds, arguments.limit),
     }
-    text = module.page(found)
-    (out / f"{kind}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    text = module.page(results)
+    (out / f"{kind}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (out / f"{kind}.md").write_text(text, encoding="utf-8")
     if hasattr(module, "draw"):
-        module.draw(found).savefig(out / f"{kind}.png")
+        module.draw(results).savefig(out / f"{kind}.png")
     print(f"\n{text}\n{out / kind}.json and .md")

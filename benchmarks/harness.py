@@ -159,7 +159,7 @@ def summarize(row: Row, first: Row) -> None:
     for name, value in turns[0].items():
         if isinstance(value, int | float):
             row[name] = median(figures[name] for figures in turns)
-    row["times_as_long"] = median(mine["seconds"] / other["seconds"] for mine, other in pairs)
+    row["times_as_long"] = median(figures["seconds"] / base["seconds"] for figures, base in pairs)
 
 
 def origin() -> Row:
@@ -172,7 +172,7 @@ def origin() -> Row:
     for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             made["versions"][name] = importlib.metadata.version(name)
-    return {**made, "processor": origin.kind(made), "cores": processor.cores()}
+    return {**made, "processor": origin.kind(made).removeprefix("cpu "), "cores": processor.cores()}
 
 
 class Column(NamedTuple):
@@ -206,20 +206,20 @@ def table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def page(found: Row, title: str, *parts: str) -> str:
+def page(results: Row, title: str, *parts: str) -> str:
     """A page in Markdown: how and where it was measured, then paragraphs and tables."""
-    versions = {name: found["versions"].get(name) for name in ("python", "jax", *LIBRARIES)}
+    versions = {name: results["versions"].get(name) for name in ("python", "jax", *LIBRARIES)}
     shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    cores, many = found["cores"], found["repetitions"]
+    rounds = results["repetitions"]
     how = (
-        f"Measured by `{found['command']}` on {cores} core{'s' if cores > 1 else ''} of "
-        f"{found['processor']}, with {shown}: medians of {many} round{'s' if many > 1 else ''}, "
-        "in each of which every program has one turn, a process of its own."
+        f"Measured by `{results['command']}` on {results['processor']} (cores: "
+        f"{results['cores']}), with {shown}. Medians over rounds ({rounds}), in each of which "
+        "every program has one turn, a process of its own."
     )
-    if many > 1:
+    if rounds > 1:
         how += " In brackets: the least and the largest."
-    if found["load"] > BUSY:
-        how += f" **Others were at work: the load was {found['load']:.1f} before the start.**"
-    missing = [f"Not installed: {', '.join(found['missing'])}."] * bool(found["missing"])
+    if results["load"] > BUSY:
+        how += f" **Others were at work: the load was {results['load']:.1f} before the start.**"
+    missing = [f"Not installed: {', '.join(results['missing'])}."] * bool(results["missing"])
     texts = [part if part.startswith("|") else " ".join(part.split()) for part in parts]
     return "\n\n".join(text.rstrip("\n") for text in (f"# {title}", how, *texts, *missing)) + "\n"

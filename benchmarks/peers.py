@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import harness, notebook
+from benchmarks.harness import Row
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
 from sumrnn.devices import processor
 
@@ -74,7 +75,7 @@ class Work(NamedTuple):
         return 3 * 2 * self.size * self.length * self.cells * 4 * self.cells
 
 
-def make_start(work: dict[str, Any]) -> harness.Row:
+def make_start(sizes: Row) -> Row:
     """Writes the `Start` of a run to the file `START`."""
     import jax
 
@@ -83,29 +84,29 @@ def make_start(work: dict[str, Any]) -> harness.Row:
     from sumrnn.exchange import layout
     from sumrnn.train import run
 
-    todo = Work(**work)
-    config = todo.config()
-    data, state, shuffle = compiler.compiled(config).begin(run.purposes(config, todo.seed))
-    order = np.asarray(jax.random.permutation(jax.random.fold_in(shuffle, 0), todo.size))
+    work = Work(**sizes)
+    config = work.config()
+    data, state, shuffle = compiler.compiled(config).begin(run.purposes(config, work.seed))
+    order = np.asarray(jax.random.permutation(jax.random.fold_in(shuffle, 0), work.size))
     weights = layout.of(jax.device_get(run.unpacked(state).params), config.model)
     np.savez(
         START,
         digits=np.asarray(data.train.digits)[order],
         labels=np.asarray(data.train.labels)[order],
-        loss=np.asarray(sumrnn.fit(config, todo.seed).history.loss[0]),
+        loss=np.asarray(sumrnn.fit(config, work.seed).history.loss[0]),
         **weights._asdict(),
     )
     return {}
 
 
-def train(program: str, work: dict[str, Any], epochs: int, start: str | None = None) -> harness.Row:
+def train(program: str, sizes: Row, epochs: int, start: str | None = None) -> Row:
     """Trains for an epoch that compiles and so many more, with a program of `PROGRAMS`.
 
     Returns the `seconds` of a later epoch, the median, of one run; the `first_epoch`, in seconds
     from the start of the process to its end; and its mean `loss`.  Raises `ValueError` unless that
     is the loss of the start, a file, if any is given.
     """
-    todo, ends, losses = Work(**work), dict[tuple[int, ...], list[float]](), list[float]()
+    work, ends, losses = Work(**sizes), dict[tuple[int, ...], list[float]](), list[float]()
 
     def watch(loss: float, seeds: tuple[int, ...]) -> None:
         ends.setdefault(seeds, []).append(time.time())
@@ -115,13 +116,13 @@ def train(program: str, work: dict[str, Any], epochs: int, start: str | None = N
     if start is not None:
         with np.load(start, allow_pickle=False) as file:
             arrays = dict(file)
-    PROGRAMS[program](todo, arrays, 1 + epochs, watch)
+    PROGRAMS[program](work, arrays, 1 + epochs, watch)
     if arrays:
         check_loss(losses[0], float(arrays["loss"]))
     together = sum(median(np.diff(times).tolist()) for times in ends.values())
     first, *_ = ends.values()
     return {
-        "seconds": together / todo.seeds,
+        "seconds": together / work.seeds,
         "first_epoch": first[0] - float(os.environ[harness.BEGAN]),
         "loss": losses[0],
     }
@@ -134,7 +135,7 @@ def check_loss(loss: float, expected: float) -> None:
         raise ValueError(f"does other work; {what}")
 
 
-def matrix() -> harness.Row:
+def matrix() -> Row:
     """The speed of large matrix products with nothing around them, which no program can exceed."""
     import jax
 

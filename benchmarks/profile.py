@@ -71,13 +71,13 @@ def shares(seeds: int) -> Row:
     return {kind: spent[kind] / spent.total() for kind in KINDS}
 
 
-def page(found: Row) -> str:
+def page(results: Row) -> str:
     """The table, with what it needs to be understood."""
     columns = [Column("program", "label"), *(Column(kind, kind, ".0%") for kind in KINDS)]
     return harness.page(
-        found,
+        results,
         "Where a training step spends its time",
         """Shares of the kernels' time, by JAX's profiler. Watching every kernel slows the short
         ones, so that the shares, not the times, are what to read.""",
-        harness.table(columns, found["tables"][TABLE]),
+        harness.table(columns, results["tables"][TABLE]),
     )

@@ -123,7 +123,7 @@ def reached(points: Sequence[Point], level: float) -> tuple[int, float] | None:
     return None if first == len(points) else (points[first][0], points[first][1])
 
 
-def shown(courses: Sequence[Sequence[Point]], level: float) -> str:
+def describe(courses: Sequence[Sequence[Point]], level: float) -> str:
     """When the runs reach a level, in words: the medians of those that do."""
     times = [point for points in courses if (point := reached(points, level))]
     if not times:
@@ -133,11 +133,11 @@ def shown(courses: Sequence[Sequence[Point]], level: float) -> str:
     return f"{seconds:.1f} s, {series:,.0f} series{some}"
 
 
-def page(found: Row) -> str:
+def page(results: Row) -> str:
     """The table, with what it needs to be understood."""
     rows = [
-        row | {str(x): shown([turn["points"] for turn in row["turns"]], x) for x in LEVELS}
-        for row in found["tables"][TABLE]
+        row | {str(x): describe([turn["points"] for turn in row["turns"]], x) for x in LEVELS}
+        for row in results["tables"][TABLE]
     ]
     columns = (
         Column("program", "label"),
@@ -145,9 +145,9 @@ def page(found: Row) -> str:
         *(Column(f"stays at {100 * level:.2f} % from", str(level)) for level in LEVELS),
     )
     return harness.page(
-        found,
+        results,
         "Time to quality",
-        f"""The notebook's task: 7,200 training series in each of {found["epochs"]} epochs, or a
+        f"""The notebook's task: 7,200 training series in each of {results["epochs"]} epochs, or a
         tenth of these, 200 cells; every round has a seed of its own. Seconds from the start of
         Python, with imports and compilation, without the exact evaluations for which the clock
         stops every {EVERY} epochs: series drawn for given sums and weighted by the exact law.""",
@@ -155,12 +155,12 @@ def page(found: Row) -> str:
     )
 
 
-def draw(found: Row) -> Figure:
+def draw(results: Row) -> Figure:
     """Error against seconds of training, a line for each run."""
     from sumrnn.report import canvas
 
     figure, (ax,) = canvas.blank(width=9, height=4.6)
-    for row, style in zip(found["tables"][TABLE], ("--", ":", "-", "-.", "-"), strict=False):
+    for row, style in zip(results["tables"][TABLE], ("--", ":", "-", "-.", "-"), strict=False):
         others, ours = canvas.COLORS
         color = ours if row["label"].startswith("sumrnn") else others
         for number, turn in enumerate(row["turns"]):

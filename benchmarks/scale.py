@@ -44,12 +44,12 @@ def disk(folder: str) -> Row:
     return {"kib": blocks * 512 / 2**10, "entries": len(entries)}
 
 
-def page(found: Row) -> str:
+def page(results: Row) -> str:
     """The table, with what it needs to be understood."""
-    runs, names = found["runs"], {"seconds": "per_run", "kib": "kib", "entries": "entries"}
+    runs, names = results["runs"], {"seconds": "per_run", "kib": "kib", "entries": "entries"}
     rows = [
         row | {new: row[name] / runs for name, new in names.items() if name in row}
-        for row in found["tables"][TABLE]
+        for row in results["tables"][TABLE]
     ]
     columns = (
         Column("command", "label"),
@@ -60,7 +60,7 @@ def page(found: Row) -> str:
         Column("files and folders per run", "entries", ",.1f"),
     )
     return harness.page(
-        found,
+        results,
         "Very many runs",
         f"""{runs:,} runs of the experiment `tiny`, by commands that follow each other.""",
         harness.table(columns, rows),

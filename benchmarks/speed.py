@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from benchmarks.command import Arguments
 
-PROGRAMS, MACHINE, WHOLE = "equal work", "matrix product", "whole processes"
+PROGRAMS, MACHINE = "equal work", "matrix product"
+WHOLE, LONG = "whole processes", "long runs"
 """Names of tables; the others are those of `FACTORS`."""
 EPOCHS = 5
 """Epochs that a turn times, of which its figure is the median; 1 for larger work than the base."""
@@ -34,8 +35,6 @@ FEWER = 4
 """Length and cells grow on this part of the training series, to take less time."""
 TINY = ("--size", 500, "--length", 6, "--high", 4, "--threshold", 12, "--cells", 8)
 """The network of the long runs."""
-LONG = (400, 2_000)
-"""Epochs of the long runs."""
 
 
 def plan(arguments: Arguments) -> tuple[Row, Tables]:
@@ -43,11 +42,12 @@ def plan(arguments: Arguments) -> tuple[Row, Tables]:
     sizes = (arguments.size, arguments.length, arguments.cells, arguments.batch_size)
     work = Work(*sizes, arguments.seed)
     return {"work": work._asdict()}, {
-        "start": [Program("equal work", harness.call("peers.make_start", work=work._asdict()))],
+        "start": [Program("equal work", harness.call("peers.make_start", sizes=work._asdict()))],
         PROGRAMS: programs(work, 1 if arguments.quick else EPOCHS),
         MACHINE: [Program("a large product", harness.call("peers.matrix"))],
         **growth(work, arguments.quick),
-        WHOLE: processes(work.seed, [] if arguments.quick else LONG),
+        WHOLE: whole_processes(work.seed),
+        LONG: long_runs(work.seed, (20,) if arguments.quick else (400, 2_000)),
     }
 
 
@@ -56,7 +56,7 @@ def programs(work: Work, epochs: int) -> list[Program]:
 
     def program(label: str, name: str, *needs: str, **changes: Any) -> Program:
         changed = work._replace(**changes)._asdict()
-        details = {"program": name, "work": changed, "epochs": epochs, "start": START}
+        details = {"program": name, "sizes": changed, "epochs": epochs, "start": START}
         return Program(label, harness.call("peers.train", **details), needs)
 
     cores = processor.cores()
@@ -87,54 +87,54 @@ def growth(base: Work, quick: bool) -> Tables:
             work.config()
             check_seeds("seeds", range(work.seed, work.seed + work.seeds))
             epochs = 1 if quick or work.flops * work.seeds > base.flops else EPOCHS
-            details = {"program": "sumrnn", "work": work._asdict(), "epochs": epochs}
+            details = {"program": "sumrnn", "sizes": work._asdict(), "epochs": epochs}
             command, facts = harness.call("peers.train", **details), {"flops": work.flops}
             tables[name].append(Program(f"{name}: {value:,}", command, facts=facts))
     return tables
 
 
-def processes(seed: int, long: Iterable[int]) -> list[Program]:
-    """Commands from start to end: an epoch of the exercise, and long runs of a tiny network."""
+def whole_processes(seed: int) -> list[Program]:
+    """An epoch of the exercise, from the start of a command to its end."""
     notebook = str(harness.ROOT / "benchmarks" / "notebook.py")
-    options, often = ("--seed", seed), ("--checkpoint-every", 50)
+    train = harness.script("train", "--seed", seed, "--epochs", 1, "--out", "run")
     return [
-        Program(
-            "train.py, 1 epoch",
-            harness.script("train", *options, "--epochs", 1, "--out", "run"),
-        ),
+        Program("train.py, 1 epoch", train),
         Program(
             "Keras on TensorFlow, the notebook, 1 epoch",
             (sys.executable, notebook, "--epochs", "1"),
             ("keras", "tensorflow"),
         ),
-        *(
-            Program(
-                f"train.py, a tiny network, {epochs:,} epochs, a checkpoint after every 50",
-                harness.script(
-                    "train", *TINY, *options, *often, "--epochs", epochs, "--out", f"run-{epochs}"
-                ),
-            )
-            for epochs in long
-        ),
     ]
 
 
-def with_shares(found: Row) -> list[Row]:
+def long_runs(seed: int, epochs: Iterable[int]) -> list[Program]:
+    """Whole runs of a tiny network, of so many epochs each."""
+    options = (*TINY, "--seed", seed, "--checkpoint-every", 50)
+    return [
+        Program(
+            f"train.py, {n:,} epochs of a tiny network, a checkpoint after every 50",
+            harness.script("train", *options, "--epochs", n, "--out", f"run-{n}"),
+        )
+        for n in epochs
+    ]
+
+
+def with_shares(results: Row) -> list[Row]:
     """The rows of equal work with their share of the speed of a large matrix product."""
-    (product,) = found["tables"][MACHINE]
-    flops = Work(**found["work"]).flops
+    (product,) = results["tables"][MACHINE]
+    flops = Work(**results["work"]).flops
     return [
         row | {"share": flops / row["seconds"] / product["flops_per_second"]}
-        for row in found["tables"][PROGRAMS]
+        for row in results["tables"][PROGRAMS]
     ]
 
 
-def page(found: Row) -> str:
+def page(results: Row) -> str:
     """The tables, with what they need to be understood."""
-    work, tables = Work(**found["work"]), found["tables"]
+    work, tables = Work(**results["work"]), results["tables"]
     (product,) = tables[MACHINE]
     memory = Column("peak memory, MiB", "memory_mib", ",.0f")
-    compared = Column("times as long as the first", "times_as_long", ".2f")
+    compared = Column("times as long as the first of its kind", "times_as_long", ".2f")
     columns = (
         Column("program", "label"),
         Column("s per epoch", "seconds", ".3f", spread=True),
@@ -163,7 +163,7 @@ def page(found: Row) -> str:
         for point in tables[name]
     ]
     return harness.page(
-        found,
+        results,
         "Training speed",
         f"""An epoch trains on {work.size:,} series of {work.length} digits in batches of
         {work.batch_size}, with {work.cells} LSTM cells: {work.flops / 1e9:,.2f} GFLOP of matrix
@@ -171,7 +171,7 @@ def page(found: Row) -> str:
         in the mean loss of the first epoch. A turn is the median of up to {EPOCHS} epochs after
         that one. The *matrix speed*, {product["flops_per_second"] / 1e9:,.0f} GFLOP/s, is that of
         a float32 product of two {MATRIX:,} × {MATRIX:,} matrices, measured in the same rounds.""",
-        harness.table(columns, with_shares(found)),
+        harness.table(columns, with_shares(results)),
         f"""One thing grows at a time, with {work.size:,} series, {work.length} digits,
         {work.cells} cells, one seed and {TrainConfig.batch_shards} shards otherwise, but only
         {max(work.size // FEWER, work.batch_size):,} series where digits or cells grow; *by
@@ -181,16 +181,16 @@ def page(found: Row) -> str:
         """Commands from the start of Python to its end; train.py also writes every prediction, a
         checkpoint, the report and its figures, the notebook's program, `benchmarks/notebook.py`,
         prints its scores and draws one confusion matrix.""",
-        harness.table(wall, tables[WHOLE]),
+        harness.table(wall, tables[WHOLE] + tables[LONG]),
     )
 
 
-def draw(found: Row) -> Figure:
+def draw(results: Row) -> Figure:
     """Seconds per epoch of every program, and the time of the matrix products alone."""
     from sumrnn.report import canvas
 
-    rows, (product,) = with_shares(found), found["tables"][MACHINE]
-    floor = Work(**found["work"]).flops / product["flops_per_second"]
+    rows, (product,) = with_shares(results), results["tables"][MACHINE]
+    floor = Work(**results["work"]).flops / product["flops_per_second"]
     figure, (ax,) = canvas.blank(width=9, height=1.7 + 0.46 * len(rows))
     for place, row in enumerate(rows):
         others, ours = canvas.COLORS

@@ -61,7 +61,7 @@ def test_a_page_names_processor_versions_and_others_at_work() -> None:
     found: dict[str, Any] = {"command": "it", "cores": 2, "processor": "x86", "repetitions": 3}
     found |= {"versions": {"python": "3", "torch": "2"}, "load": 1.23, "missing": ["Keras"]}
     page = harness.page(found, "Title", "some\n  words", "| a |\n")
-    assert "`it` on 2 cores of x86, with python 3, torch 2: medians of 3 rounds" in page
+    assert "`it` on x86 (cores: 2), with python 3, torch 2. Medians over rounds (3)" in page
     assert "the load was 1.2 before" in page
     assert page.endswith("\n\nsome words\n\n| a |\n\nNot installed: Keras.\n")
     assert "the load was" not in harness.page(found | {"load": 0.1}, "Title")
@@ -134,7 +134,7 @@ def test_all_start_as_a_run_does(start: pathlib.Path) -> None:
 @pytest.mark.parametrize("program", PACKAGES)
 def test_all_do_equal_work(program: str, start: pathlib.Path) -> None:
     pytest.importorskip(PACKAGES[program])
-    details = {"program": program, "work": SMALL._asdict(), "epochs": 1, "start": peers.START}
+    details = {"program": program, "sizes": SMALL._asdict(), "epochs": 1, "start": peers.START}
     turn = Program(program, harness.call("peers.train", **details))
     figures = harness.turn(turn, str(start), SECONDS)  # Fails if the loss is another.
     assert 0 < figures["seconds"] < figures["first_epoch"]
@@ -164,8 +164,8 @@ def test_a_level_is_reached_where_it_is_never_left_again() -> None:
     assert quality.reached(run, 0.99) == (40, 4.0)
     assert quality.reached(run, 0.4) == (10, 1.0)
     later = [(series, 2 * seconds, error) for series, seconds, error in run]
-    assert quality.shown([run, later, run[:3]], 0.99) == "6.0 s, 40 series (2 of 3 runs)"
-    assert quality.shown([run[:3]], 0.99) == "never"
+    assert quality.describe([run, later, run[:3]], 0.99) == "6.0 s, 40 series (2 of 3 runs)"
+    assert quality.describe([run[:3]], 0.99) == "never"
 
 
 def test_the_clock_stops_for_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +204,6 @@ def test_every_kind_leaves_a_page_and_its_numbers(
 
 @pytest.mark.slow
 def test_a_long_run_needs_no_more_memory_than_a_short_one() -> None:
-    tiny = speed.processes(seed=3, long=(100, 2_000))[-2:]
-    short, long = harness.measure({"tiny": tiny}, 1, SECONDS)["tables"]["tiny"]
+    tables = {"tiny": speed.long_runs(3, (100, 2_000))}
+    short, long = harness.measure(tables, 1, SECONDS)["tables"]["tiny"]
     assert long["memory_mib"] < short["memory_mib"] + 30
