@@ -18,7 +18,7 @@ from benchmarks import harness, peers, quality, speed
 from benchmarks.harness import Program
 from benchmarks.peers import Work
 from sumrnn.errors import UserError
-from tests.conftest import ROOT, SECONDS, refused, run_script
+from tests.conftest import ROOT, SECONDS, call, refused
 
 SMALL = Work(size=220, length=6, cells=8, batch_size=50, seed=3)
 SIZES = ("--size", 220, "--length", 6, "--cells", 8, "--batch-size", 50, "--seed", 3)
@@ -147,16 +147,10 @@ def test_other_work_is_refused() -> None:
             peers.check_loss(loss, 0.7)
 
 
-def test_growth_starts_from_the_exercise() -> None:
-    tables = speed.growth(Work(), quick=False)
-    labels = [[program.label.split(": ")[1] for program in table] for table in tables.values()]
-    assert labels == [
-        ["30", "100", "300", "1,000"],
-        ["50", "100", "200", "400", "800"],
-        ["1,800", "7,200", "28,800", "115,200"],
-        ["1", "2", "4", "8", "16"],
-        ["1", "2", "4"],
-    ]
+def test_everything_grows_within_what_a_config_allows() -> None:
+    tables = speed.growth(Work(), quick=False).values()
+    factors = [table[-1].facts["flops"] / table[0].facts["flops"] for table in tables]
+    assert factors == pytest.approx([100 / 3, 256, 64, 1, 1])
 
 
 def test_a_level_is_reached_where_it_is_never_left_again() -> None:
@@ -179,6 +173,7 @@ def test_the_clock_stops_for_evaluations(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize(
     ("kind", "options", "rows"),
     [
@@ -191,10 +186,10 @@ def test_the_clock_stops_for_evaluations(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_every_kind_leaves_a_page_and_its_numbers(
     kind: str, options: tuple[object, ...], rows: str, tmp_path: pathlib.Path
 ) -> None:
-    done = run_script("benchmark", kind, "--quick", *options, "--out", "here", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = call("benchmark", kind, "--quick", *options, "--out", "here", cwd=tmp_path)
+    assert (done.status, done.err) == (0, "")
     text = (tmp_path / "here" / f"{kind}.md").read_text()
-    assert text in done.stdout
+    assert text in done.out
     assert all(f"\n| {label} | " in text for label in rows.split("|"))
     found = json.loads((tmp_path / "here" / f"{kind}.json").read_text())
     assert {"code", "python", "jax"} < set(found["versions"])
