@@ -13,13 +13,14 @@ import json
 import os
 import re
 import shlex
-from typing import Annotated, Literal
+import signal
+from typing import Annotated, Literal, NoReturn
 
 import tyro
 
 from sumrnn import fields
 from sumrnn.cli import command
-from sumrnn.errors import require
+from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
 
 Count = Annotated[int, Range(1, 10**6)]
@@ -84,10 +85,17 @@ def check(arguments: Arguments) -> None:
         command.folder("out", arguments.out)
 
 
+def stop(number: int, frame: object) -> NoReturn:
+    """Ends the command by an error, on whose way out the turn that is being taken is killed."""
+    raise UserError("interrupted", 128 + number)
+
+
 def main(argv: list[str]) -> None:
     """Measures, prints the page, and writes it with every number and a picture."""
     arguments = command.parse(Arguments, argv, __doc__ or "")
     check(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     from benchmarks import harness
 
     kind, load = arguments.kind, os.getloadavg()[0]

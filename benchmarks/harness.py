@@ -32,8 +32,6 @@ BEGAN, SEED = "BENCHMARK_BEGAN", "BENCHMARK_SEED"
 """Variables of a turn's environment: when its process was started, and the round, from 0."""
 LIBRARIES = ("keras", "tensorflow", "tensorflow-cpu", "torch")
 """Packages of other programs, whose versions are recorded."""
-BUSY = 0.5
-"""Average number of waiting processes before a benchmark up to which a machine is at rest."""
 
 Row = dict[str, Any]
 """A program's label and facts, its `turns`, and of each figure the median over them."""
@@ -214,12 +212,11 @@ def page(results: Row, title: str, *parts: str) -> str:
     how = (
         f"Measured by `{results['command']}` on {results['processor']} (cores: "
         f"{results['cores']}), with {shown}. Medians over rounds ({rounds}), in each of which "
-        "every program has one turn, a process of its own."
+        "every program has one turn, a process of its own; the load of the machine was "
+        f"{results['load']:.1f} before the start."
     )
     if rounds > 1:
         how += " In brackets: the least and the largest."
-    if results["load"] > BUSY:
-        how += f" **Others were at work: the load was {results['load']:.1f} before the start.**"
     missing = [f"Not installed: {', '.join(results['missing'])}."] * bool(results["missing"])
     texts = [part if part.startswith("|") else " ".join(part.split()) for part in parts]
     return "\n\n".join(text.rstrip("\n") for text in (f"# {title}", how, *texts, *missing)) + "\n"
