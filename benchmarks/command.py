@@ -94,9 +94,10 @@ def main(argv: list[str]) -> None:
     """Measures, prints the page, and writes it with every number and a picture."""
     arguments = command.parse(Arguments, argv, __doc__ or "")
     check(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
     from benchmarks import harness
+
+    for number in harness.STOPPING:
+        signal.signal(number, stop)
 
     kind, load = arguments.kind, os.getloadavg()[0]
     module = importlib.import_module(f"benchmarks.{kind}")

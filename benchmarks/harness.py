@@ -30,6 +30,7 @@ from sumrnn.errors import UserError
 ROOT = pathlib.Path(__file__).parents[1]
 BEGAN, SEED = "BENCHMARK_BEGAN", "BENCHMARK_SEED"
 """Variables of a turn's environment: when its process was started, and the round, from 0."""
+STOPPING = {signal.SIGINT, signal.SIGTERM}  # What ends a benchmark.
 LIBRARIES = ("keras", "tensorflow", "tensorflow-cpu", "torch")
 """Packages of other programs, whose versions are recorded."""
 
@@ -110,6 +111,7 @@ def turn(program: Program, folder: str, limit: float, seed: int = 0) -> Row:
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         began = time.time()
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # Or nobody would know the process.
         process = subprocess.Popen(
             program.command,
             stdin=subprocess.DEVNULL,
@@ -123,6 +125,7 @@ def turn(program: Program, folder: str, limit: float, seed: int = 0) -> Row:
         timer = threading.Timer(limit, kill)
         timer.start()
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         finally:
@@ -208,15 +211,13 @@ def page(results: Row, title: str, *parts: str) -> str:
     """A page in Markdown: how and where it was measured, then paragraphs and tables."""
     versions = {name: results["versions"].get(name) for name in ("python", "jax", *LIBRARIES)}
     shown = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    rounds = results["repetitions"]
     how = (
         f"Measured by `{results['command']}` on {results['processor']} (cores: "
-        f"{results['cores']}), with {shown}. Medians over rounds ({rounds}), in each of which "
+        f"{results['cores']}), with {shown}. Medians over rounds "
+        f"({results['repetitions']}; in brackets the least and the largest), in each of which "
         "every program has one turn, a process of its own; the load of the machine was "
         f"{results['load']:.1f} before the start."
     )
-    if rounds > 1:
-        how += " In brackets: the least and the largest."
     missing = [f"Not installed: {', '.join(results['missing'])}."] * bool(results["missing"])
     texts = [part if part.startswith("|") else " ".join(part.split()) for part in parts]
     return "\n\n".join(text.rstrip("\n") for text in (f"# {title}", how, *texts, *missing)) + "\n"

@@ -28,13 +28,12 @@ START = "start.npz"
 
 Start = Mapping[str, np.ndarray]
 """What training starts from: digits uint8 [size, length] and labels uint8 [size] in the order of
-the first epoch; the initial weights, float32, by the names of `exchange.layout.Layout`; and the
+the first epoch; the initial weights, float32, by the names of `exchange.arrays.Arrays`; and the
 mean loss of the first epoch, float32 []."""
 
 
 Watch = Callable[[float, tuple[int, ...]], None]
-"""What a program calls after each epoch with its mean loss and, of several waves of seeds, those of
-this one."""
+"""What a program calls after each epoch: with its mean loss, and the seeds of the wave."""
 
 
 class Work(NamedTuple):
@@ -81,20 +80,21 @@ def make_start(sizes: Row) -> Row:
 
     import sumrnn
     from sumrnn.devices import compiler
-    from sumrnn.exchange import layout
+    from sumrnn.exchange import arrays
+    from sumrnn.models import network
     from sumrnn.train import run
 
     work = Work(**sizes)
     config = work.config()
     data, state, shuffle = compiler.compiled(config).begin(run.purposes(config, work.seed))
     order = np.asarray(jax.random.permutation(jax.random.fold_in(shuffle, 0), work.size))
-    weights = layout.of(jax.device_get(run.unpacked(state).params), config.model)
+    params = network.to_flax(jax.device_get(state.params))
     np.savez(
         START,
         digits=np.asarray(data.train.digits)[order],
         labels=np.asarray(data.train.labels)[order],
         loss=np.asarray(sumrnn.fit(config, work.seed).history.loss[0]),
-        **weights._asdict(),
+        **arrays.from_params(params, config.model)._asdict(),
     )
     return {}
 
@@ -169,6 +169,9 @@ def keras(backend: str, work: Work, start: Start, epochs: int, watch: Watch) -> 
         optimizer=keras.optimizers.Adam(ADAM.learning_rate, ADAM.beta1, ADAM.beta2, ADAM.epsilon),
         loss=keras.losses.BinaryCrossentropy(),
     )
+    callback = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: watch(logs["loss"], ())
+    )
     names = ("inputs", "recurrent", "bias", "output", "output_bias")
     model.set_weights([start[name] for name in names])
     model.fit(
@@ -178,9 +181,7 @@ def keras(backend: str, work: Work, start: Start, epochs: int, watch: Watch) -> 
         epochs=epochs,
         shuffle=False,
         verbose=0,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: watch(logs["loss"], ()))
-        ],
+        callbacks=[callback],
     )
 
 

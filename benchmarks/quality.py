@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 LEVELS = (0.992, 0.999, 0.9999)
 """Of the accuracy by the exact law."""
-EVERY = 2
-"""Epochs between two evaluations."""
+EVERY = 2  # Epochs between two evaluations.
 TABLE = "programs"
 
 Point = tuple[int, float, float]
@@ -72,14 +71,15 @@ def train(preset: str, epochs: int) -> Row:
     import jax
 
     import sumrnn
-    from sumrnn import config as config_lib
+    from sumrnn.config import preset as config_of
+    from sumrnn.models import network
 
-    course, config = Course(), config_lib.preset(preset)
+    course, config = Course(), config_of(preset)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=epochs))
 
     def watch(moment: Any) -> None:
         def error() -> float:
-            params = jax.tree.map(lambda x: x[0], moment.fetch().params)
+            params = network.to_flax(jax.tree.map(lambda x: x[0], moment.fetch().params))
             return float(sumrnn.evaluate(config, params)["error"])
 
         if moment.epoch % EVERY == 0 or moment.epoch == epochs:
@@ -99,10 +99,10 @@ def train_keras(epochs: int) -> Row:
 
     def error() -> float:
         import sumrnn  # Its JAX, at the first evaluation.
-        from sumrnn.exchange import layout
+        from sumrnn.exchange import arrays
 
         config = sumrnn.Config(sumrnn.PRESETS["notebook"])
-        params = layout.params(layout.Layout(*model.get_weights()), config.model)
+        params = arrays.to_params(arrays.Arrays(*model.get_weights()), config.model)
         return float(sumrnn.evaluate(config, params)["error"])
 
     def watch(epoch: int, logs: object) -> None:

@@ -11,8 +11,7 @@ from benchmarks.harness import Column, Program, Row, Tables
 if TYPE_CHECKING:
     from benchmarks.command import Arguments
 
-CONDITIONS = 3
-"""Of the experiment tiny."""
+CONDITIONS = 3  # Of the experiment tiny.
 TABLE = "commands"
 
 

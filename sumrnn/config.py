@@ -42,10 +42,10 @@ Epsilon = Annotated[
 def check_seeds(field: str, seeds: Sequence[int]) -> tuple[int, ...]:
     """The seeds; raises `UserError` unless there are some, all possible and all different."""
     require(len(seeds) > 0, field, list(seeds), "at least one seed")
-    found = tuple(fields.check_value(field, seed, Seed) for seed in seeds)
-    repeated = sorted(seed for seed, count in Counter(found).items() if count > 1)
+    checked: tuple[int, ...] = fields.check_value(field, tuple(seeds), tuple[Seed, ...])
+    repeated = sorted(seed for seed, count in Counter(checked).items() if count > 1)
     require(not repeated, field, repeated, "given once each")
-    return found
+    return checked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,23 +206,21 @@ class Config:
     def __post_init__(self) -> None:
         fields.check(self)
         task, train = self.task, self.train
-        series = Range(1, task.train_size, "the number of training series")
-        series.require("batch_size", train.batch_size)
+        batch_sizes = Range(1, task.train_size, "the number of training series")
+        batch_sizes.require("batch_size", train.batch_size)
         if train.planned:
-            most = MAX_ELEMENTS // -(-task.train_size // train.batch_size)
-            limit = f"at most {most}, so that the steps of a plan can be counted"
-            require(train.epochs <= most, "epochs", train.epochs, limit)
+            max_epochs = MAX_ELEMENTS // -(-task.train_size // train.batch_size)
+            limit = f"at most {max_epochs}, so that the steps of a plan can be counted"
+            require(train.epochs <= max_epochs, "epochs", train.epochs, limit)
         if train.focus:
             require(train.series == "fresh", "focus", train.focus, "0 unless series are fresh")
             lowest, highest = task.length * task.low, task.length * task.high
-            most = min(task.threshold - lowest, highest - task.threshold + 1)
-            limit = f"at most {most}, where the sums that a series can have end"
-            require(train.focus_reach <= most, "focus_reach", train.focus_reach, limit)
+            max_reach = min(task.threshold - lowest, highest - task.threshold + 1)
+            limit = f"at most {max_reach}, where the sums that a series can have end"
+            require(train.focus_reach <= max_reach, "focus_reach", train.focus_reach, limit)
             if train.focus_start is not None:
-                require(train.focus_start <= most, "focus_start", train.focus_start, limit)
-                limit = f"at least focus_reach = {train.focus_reach}"
-                allowed = train.focus_start >= train.focus_reach
-                require(allowed, "focus_start", train.focus_start, limit)
+                limits = Range(train.focus_reach, max_reach, "from focus_reach to the last sum")
+                limits.require("focus_start", train.focus_start)
             limit = f"0 for such long series ((length + 1) x sums is {task.laws}, above {MAX_LAWS})"
             require(task.laws <= MAX_LAWS, "focus", train.focus, limit)
         else:

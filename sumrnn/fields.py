@@ -1,12 +1,12 @@
-"""Fields of dataclasses: their types and ranges, checked by one loop; JSON there and back."""
+"""Fields of dataclasses: their types and ranges, checked by one function; JSON there and back."""
 
 import dataclasses
-import math
 import re
+import sys
 import typing
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from sumrnn.errors import invalid, require
+from sumrnn.errors import require
 
 T = TypeVar("T")
 
@@ -37,72 +37,54 @@ class Pattern(NamedTuple):
 
 
 def check(instance: Any) -> None:
-    """Holds every field of a dataclass to its type and range.
+    """Holds every field of a dataclass to its type and range, as `check_value` does.
 
-    NumPy's numbers become Python's.  A whole number where a float belongs becomes one: as an
-    integer it may not fit into int32.
-
-    Raises `UserError` for a wrong type, NaN, an infinity, or a number that is out of range.
+    A field's value is replaced by the checked one.  Raises `UserError` for the first field whose
+    value is impossible.
     """
     for name, hint in typing.get_type_hints(type(instance), include_extras=True).items():
-        value = check_value(name, getattr(instance, name), hint)
-        object.__setattr__(instance, name, float(value) if _base(hint) is float else value)
-
-
-def _base(hint: Any) -> Any:
-    """A type without its range."""
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+        object.__setattr__(instance, name, check_value(name, getattr(instance, name), hint))
 
 
 def check_value(name: str, value: Any, hint: Any) -> Any:
-    """Holds one value to a type and its range; raises `UserError`.
+    """Holds a value to its type and range, and all that is in it; raises `UserError`.
 
-    Returns the value, a scalar of NumPy or JAX as a number of Python.
+    Returns the value in the form of its type: a scalar of NumPy or JAX as a number of Python, a
+    whole number where a float belongs as a float (as an integer it may not fit into int32), and
+    from JSON a list as a tuple and an object as a dataclass.
     """
     if hasattr(value, "dtype") and getattr(value, "shape", None) == ():
         value = value.item()
-    base = _base(hint)
-    choices = typing.get_args(base)
-    if type(None) in choices:  # What may be left out.
-        return None if value is None else check_value(name, value, choices[0])
-    if base is int:
-        require(type(value) is int, name, value, "an integer")
-    elif base is float:
-        require(_is_finite(value), name, value, "a finite number")
-    elif typing.get_origin(base) is Literal:
-        known = type(value) is str and value in choices
-        require(known, name, value, " or ".join(map(repr, choices)))
-    elif dataclasses.is_dataclass(base):
-        require(type(value) is base, name, value, f"a {getattr(base, '__name__', '')}")
+    annotated = typing.get_origin(hint) is Annotated
+    base, *limits = typing.get_args(hint) if annotated else (hint,)
+    kind, inside = typing.get_origin(base), typing.get_args(base)
+    if type(None) in inside:
+        return None if value is None else check_value(name, value, inside[0])
+    if base is float:
+        finite = type(value) in (int, float) and abs(value) <= sys.float_info.max
+        require(finite, name, value, "a finite number")
+        value = float(value)
+    elif kind is Literal:
+        known = type(value) is str and value in inside
+        require(known, name, value, " or ".join(map(repr, inside)))
+    elif kind is tuple:
+        require(type(value) in (tuple, list), name, value, "a tuple")
+        value = tuple(check_value(name, item, inside[0]) for item in value)
+    elif kind is dict:
+        require(type(value) is dict, name, value, "a dict")
+        value = {
+            check_value(name, key, inside[0]): check_value(name, item, inside[1])
+            for key, item in value.items()
+        }
+    elif dataclasses.is_dataclass(base) or typing.is_typeddict(base):
+        value = value if type(value) is base else from_dict(base, value, name)
     else:
-        _check_other(name, value, base)
-    for part in getattr(hint, "__metadata__", ()):
-        if isinstance(part, (Range, Pattern)):
-            part.require(name, value)
+        allowed = "an integer" if base is int else f"a {base.__name__}"
+        require(type(value) is base, name, value, allowed)
+    for limit in limits:
+        if isinstance(limit, (Range, Pattern)):
+            limit.require(name, value)
     return value
-
-
-def _check_other(name: str, value: Any, hint: Any) -> None:
-    """Holds texts and collections to their type."""
-    import typeguard
-
-    strategy = typeguard.CollectionCheckStrategy.ALL_ITEMS
-    try:
-        typeguard.check_type(value, hint, collection_check_strategy=strategy)
-    except typeguard.TypeCheckError as error:
-        kind = (typing.get_origin(hint) or hint).__name__
-        raise invalid(name, value, f"a {kind} ({error})") from None
-    if typing.get_origin(hint) is dict:  # Of names, it looks at the type alone.
-        for key in value:
-            check_value(name, key, typing.get_args(hint)[0])
-
-
-def _is_finite(value: object) -> bool:
-    """Whether this is an int or float, neither bool nor NumPy's, with a finite float value."""
-    try:
-        return type(value) in (int, float) and math.isfinite(typing.cast(float, value))
-    except OverflowError:
-        return False
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -115,7 +97,7 @@ def from_dict(cls: type[T], values: Any, field: str | None = None) -> T:
 
     Raises `UserError` if a field is missing, unknown or has an impossible value.
     """
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     known = ", ".join(hints)
     allowed = f"an object with the fields {known}"
     require(type(values) is dict, field or cls.__name__, values, allowed)
@@ -126,16 +108,4 @@ def from_dict(cls: type[T], values: Any, field: str | None = None) -> T:
         require(name in hints, name, values[name], f"left out; the fields are {known}")
     for name in hints:
         require(name in values, name, None, f"given in {field or cls.__name__}")
-    return cls(**{name: _from_json(hint, values[name], name) for name, hint in hints.items()})
-
-
-def _from_json(hint: Any, value: Any, field: str) -> Any:
-    """A value in the form of its type: JSON has no dataclasses and no tuples."""
-    kind, inside = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, field)
-    if kind is tuple and type(value) is list:
-        return tuple(value)
-    if kind is dict and type(value) is dict and dataclasses.is_dataclass(inside[1]):
-        return {name: _from_json(inside[1], part, field) for name, part in value.items()}
-    return value
+    return cls(**{name: check_value(name, values[name], hint) for name, hint in hints.items()})

@@ -37,13 +37,14 @@ import jax
 import numpy as np
 import pytest
 
-from sumrnn.cli import command
+from sumrnn.cli import command, signals
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
 from sumrnn.devices import compiler, mesh
-from sumrnn.runs import files
+from sumrnn.runs import files, recorder, work
 from sumrnn.runs.folder import RunFolder
-from sumrnn.runs.recorder import Row, Stop, record
+from sumrnn.runs.recorder import Row, Spec
 from sumrnn.study.experiment import Experiment
+from sumrnn.study.folder import ExperimentFolder
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
@@ -112,15 +113,18 @@ def train(
     keep: int = 1,
 ) -> RunFolder:
     """Records a run in a folder, from where it is there; stops early after epoch `until`."""
-    stop, folder = Stop(), RunFolder(path)
+    folder, stopped = RunFolder(path), False
 
     def watch(seeds: Any, epoch: int, row: Row) -> None:
-        if epoch == until - 1:  # The next epoch is still trained.
-            stop.number = signal.SIGINT
+        nonlocal stopped
+        stopped = epoch == until - 1  # The next epoch is still trained.
 
-    epoch = folder.survey(config, seed).epoch
-    for _ in record({seed: folder}, {seed: epoch}, config, "sheet", stop, watch, every, keep=keep):
-        pass
+    survey = folder.survey(config, seed)
+    if survey.status == "unfinished":
+        spec, program = Spec(folder, "sheet", config, seed), mesh.prepare(config, 1)
+        options: Any = {"stop": lambda: stopped, "every": every, "keep": keep, "watch": watch}
+        with folder.lock():
+            recorder.train([spec], survey.epoch, program, **options)
     return folder
 
 
@@ -151,7 +155,7 @@ def results_of(folder: pathlib.Path) -> dict[str, Any]:
         kept["report.json"]["run"].pop("seconds")
     newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.stem))
     with np.load(newest) as arrays:
-        names = set(arrays) - {"sha256", "history/seconds"}
+        names = set(arrays) - {"history/seconds"}
         return kept | {name: arrays[name].tobytes() for name in sorted(names)}
 
 
@@ -217,7 +221,7 @@ def reseal(path: pathlib.Path) -> None:
         content.pop(files.SEAL)
         proven = content["files"].keys() & {entry.name for entry in path.iterdir()}
         content["files"] |= {name: files.digest(path / name) for name in proven}
-        file.write_text(files.to_json(content | {files.SEAL: files._seal(content)}))
+        file.write_text(files.to_json(content | {files.SEAL: files.seal(content)}))
 
 
 _CHANGES = {"os.rename": (0, 1), "os.remove": (0,), "os.mkdir": (0,), "os.rmdir": (0,)}
@@ -322,6 +326,20 @@ def wait_for(process: subprocess.Popen[str], words: str) -> None:
     raise AssertionError(process.communicate()[1])
 
 
+def train_experiment(
+    path: pathlib.Path, experiment: Experiment, seeds: tuple[int, ...], **options: Any
+) -> work.Progress:
+    """Opens an experiment's folder, and makes the runs that are missing; for options see `work`."""
+    folder = ExperimentFolder(path)
+    warn, anyway = options.pop("warn", lambda line: None), options.pop("anyway", False)
+    folder.open(experiment, seeds, anyway=anyway)
+    specs = folder.specs(experiment, seeds)
+    left = work.missing(specs)
+    how = {"checkpoint_every": options.pop("every", None), "keep": options.pop("keep", 1)}
+    chosen = work.Options(**how, anyway=anyway, retries=options.pop("retries", 2))
+    return work.work(left, chosen, done=len(specs) - len(left), warn=warn, **options)
+
+
 def small_experiment(epochs: int) -> Experiment:
     """Two conditions of `SMALL` with so many epochs; b has other digits."""
     config = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=epochs))
@@ -332,8 +350,8 @@ def small_experiment(epochs: int) -> Experiment:
 EXPERIMENT = """
 import sys
 import tests.conftest
-from sumrnn.cli import command, experiment
-experiment.find = lambda name: tests.conftest.small_experiment(int(name))
+from sumrnn.cli import command, declaration, experiment
+declaration.find = lambda name: tests.conftest.small_experiment(int(name))
 sys.argv[0] = "experiment.py"
 command.run(experiment.main)
 """
@@ -359,7 +377,7 @@ def call(name: str, *arguments: object, cwd: pathlib.Path) -> Called:
     """The same as `run_script`, but within this process, on the devices that it has."""
     out, err, status = io.StringIO(), io.StringIO(), 0
     argv = [f"{name}.py", *map(str, arguments)]
-    heard = {number: signal.getsignal(number) for number in command.STOPPING}
+    heard = {number: signal.getsignal(number) for number in signals.STOPPING}
     with (
         unittest.mock.patch.object(sys, "argv", argv),
         unittest.mock.patch.object(jax.config, "update"),  # Too late for other devices.

@@ -1,4 +1,4 @@
-import dataclasses
+import re
 from typing import Any
 
 import jax.numpy as jnp
@@ -40,27 +40,44 @@ def test_recipes_train_the_same_network_with_as_many_series(name: str) -> None:
     assert (scaled.mean(), scaled.std()) == pytest.approx((0, 1))
 
 
-FOCUSED = TrainConfig(series="fresh", focus=0.5)
-BAD_FOCUS = {
-    "of repeated series": ("focus", {"series": "repeated"}, {}),
-    "a share of 1": ("focus", {"focus": 1.0}, {}),
-    "beyond the sums": ("focus_reach", {"focus_reach": 101}, {}),
-    "beyond the sums above": ("focus_reach", {"focus_reach": 12}, {"threshold": 260}),
-    "that widens": ("focus_start", {"focus_start": 3}, {}),
-    "that starts beyond the sums": ("focus_start", {"focus_start": 101}, {}),
-    "none, with a start": ("focus_start", {"focus": 0.0, "focus_start": 8}, {}),
-    "none, with a reach": ("focus_reach", {"focus": 0.0, "focus_reach": 2}, {}),
-    "of very long series": ("focus", {}, {"length": 2_000, "threshold": 9_000}),
+FOCUS = {"series": "fresh", "focus": 0.5}
+PLAN = {"batch_size": 1, "decay": "cosine"}
+POSSIBLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"batch_size": 7_200}),
+    ({}, {"batch_size": 1, "epochs": 1_000_000}),
+    ({}, PLAN | {"epochs": 298_261}),
+    ({"length": 10_000, "high": 10}, {}),
+    ({}, FOCUS | {"focus_reach": 100, "focus_start": 100}),
+    ({"threshold": 260}, FOCUS | {"focus_reach": 11}),
+]
+IMPOSSIBLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "high = 9: must be between 10 and 255 (low is the lower end)": ({"low": 10}, {}),
+    "threshold = 271: must be between 0 and 270 ": ({"threshold": 271}, {}),
+    "threshold = 29: must be between 30 and 270 ": ({"low": 1, "threshold": 29}, {}),
+    "size = 71582789: must be at most 2147483647 digits": ({"size": 71_582_789}, {}),
+    "size = 3: must be large enough for every split": ({"size": 3}, {}),
+    "batch_size = 7201: must be between 1 and 7200 ": ({}, {"batch_size": 7_201}),
+    "epochs = 298262: must be at most 298261, so that": ({}, PLAN | {"epochs": 298_262}),
+    "length = 10000: must be short enough: at most 100000 ": ({"length": 10_000, "high": 11}, {}),
+    "focus = 0.5: must be 0 unless series are fresh": ({}, {"focus": 0.5}),
+    "focus = 1.0: must be between 0 and 0.999": ({}, FOCUS | {"focus": 1.0}),
+    "focus = 0.5: must be 0 for such long": ({"length": 2_000, "threshold": 9_000}, FOCUS),
+    "focus_reach = 101: must be at most 100,": ({}, FOCUS | {"focus_reach": 101}),
+    "focus_reach = 12: must be at most 11,": ({"threshold": 260}, FOCUS | {"focus_reach": 12}),
+    "focus_start = 3: must be between 4 and 100 ": ({}, FOCUS | {"focus_start": 3}),
+    "focus_start = 101: must be between 4 and 100 ": ({}, FOCUS | {"focus_start": 101}),
+    "focus_start = 8: must be None without a focus": ({}, {"focus_start": 8}),
+    "focus_reach = 2: must be 4 without a focus": ({}, {"focus_reach": 2}),
 }
 
 
-@pytest.mark.parametrize("name", BAD_FOCUS)
-def test_an_impossible_focus_is_refused(name: str) -> None:
-    field, train, task = BAD_FOCUS[name]
-    with pytest.raises(UserError, match=rf"^{field} = "):
-        Config(TaskConfig(**task), train=dataclasses.replace(FOCUSED, **train))
-    Config(train=dataclasses.replace(FOCUSED, focus_reach=100, focus_start=100))
-    Config(TaskConfig(threshold=260), train=dataclasses.replace(FOCUSED, focus_reach=11))
+@pytest.mark.parametrize("message", IMPOSSIBLE)
+def test_values_that_do_not_go_together_are_refused(message: str) -> None:
+    task, train = IMPOSSIBLE[message]
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        Config(TaskConfig(**task), train=TrainConfig(**train))
+    for task, train in POSSIBLE:
+        Config(TaskConfig(**task), train=TrainConfig(**train))
 
 
 def test_what_earlier_versions_had_is_passed_over_where_it_was_not_used() -> None:
@@ -72,18 +89,7 @@ def test_what_earlier_versions_had_is_passed_over_where_it_was_not_used() -> Non
         fields.from_dict(Config, values)
 
 
-def test_a_plan_counts_its_steps() -> None:
-    plan = {"batch_size": 1, "decay": "cosine"}
-    with pytest.raises(UserError, match=r"^epochs = 298262: must be at most 298261, so that"):
-        Config(train=TrainConfig(298_262, **plan))  # type: ignore[arg-type]
-    assert Config(train=TrainConfig(298_261, **plan)).train.planned  # type: ignore[arg-type]
-    assert Config(train=TrainConfig(1_000_000, batch_size=1)).train.epochs == 1_000_000
-
-
-NARROWING = {"series": "fresh", "focus": 0.5, "focus_start": 9}
-
-
-@pytest.mark.parametrize("plan", [{"warmup": 0.1}, {"decay": "cosine"}, NARROWING])
+@pytest.mark.parametrize("plan", [{"warmup": 0.1}, {"decay": "cosine"}, FOCUS | {"focus_start": 9}])
 def test_a_planned_program_depends_on_its_epochs(plan: dict[str, Any]) -> None:
     short, long = (Config(train=TrainConfig(epochs, **plan)) for epochs in (2, 3))
     assert short.program != long.program
@@ -111,56 +117,33 @@ def test_scalars_of_numpy_and_jax_are_numbers() -> None:
 @pytest.mark.parametrize(
     ("cls", "field", "value"),
     [
-        (TaskConfig, "size", -1),
-        (TaskConfig, "size", 3),
-        (TaskConfig, "size", 10**9),
         (TaskConfig, "size", 100.0),
         (TaskConfig, "size", True),
-        (TaskConfig, "size", 2**31),
         (TaskConfig, "size", np.array([100])),
-        (TaskConfig, "length", 0),
-        (TaskConfig, "length", 500_000_000),
-        (TaskConfig, "low", -1),
-        (TaskConfig, "low", 10),
         (TaskConfig, "high", 256),
-        (TaskConfig, "threshold", 271),
-        (TaskConfig, "threshold", -1),
         (TaskConfig, "test_fraction", 0.0),
         (TaskConfig, "test_fraction", 1.0),
-        (TaskConfig, "validation_fraction", float("nan")),
         (TaskConfig, "validation_fraction", "0.1"),
-        (ModelConfig, "cells", 0),
-        (ModelConfig, "initializer", "torch"),
         (ModelConfig, "initializer", ["keras"]),
         (ModelConfig, "recurrence", np.arange(2)),
         (TrainConfig, "epochs", 0),
-        (TrainConfig, "epochs", 10**9),
-        (TrainConfig, "batch_size", -50),
         (TrainConfig, "learning_rate", 0.0),
         (TrainConfig, "learning_rate", float("inf")),
         (TrainConfig, "learning_rate", 1e-320),
         (TrainConfig, "learning_rate", 1e300),
-        (TrainConfig, "learning_rate", np.array([0.1])),
-        (TrainConfig, "beta1", 1.0),
         (TrainConfig, "beta1", 1 - 1e-12),
         (TrainConfig, "beta2", -0.1),
-        (TrainConfig, "epsilon", 0.0),
         (TrainConfig, "epsilon", 1e-50),
         (Config, "task", None),
         (Config, "model", TaskConfig()),
         (Config, "data_seed", -1),
         (Config, "init_seed", MAX_SEED + 1),
-        (Config, "shuffle_seed", 1.5),
     ],
 )
 def test_impossible_values_are_named(cls: type[Any], field: str, value: object) -> None:
     with pytest.raises(UserError) as caught:
         cls(**{field: value})
-    message = str(caught.value)
-    assert "\n" not in message
-    # low > high may be told from either end.
-    assert message.startswith(f"{field} = {value!r}: must be ") or (field, value) == ("low", 10)
-    assert field in message
+    assert str(caught.value).startswith(f"{field} = {value!r}: must be ")
 
 
 @pytest.mark.parametrize("cls", [TaskConfig, ModelConfig, TrainConfig])
@@ -184,36 +167,6 @@ def test_whole_numbers_become_floats() -> None:
     train = TrainConfig(learning_rate=10**37, beta1=0)
     assert (type(train.learning_rate), type(train.beta1)) == (float, float)
     assert train == TrainConfig(learning_rate=1e37, beta1=0.0)
-
-
-def test_the_exact_law_must_be_quick() -> None:
-    TaskConfig(length=10_000, high=10)
-    with pytest.raises(UserError, match=r"^length = 10000: must be short enough: at most 100000 "):
-        TaskConfig(length=10_000, high=11)
-
-
-def test_batch_must_fit_the_training_series() -> None:
-    Config(train=TrainConfig(batch_size=7_200))
-    with pytest.raises(UserError, match=r"batch_size = 7201: must be between 1 and 7200"):
-        Config(train=TrainConfig(batch_size=7_201))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"colour": 1}, "^colour = 1: must be left out; the fields are task, "),
-        ({"new\nline": 1}, r"^'new\\nline' = 1: must be left out"),
-        ({3: 1}, "^3 = 1: must be left out"),  # type: ignore[dict-item]
-        ({"task": 3}, "^task = 3: must be an object with the fields size, "),
-        ({"model": None}, "^model = None: must be an object"),
-        ({"task": {}}, "^size = None: must be given in task"),
-        ({"data_seed": "1"}, "data_seed = '1': must be an integer"),
-    ],
-)
-def test_foreign_json_is_refused(change: dict[str, Any], message: str) -> None:
-    values = fields.to_dict(Config()) | change
-    with pytest.raises(UserError, match=message):
-        fields.from_dict(Config, values)
 
 
 @pytest.mark.parametrize(

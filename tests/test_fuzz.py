@@ -36,6 +36,7 @@ from sumrnn.config import (
 from sumrnn.devices import memory, mesh
 from sumrnn.errors import UserError
 from sumrnn.fields import Range
+from sumrnn.models import network
 from sumrnn.task import Split
 from sumrnn.train import run as algorithm
 from tests.conftest import SMALL, call
@@ -322,8 +323,8 @@ def check_step(config: Config, trains: bool) -> str:
         chex.assert_shape(part.digits, (size, task.length))
         chex.assert_shape(part.labels, (size,))
         chex.assert_type(list(part), np.uint8)
-    named = jax.eval_shape(algorithm.unpacked, after)
-    chex.assert_shape(named.params["lstm"]["hi"]["kernel"], (cells, cells))
+    params = jax.eval_shape(network.to_flax, after.params)
+    chex.assert_shape(params["lstm"]["hi"]["kernel"], (cells, cells))
     chex.assert_shape([loss, hits], ())
     if not (trains and is_small(config)):
         return "accepted, shapes only"

@@ -6,7 +6,7 @@ import dataclasses
 
 import tyro
 
-from sumrnn.cli import command
+from sumrnn.cli import command, console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +26,18 @@ def main(argv: list[str]) -> None:
     if arguments.tensorboard:
         command.need("tensorboardX", "tensorboard")
     from sumrnn.report import events  # Imported late, so that --help is quick.
-    from sumrnn.study.batch import BatchFolder
+    from sumrnn.study.folder import ExperimentFolder
 
-    if BatchFolder(path).is_batch():
+    if ExperimentFolder(path).is_experiment():
         from sumrnn.report import batch
 
-        print(batch.overview(batch.write(BatchFolder(path), command.warn), path))
+        print(batch.overview(batch.write(ExperimentFolder(path), console.warn), path))
         if arguments.tensorboard:
-            events.write_all(BatchFolder(path))
+            events.write_all(ExperimentFolder(path))
     else:
         from sumrnn.report import run
         from sumrnn.runs.folder import RunFolder
 
-        print(run.overview(run.write(RunFolder(path), command.warn), path))
+        print(run.overview(run.write(RunFolder(path), console.warn), path))
         if arguments.tensorboard:
             events.write(RunFolder(path))

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import tyro
 
-from sumrnn.cli import command, progress
+from sumrnn.cli import command, console, progress
 from sumrnn.config import MAX_LENGTH, TaskConfig
 from sumrnn.errors import UserError, require
 
@@ -51,13 +51,13 @@ def main(argv: list[str]) -> None:
 
     # Imported late, so that --help is quick.
     from sumrnn.devices import mesh
-    from sumrnn.exchange.answers import Answerer
+    from sumrnn.exchange.predictor import Predictor
     from sumrnn.runs import trained
     from sumrnn.runs.folder import RunFolder
 
     mesh.use_cores()
     record, params = trained.load(RunFolder(path))
-    task, answer = record.config.task, Answerer(params, record.config)
+    task, answer = record.config.task, Predictor(params, record.config)
     others = 0
     if not arguments.json:
         print("probability  answer  sum  label")
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     sys.stdout.flush()
     if others:
         trained_on = f"the network was trained on {task.length} digits"
-        command.say(f"note: {others:,} series of another length; {trained_on}")
+        console.say(f"note: {others:,} series of another length; {trained_on}")
 
 
 def stream() -> Iterator[str]:

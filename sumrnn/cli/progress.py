@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import errno
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sumrnn.study.runner import Progress
+    from sumrnn.runs.work import Progress
 
 BAR = 12
 """Columns of the bar at least, with its margin."""
@@ -137,65 +135,26 @@ def of_run(epochs: int) -> Iterator[Callable[[dict[str, float]], None]]:
 
 
 @contextlib.contextmanager
-def of_batch() -> Iterator[Callable[[Progress], None]]:
-    """Yields a function that shows how far a batch is."""
-    in_place = _columns() is not None
+def of_experiment() -> Iterator[Callable[[Progress], None]]:
+    """Yields a function that shows how far an experiment is; elsewhere only what is new.
+
+    That is a line at the start, after each wave and its first epoch, and where jobs change.
+    """
+    in_place, last = _columns() is not None, [()]
     with live() as show:
 
         def view(progress: Progress) -> None:
-            # A plain line at the start, after each wave, and after a wave's first epoch.
-            if in_place or progress.epoch <= 1:
+            state: Any = (
+                progress.done,
+                progress.epoch > 0,
+                progress.seeds,
+                [*progress.jobs.items()],
+            )
+            new, last[0] = state != last[0], state
+            if in_place or new:
                 # What is done is that of this start; the words count earlier runs too.
                 done = progress.worked if progress.todo else 1
                 show(describe(progress), done, max(progress.todo, 1))
-
-        yield view
-
-
-@dataclasses.dataclass
-class Counts:
-    """How far the runs of a batch are."""
-
-    total: int
-    done: int = 0
-    running: int = 0
-    """In jobs that run."""
-    waiting: int = 0
-    """For a job, or in one that waits."""
-    elsewhere: int = 0
-    """In processes that are no jobs of this batch's launcher."""
-    failed: int = 0
-    """Left alone, because job after job ended without them."""
-    jobs: int = 0
-    """That have not ended."""
-    first: int = 0
-    """Done before this start."""
-    began: float = dataclasses.field(default_factory=time.perf_counter)
-
-    @property
-    def seconds_left(self) -> float:
-        """Expected time until the end; NaN before a run is done."""
-        made = self.done - self.first
-        left = self.total - self.done - self.failed
-        return left * (time.perf_counter() - self.began) / made if made else float("nan")
-
-
-@contextlib.contextmanager
-def of_jobs() -> Iterator[Callable[[Counts], None]]:
-    """Yields a function that shows how far the runs of jobs are; elsewhere only what is new."""
-    in_place, last = _columns() is not None, [""]
-    with live() as show:
-
-        def view(counts: Counts) -> None:
-            parts = [f"runs {counts.done}/{counts.total}"]
-            for name in ("running", "waiting", "elsewhere", "failed"):
-                if number := getattr(counts, name):
-                    parts.append(f"{number} {name}")
-            new, last[0] = " ".join(parts) != last[0], " ".join(parts)
-            if counts.seconds_left > 0:  # Not NaN.
-                parts.insert(1, _left(counts.seconds_left))
-            if in_place or new:
-                show(parts, counts.done, counts.total)
 
         yield view
 
@@ -207,9 +166,14 @@ def describe(progress: Progress) -> list[str]:
         parts.append(_left(progress.seconds_left))
     if progress.diverged:
         parts.append(f"{progress.diverged} diverged")
+    parts += [f"{count} jobs {state}" for state, count in progress.jobs.items()]
+    if progress.elsewhere:
+        parts.append(f"{progress.elsewhere} elsewhere")
+    if progress.failures:
+        parts.append(f"{len(progress.failures)} failed")
     if progress.epoch:
         seeds = ",".join(map(str, progress.seeds[:4])) + ("..." if len(progress.seeds) > 4 else "")
-        parts += [f"epoch {progress.epoch}/{progress.epochs}", progress.condition, f"seeds {seeds}"]
-    if progress.worked:
+        parts += [f"epoch {progress.epoch}/{progress.epochs}", progress.name, f"seeds {seeds}"]
+    if progress.worked and not progress.jobs:
         parts.append(f"{progress.speed:.2f} seed-epochs/s")
     return parts

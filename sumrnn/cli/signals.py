@@ -1,52 +1,103 @@
-"""Signals that ask for an end: the first lets the work end well, a second one ends it at once."""
+"""The one way to stop: a first signal lets the work end well, a second one ends the process.
+
+Where no work is that has to end well, the first one ends the process: what it leaves on disk is
+whole at every moment.  Output that nobody reads any more is a signal like the others.
+"""
 
 import concurrent.futures
 import contextlib
 import signal
 import sys
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
 
-from sumrnn.cli.command import CLOSED, STOPPING, end, silence, warn
-from sumrnn.runs.recorder import Stop
+from sumrnn.cli import console
+from sumrnn.errors import UserError
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
+_WORDS = {
+    "SIGINT": "interrupted",
+    "SIGTERM": "terminated",
+    "SIGHUP": "hung up",
+    "SIGUSR1": "stopped by SIGUSR1",
+    "SIGUSR2": "stopped by SIGUSR2",
+}
+STOPPING = {signal.Signals[s]: word for s, word in _WORDS.items() if hasattr(signal, s)}
+"""Signals of people, systems, terminals and schedulers, and what is said of them."""
+CLOSED, UNREAD = 13, "stopped, because nobody reads the output any more"
+"""The number of SIGPIPE, which Python ignores to raise an error, and what is said of it."""
 PERIOD = 0.1
 """Seconds between looks at what has come."""
 
 
-def attend(work: Callable[[Stop], T], say: Callable[[str], None]) -> T:
+class Stop:
+    """Whether the work shall end early: `number` is that of the signal that asks for it."""
+
+    def __init__(self, number: int | None = None) -> None:
+        self.number = number
+        self.work: concurrent.futures.Future[Any] | None = None
+
+    def __call__(self) -> bool:
+        """Whether a signal has asked for it."""
+        return self.number is not None
+
+
+_current: list[Stop] = []
+"""That of the work which is going on, if any is."""
+
+
+def hear() -> None:
+    """Makes this process hear the signals, but for those that it ignores."""
+    for number in STOPPING:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _heard)
+
+
+def _heard(number: int, frame: object) -> None:
+    word, status = STOPPING[signal.Signals(number)], 128 + number
+    if not _current:
+        console.end(word, status)
+    stop = _current[-1]
+    if stop.number is None:
+        stop.number = number  # First of all: the next one may come while this one is told of.
+        # The stream may be closed, broken or just being written.
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            console.say("ends after this epoch; once more ends it now")
+    elif signal.Signals(number).name != "SIGHUP":  # Shell and system both send it.
+        console.end(word, status)
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Stop]:
+    """Yields what has the number of a signal that comes: the work has to look at it."""
+    _current.append(Stop())
+    try:
+        yield _current[-1]
+    finally:
+        _current.pop()
+
+
+def attend(work: Callable[[Stop], T]) -> T:
     """Lets `work` run in a thread, so that this one, the main thread, hears signals at once.
 
     Raised in the midst of a computation, an exception could be swallowed on its way out.
     The work looks at `Stop.number` from time to time; what it returns or raises passes through.
     """
-    stop = Stop()
+    with stopping() as stop, concurrent.futures.ThreadPoolExecutor(1, "work") as pool:
+        stop.work = future = pool.submit(work, stop)
+        # The system may hand a signal to another thread, which does not wake this one.
+        while not concurrent.futures.wait((future,), timeout=PERIOD).done:
+            pass
+        return future.result()
 
-    def note(number: int, frame: object) -> None:
-        if stop.number is None:
-            stop.number = number  # First of all: the next one may come while this one is told of.
-            # The stream may be closed, broken or just being written.
-            with contextlib.suppress(OSError, RuntimeError, ValueError):
-                say("ends after this epoch; once more ends it now")
-        elif signal.Signals(number).name != "SIGHUP":  # Shell and system both send it.
-            end(STOPPING[signal.Signals(number)], 128 + number)
 
-    # One that is ignored, as in the background of a script, stays so.
-    heard = [n for n in STOPPING if signal.getsignal(n) not in (signal.SIG_IGN, None)]
-    before = {number: signal.signal(number, note) for number in heard}
-    try:
-        with concurrent.futures.ThreadPoolExecutor(1, "work") as pool:
-            future = pool.submit(work, stop)
-            # The system may hand a signal to another thread, which does not wake this one.
-            while not concurrent.futures.wait((future,), timeout=PERIOD).done:
-                pass
-            return future.result()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def end_well(number: int) -> None:
+    """Asks the work that `attend` lets run for an end, as a signal does, and waits for it."""
+    for stop in _current:
+        stop.number = stop.number or number
+        concurrent.futures.wait([stop.work] if stop.work else [])
 
 
 def until_closed(stop: Stop, show: Callable[P, None]) -> Callable[P, None]:
@@ -56,9 +107,16 @@ def until_closed(stop: Stop, show: Callable[P, None]) -> Callable[P, None]:
         try:
             show(*arguments, **options)
         except OSError as error:
-            silence(sys.stdout)
+            console.silence(sys.stdout)
             if not isinstance(error, BrokenPipeError):  # Such as a full disk.
-                warn(f"standard output cannot be written ({error.strerror})")
+                console.warn(f"standard output cannot be written ({error.strerror})")
             stop.number = stop.number or CLOSED
 
     return view
+
+
+def stopped(number: int | None, how: str) -> UserError:
+    """The error for work that a signal has ended early; `how` says how to go on."""
+    assert number is not None
+    word = f"{UNREAD}," if number == CLOSED else STOPPING[signal.Signals(number)]
+    return UserError(f"{word} {how}", status=128 + number)

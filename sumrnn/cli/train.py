@@ -8,15 +8,16 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Annotated
 
 from sumrnn import fields
-from sumrnn.cli import command, progress
+from sumrnn.cli import command, console, progress, signals
 from sumrnn.config import PRESETS, Config, Seed, preset
 from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
 
 if TYPE_CHECKING:
+    from sumrnn.devices.mesh import Program
     from sumrnn.models.network import Params
-    from sumrnn.runs.folder import RunFolder
     from sumrnn.runs.record import Status
+    from sumrnn.runs.recorder import Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,38 +73,37 @@ def main(argv: list[str]) -> None:
     from sumrnn.devices import mesh
     from sumrnn.runs import origin
     from sumrnn.runs.folder import RunFolder, Survey
+    from sumrnn.runs.recorder import Spec
     from sumrnn.train import run as algorithm
 
     mesh.use_cores()
     folder, config, seed = RunFolder(out), arguments.config, arguments.seed
-
-    def look() -> Survey:
-        if arguments.resume:
-            return folder.survey(config, seed, arguments.anyway)
+    survey = Survey("unfinished", 0, [])
+    if arguments.resume:
+        survey = folder.survey(config, seed, arguments.anyway)
+    else:
         folder.check_free(arguments.overwrite)
-        return Survey("unfinished", 0, [])
-
-    found = look()
-    if found.epoch == 0:
+    if survey.epoch == 0:
         algorithm.check_given(config, params)
-    if found.status == "unfinished":  # Whether memory holds it, before anything is made.
+    seen, status = folder.stamp(), survey.status
+    if status == "unfinished":  # Whether memory holds it, before anything is made.
         with progress.waiting("compiling"), futures.ThreadPoolExecutor(1) as aside:
             # Kept for later; the compiler leaves it a core.
             aside.submit(origin.here, config)
-            mesh.prepare(config, 1)
+            program = mesh.prepare(config, 1)
     with folder.lock():
-        status, epoch, wrong = look()
-        if arguments.overwrite:
-            folder.begin(config, seed, arguments.preset)
-        for line in wrong:
-            command.warn(f"{line}; continuing after epoch {epoch}")
+        if folder.stamp() != seen:
+            raise UserError(f"{folder.path}: another process was at work there")
+        for line in survey.wrong:
+            console.warn(f"{line}; continuing after epoch {survey.epoch}")
         if status == "unfinished":
-            status = train(arguments, folder, epoch, params)
+            spec = Spec(folder, arguments.preset, config, seed)
+            status = train(spec, survey.epoch, program, arguments, params)
         if status == "diverged":
             raise UserError(folder.divergence(), status=3)
         from sumrnn.report import run as report  # Not before: it takes memory and time.
 
-        print(report.overview(report.write(folder, command.warn), out))
+        print(report.overview(report.write(folder, console.warn), out))
         if arguments.tensorboard:
             from sumrnn.report import events
 
@@ -146,40 +146,34 @@ def weights(arguments: Arguments) -> tuple[Params | None, Arguments]:
     return params, dataclasses.replace(arguments, config=config)
 
 
-def train(arguments: Arguments, folder: RunFolder, epoch: int, params: Params | None) -> Status:
+def train(
+    spec: Spec, epoch: int, program: Program, arguments: Arguments, params: Params | None
+) -> Status:
     """Trains the network to its end, from the checkpoint after an epoch unless that is 0.
 
-    Raises:
-      UserError: if the folder cannot be written, or a signal asked for an early end; all that is
-        done is in the folder.
+    Raises `UserError` if the folder cannot be written, or a signal asked for an early end; all that
+    is done is in the folder.
     """
-    from sumrnn.cli import signals
     from sumrnn.runs import recorder
 
-    epochs, seed = arguments.config.train.epochs, arguments.seed
-
-    def work(stop: recorder.Stop) -> Status:
+    def work(stop: signals.Stop) -> Status:
         view = signals.until_closed(stop, show)
-        waves = recorder.record(
-            {seed: folder},
-            {seed: epoch},
-            arguments.config,
-            arguments.preset,
-            stop,
-            lambda seeds, number, row: view(row),
-            arguments.checkpoint_every,
+        ended = recorder.train(
+            [spec],
+            epoch,
+            program,
+            stop=stop,
+            every=arguments.checkpoint_every,
             params=params,
+            watch=lambda seeds, number, row: view(row),
         )
-        ended = next(waves, None)
-        if ended is None and stop.number is None:
-            raise UserError(f"{folder.path}: another process was at work there")
-        if ended is None:
-            raise command.stopped(stop.number, "before it began; the same command starts it")
-        if ended.status[seed] != "unfinished":
-            return ended.status[seed]
-        again = command.typed("--resume", "--out", str(folder.path))
-        done = f"after epoch {ended.epoch} of {epochs}; {again} continues"
-        raise command.stopped(stop.number, done)
+        if ended.lost:
+            raise ended.lost[spec.seed]
+        if (status := ended.status[spec.seed]) == "unfinished":
+            again = console.command_line("--resume", "--out", str(spec.folder.path))
+            done = f"after epoch {ended.epoch} of {spec.config.train.epochs}; {again} continues"
+            raise signals.stopped(stop.number, done)
+        return status
 
-    with progress.of_run(epochs) as show:
-        return signals.attend(work, command.say)
+    with progress.of_run(spec.config.train.epochs) as show:
+        return signals.attend(work)

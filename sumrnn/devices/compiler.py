@@ -15,6 +15,7 @@ import threadpoolctl
 
 from sumrnn.config import Config
 from sumrnn.models import network
+from sumrnn.models.network import Params
 from sumrnn.train import run
 from sumrnn.train.run import Functions, Result
 from sumrnn.train.shards import HERE, Spread
@@ -95,12 +96,23 @@ def one_thread() -> threadpoolctl.threadpool_limits:
 def fit(
     config: Config,
     seed: int | np.integer[Any] | jax.Array,
-    params: network.Params | None = None,
+    params: Params | None = None,
 ) -> Result:
     """A whole run, data included, of a seed in [0, 2^32), from given or initial parameters.
 
-    It is `run.fit`, a loop over compiled epochs.  `jax.jit(fit, static_argnums=0)` is the same
-    function, but one program: the compiler may fuse across epochs and round differently, and the
-    initial matrices then depend on the number of LAPACK's threads.
+    Parameters have the names of Flax.  It is `run.fit`, a loop over compiled epochs.
+    `jax.jit(fit, static_argnums=0)` is the same function, but one program: the compiler may fuse
+    across epochs and round differently, and the initial matrices then depend on the number of
+    LAPACK's threads.
     """
-    return run.fit(config, seed, params, compiled(config.program))
+    weights = None if params is None else network.from_flax(params, config.model)
+    result = run.fit(config, seed, weights, compiled(config.program))
+    if not isinstance(seed, jax.core.Tracer):  # On the host no program takes weights apart.
+        result = result._replace(state=jax.device_get(result.state))
+    return with_names(result)
+
+
+def with_names(result: Result) -> Result:
+    """The result with its parameters by the names of Flax."""
+    params = network.to_flax(result.state.params)
+    return result._replace(state=result.state._replace(params=params))

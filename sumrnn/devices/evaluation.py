@@ -25,8 +25,7 @@ def evaluate(config: Config, params: network.Params) -> dict[str, Any]:
     size = f"short enough: at most {exam.MOST_LAWS} for (length + 1) x sums"
     require(exam.has_exam(config.task), "length", config.task.length, size)
     programs, laws = compiled(config.program), task.log_laws(config.task)
-    fused = config.model.recurrence == "fused"
-    weights = network.pack(params) if fused else params
+    weights = network.from_flax(params, config.model)
 
     def ask(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
         drawn = programs.draw(laws, sums[0], np.uint32(number))

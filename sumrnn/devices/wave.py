@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import chex
 import jax
@@ -15,7 +15,7 @@ from sumrnn.scores.strata import Counts
 from sumrnn.train import answers, exam
 from sumrnn.train import run as algorithm
 from sumrnn.train.answers import Answers
-from sumrnn.train.run import Metrics, Result, State, packed, unpacked
+from sumrnn.train.run import Metrics, Result, State
 
 
 class Start(NamedTuple):
@@ -42,7 +42,7 @@ class Moment:
 
     def fetch(self) -> State:
         """The state on the host, with a leading axis of seeds."""
-        return unpacked(_to_host(self.state, len(self.seeds)))
+        return cast(State, _to_host(self.state, len(self.seeds)))
 
 
 class Wave:
@@ -64,7 +64,7 @@ class Wave:
         self._data, self._state, self._shuffle = begun
         self._history: list[Metrics] = []
         if start is not None:
-            self._state = jax.tree.map(self._put, packed(config, start.state))
+            self._state = jax.tree.map(self._put, start.state)
             epochs = range(start.history.loss.shape[1])
             self._history = [Metrics(*(x[:, n] for x in start.history)) for n in epochs]
 
@@ -93,7 +93,7 @@ class Wave:
         logits = answers.join(self._config.task, found)
         state, data = self._fetch((self._state, self._data))
         history = jax.tree.map(lambda *epochs: np.stack(epochs, axis=1), *self._history)
-        return Result(unpacked(state), history, data, logits)
+        return Result(state, history, data, logits)
 
     def examine(self) -> Sequence[Counts | None]:
         """What each run's exam finds, see `exam.examine`; None if the task has none."""
@@ -157,5 +157,4 @@ def fit_many(
         while wave.epoch < config.train.epochs:
             watch(wave.step())
         found.append(wave.result())
-    joined: Result = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-    return joined
+    return compiler.with_names(jax.tree.map(lambda *parts: np.concatenate(parts), *found))

@@ -12,8 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from sumrnn.config import Config, ModelConfig
 from sumrnn.errors import UserError, require
-from sumrnn.exchange.layout import Layout, check, check_size, shapes
+from sumrnn.exchange.arrays import (
+    Arrays,
+    from_params,
+    require_array,
+    require_size,
+    shapes,
+    to_params,
+)
+from sumrnn.models.network import Params
 
 WEIGHTS = "model.weights.h5"
 VARIABLES = {
@@ -22,26 +31,24 @@ VARIABLES = {
 }
 """Groups of a .weights.h5 file, and what their arrays are, called 0, 1, ..."""
 NAMES = [f"{group}/{i}" for group, kinds in VARIABLES.items() for i in range(len(kinds))]
-"""Of the arrays of a `Layout`, in its order."""
+"""Where a .weights.h5 file has the arrays of `Arrays`, in their order."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""A file's date in a .keras file, so that the same network is the same bytes."""
+"""The date of all in a .keras file, so that the same network is the same bytes."""
 NETWORKS = (
     ("keras", "Sequential", None),
     ("keras.src.models.functional", "Functional", "Functional"),
 )
-"""Module, class and registered name of Keras's own."""
+"""Module, class and registered name of the networks that are read."""
+LAYERS = ("InputLayer", "LSTM", "Dense")
 SETTINGS: dict[str, dict[str, Any]] = {
     "network": {"dtype": "float32"},
-    "InputLayer": {"dtype": "float32", "sparse": False, "ragged": False, "optional": False},
+    "InputLayer": {"dtype": "float32", **dict.fromkeys(("sparse", "ragged", "optional"), False)},
     "LSTM": {
         "dtype": "float32",
         "activation": "tanh",
         "recurrent_activation": "sigmoid",
         "use_bias": True,
-        "return_sequences": False,
-        "return_state": False,
-        "go_backwards": False,
-        "stateful": False,
+        **dict.fromkeys(("return_sequences", "return_state", "go_backwards", "stateful"), False),
         "zero_output_for_mask": False,
     },
     "Dense": {
@@ -52,69 +59,69 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "quantization_config": None,
     },
 }
-"""What they must be."""
+"""What the settings of a network and of its layers must be where a file has them."""
 FREE = (
     *("name", "trainable", "layers", "input_layers", "output_layers", "build_input_shape"),
     *("batch_shape", "unroll", "seed", "unit_forget_bias", "dropout", "recurrent_dropout"),
 )
 FREE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
-"""Settings that do not change what a trained network answers, or are looked at elsewhere."""
+"""Settings that do not change what a trained network predicts, or are looked at elsewhere."""
 
 
-def write_weights(layout: Layout) -> bytes:
-    """A .weights.h5 file."""
+def write_weights(params: Params, config: Config) -> bytes:
+    """Returns a .weights.h5 file."""
     import h5py
 
-    file = io.BytesIO()
-    with h5py.File(file, "w") as found:
-        for name, array in zip(NAMES, layout, strict=True):
-            found[name] = array
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
+        for name, array in zip(NAMES, from_params(params, config.model), strict=True):
+            file[name] = array
         for group in ("vars", "layers/lstm/vars"):
-            found.create_group(group)
-    return file.getvalue()
+            file.create_group(group)
+    return content.getvalue()
 
 
-def write(layout: Layout) -> bytes:
-    """A .keras file: a Sequential of LSTM and Dense that maps digits [n, length, 1] to P(1)."""
-    file = io.BytesIO()
+def write(params: Params, config: Config) -> bytes:
+    """Returns a .keras file: a Sequential that maps digits [n, length, 1] to P(1)."""
     metadata = {"keras_version": "3.10.0", "date_saved": "1980-01-01@00:00:00"}
-    parts: dict[str, str | bytes] = {
+    members: dict[str, str | bytes] = {
         "metadata.json": json.dumps(metadata),
-        "config.json": json.dumps(_network(layout.cells)),
-        WEIGHTS: write_weights(layout),
+        "config.json": json.dumps(_network(config.model.cells)),
+        WEIGHTS: write_weights(params, config),
     }
-    with zipfile.ZipFile(file, "w") as found:
-        for name, content in parts.items():
-            found.writestr(zipfile.ZipInfo(name, EPOCH), content)
-    return file.getvalue()
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), member)
+    return content.getvalue()
 
 
 def _network(cells: int) -> dict[str, Any]:
-    def layer(kind: str, **config: Any) -> dict[str, Any]:
-        return {"module": "keras.layers", "class_name": kind, "config": config}
-
+    settings: dict[str, dict[str, Any]] = {
+        "InputLayer": {"batch_shape": [None, None, 1], "dtype": "float32", "name": "digits"},
+        "LSTM": {"name": "lstm", "units": cells},
+        "Dense": {"name": "dense", "units": 1, "activation": "sigmoid"},
+    }
     layers = [
-        layer("InputLayer", batch_shape=[None, None, 1], dtype="float32", name="digits"),
-        layer("LSTM", name="lstm", units=cells),
-        layer("Dense", name="dense", units=1, activation="sigmoid"),
+        {"module": "keras.layers", "class_name": kind, "config": config}
+        for kind, config in settings.items()
     ]
     config = {"name": "sumrnn", "layers": layers, "build_input_shape": [None, None, 1]}
-    build = {"input_shape": [None, None, 1]}
     network = {"module": "keras", "class_name": "Sequential", "config": config}
-    return network | {"registered_name": None, "build_config": build}
+    return network | {"registered_name": None, "build_config": {"input_shape": [None, None, 1]}}
 
 
-def read(content: bytes, cells: int) -> Layout:
-    """The weights of a .keras file; raises `UserError` if its network is another than ours."""
+def read(content: bytes, model: ModelConfig) -> Params:
+    """Returns the parameters in a .keras file; raises `UserError` if its network is another."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        _check(json.loads(_member(archive, "config.json", cells)), cells)
-        return read_weights(_member(archive, WEIGHTS, cells), cells)
+        _require_network(json.loads(_member(archive, "config.json", model.cells)), model.cells)
+        return read_weights(_member(archive, WEIGHTS, model.cells), model)
 
 
 def _member(archive: zipfile.ZipFile, name: str, cells: int) -> bytes:
-    """What a file in a .keras file holds."""
+    """The content of a file in a .keras file."""
     info = archive.getinfo(name)
-    check_size(name, info.file_size, cells)
+    require_size(name, info.file_size, cells)
     # Of other kinds no piece can be read that may not become very large.
     plain = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     require(plain, name, f"compressed by method {info.compress_type}", "stored or deflated")
@@ -122,75 +129,67 @@ def _member(archive: zipfile.ZipFile, name: str, cells: int) -> bytes:
         return file.read(info.file_size)
 
 
-def _check(network: Any, cells: int) -> None:
+def _require_network(network: Any, cells: int) -> None:
     """Raises `UserError` unless a network is LSTM and Dense as ours, with nothing unknown."""
     require(_kind(network) in NETWORKS, "network", _kind(network), f"one of {NETWORKS}")
-    config, functional = network["config"], network["class_name"] == "Functional"
-    kinds = [layer["class_name"] for layer in config["layers"]]
-    first = kinds[:1] == ["InputLayer"]
-    chain = kinds[first:] == ["LSTM", "Dense"] and (first or not functional)
-    require(chain, "layers", ", ".join(kinds), "InputLayer, LSTM, Dense")
-    _check_settings("network", config, cells)
+    config, functional = network["config"], _kind(network) == NETWORKS[1]
+    kinds = tuple(layer["class_name"] for layer in config["layers"])
+    chain = kinds == LAYERS or (kinds == LAYERS[1:] and not functional)
+    require(chain, "layers", ", ".join(kinds), ", ".join(LAYERS))
+    _require_settings("network", config, cells)
     for kind, layer in zip(kinds, config["layers"], strict=True):
         standard = ("keras.layers", kind, None)
         require(_kind(layer) == standard, kind, _kind(layer), f"Keras's own, {standard}")
-        _check_settings(kind, layer["config"], cells)
+        _require_settings(kind, layer["config"], cells)
     if functional:
-        _check_links(config)
+        _require_chain(config)
 
 
 def _kind(part: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Module, class and registered name."""
+    """Module, class and registered name of a network or layer."""
     return tuple(part.get(name) for name in ("module", "class_name", "registered_name"))
 
 
-def _check_settings(kind: str, config: Mapping[str, Any], cells: int) -> None:
+def _require_settings(kind: str, config: Mapping[str, Any], cells: int) -> None:
     needed = {"units": cells} | SETTINGS[kind]
-    settings = dict(config)
-    if kind == "Dense":
-        settings.setdefault("activation", None)  # As Keras does; those of an LSTM are ours.
-    for name, value in settings.items():
-        if name in FREE or name.endswith(FREE_ENDINGS):
-            continue
-        require(name in needed, f"{kind}.{name}", value, "left out (not known here)")
-        has = _policy(value) if name == "dtype" else value
-        require(has == needed[name], f"{kind}.{name}", has, repr(needed[name]))
+    # A Dense has no activation by default; the defaults of an LSTM are ours.
+    defaults = {"activation": None} if kind == "Dense" else {}
+    for name, value in {**defaults, **config}.items():
+        if name not in FREE and not name.endswith(FREE_ENDINGS):
+            require(name in needed, f"{kind}.{name}", value, "left out (not known here)")
+            value = _policy(value) if name == "dtype" else value
+            require(value == needed[name], f"{kind}.{name}", value, repr(needed[name]))
 
 
 def _policy(dtype: Any) -> Any:
     """The name of a policy of Keras's own; what is none, as it is."""
     match dtype:
-        case {
-            "module": "keras",
-            "class_name": "DTypePolicy",
-            "registered_name": None,
-            "config": {"name": name},
-        }:
-            return name
+        case {"module": "keras", "class_name": "DTypePolicy", "registered_name": None}:
+            return dtype["config"]["name"]
     return dtype
 
 
-def _check_links(config: Mapping[str, Any]) -> None:
+def _require_chain(config: Mapping[str, Any]) -> None:
     """Raises `UserError` unless layers are a chain from the one input to the one output."""
     layers = config["layers"]
-    outputs = [[layer["config"]["name"], 0, 0] for layer in layers]
-    for name, needed in (("input_layers", outputs[0]), ("output_layers", outputs[-1])):
+    tensors = [[layer["config"]["name"], 0, 0] for layer in layers]
+    for name, needed in (("input_layers", tensors[0]), ("output_layers", tensors[-1])):
         require(config[name] in (needed, [needed]), f"network.{name}", config[name], str(needed))
-    for before, layer in zip(outputs, layers[1:], strict=False):
+    for before, layer in zip(tensors, layers[1:], strict=False):
         kind, nodes = layer["class_name"], layer["inbound_nodes"]
-        origins = [[_origin(argument) for argument in node["args"]] for node in nodes]
-        require(origins == [[before]], f"{kind}.inbound_nodes", origins, str([[before]]))
+        inputs = [[_tensor(argument) for argument in node["args"]] for node in nodes]
+        require(inputs == [[before]], f"{kind}.inbound_nodes", inputs, str([[before]]))
         options = {name: value for name, value in nodes[0]["kwargs"].items() if value}
         require(not options, f"{kind}.kwargs", options, "left out")
 
 
-def _origin(argument: Any) -> Any:
+def _tensor(argument: Any) -> Any:
     """Layer, call and output that a layer is called with."""
     return argument["config"]["keras_history"] if isinstance(argument, dict) else argument
 
 
-def read_weights(content: bytes, cells: int) -> Layout:
-    """The weights of a .weights.h5 file, which does not say what network they are of.
+def read_weights(content: bytes, model: ModelConfig) -> Params:
+    """Returns the parameters in a .weights.h5 file, which does not say what network they are of.
 
     Raises `UserError` if its layers or their arrays are others than ours, or lie in other files.
     """
@@ -211,8 +210,8 @@ def read_weights(content: bytes, cells: int) -> Layout:
             needed = ", ".join(map(str, range(len(kinds))))
             require(names == needed, group, names, f"{needed}: {', '.join(kinds)}")
         arrays = [file[name] for name in NAMES]
-        for name, array, shape in zip(NAMES, arrays, shapes(cells), strict=True):
-            check(name, str(array.dtype), array.shape, shape, cells)
+        for name, array, shape in zip(NAMES, arrays, shapes(model.cells), strict=True):
+            require_array(name, str(array.dtype), array.shape, shape, model.cells)
             whole = not (array.is_virtual or array.external or array.chunks)
             require(whole, name, array, "stored in one piece, in this file itself")
-        return Layout(*map(np.asarray, arrays))
+        return to_params(Arrays(*map(np.asarray, arrays)), model)

@@ -4,31 +4,36 @@ from typing import Any
 
 import numpy as np
 
-from sumrnn.exchange.layout import Layout
+from sumrnn.config import Config
+from sumrnn.exchange.arrays import from_params
+from sumrnn.models.network import Params
 
 ORDER = (0, 3, 1, 2)
-"""Of the gates i, f, g, o in ONNX: i, o, f, g."""
+"""Where the gates of ONNX, i, o, f, g, are among i, f, g, o."""
 OPSET = 17
 AXES = {"last": 2, "direction": 0, "column": 1}
 
 
-def write(layout: Layout) -> bytes:
-    """Maps digits uint8 [batch, length], any length from 1, to probability float32 [batch]."""
+def write(params: Params, config: Config) -> bytes:
+    """Returns a model that maps digits uint8 [batch, length] to probability float32 [batch].
+
+    It takes any length from 1, and any batch.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    cells = layout.cells
+    arrays = from_params(params, config.model)
 
     def gates(array: np.ndarray) -> np.ndarray:
         parts = np.split(array, 4, axis=-1)
         return np.concatenate([parts[i] for i in ORDER], axis=-1)
 
     constants = {
-        "W": gates(layout.inputs).T[None],
-        "R": gates(layout.recurrent).T[None],
-        "B": np.concatenate((gates(layout.bias), np.zeros_like(layout.bias)))[None],
-        "kernel": layout.output,
-        "bias": layout.output_bias,
+        "W": gates(arrays.inputs).T[None],
+        "R": gates(arrays.recurrent).T[None],
+        "B": np.concatenate((gates(arrays.bias), np.zeros_like(arrays.bias)))[None],
+        "kernel": arrays.output,
+        "bias": arrays.output_bias,
         **{name: np.array([axis], np.int64) for name, axis in AXES.items()},
         "one_more": np.array([0, 0, 1, 0], np.int64),
         "end": np.array([-1], np.int64),
@@ -39,7 +44,7 @@ def write(layout: Layout) -> bytes:
         ("Pad", ["numbers", "one_more"], ["inputs"], {}),
         ("Transpose", ["inputs"], ["by_step"], {"perm": [1, 0]}),
         ("Unsqueeze", ["by_step", "last"], ["x"], {}),
-        ("LSTM", ["x", "W", "R", "B"], ["", "hidden"], {"hidden_size": cells}),
+        ("LSTM", ["x", "W", "R", "B"], ["", "hidden"], {"hidden_size": config.model.cells}),
         ("Squeeze", ["hidden", "direction"], ["h"], {}),
         ("Gemm", ["h", "kernel", "bias"], ["z"], {}),
         ("Squeeze", ["z", "column"], ["all"], {}),
@@ -47,7 +52,7 @@ def write(layout: Layout) -> bytes:
         ("Sigmoid", ["logit"], ["probability"], {}),
     ]
     graph = helper.make_graph(
-        [helper.make_node(kind, given, out, **more) for kind, given, out, more in steps],
+        [helper.make_node(kind, inputs, outputs, **more) for kind, inputs, outputs, more in steps],
         "sumrnn",
         [helper.make_tensor_value_info("digits", TensorProto.UINT8, ["batch", "length"])],
         [helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["batch"])],

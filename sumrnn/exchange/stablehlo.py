@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import cast
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from sumrnn.devices import compiler
 from sumrnn.models import network
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-UNTRACED = {
+NO_FOLDERS = {
     "jax_include_full_tracebacks_in_locations": False,
     "jax_hlo_source_file_canonicalization_regex": ".*/",
 }
@@ -20,34 +21,34 @@ UNTRACED = {
 
 
 def write(params: network.Params, config: Config) -> bytes:
-    """Maps digits uint8 [batch, length] to logits float32 [batch]; any batch from 1.
+    """Returns a program that maps digits uint8 [batch, length] to logits float32 [batch].
 
-    Any length from 2 too, or 1 alone if it was trained on that: the recurrence begins with a step
-    of its own.  `jax.export.deserialize` reads it, of this version of JAX or one of the next six
-    months.  With the options of `compiler.CPU_OPTIONS` it gives the logits of a run on the same
-    processor but for rounding, and mostly their bits.
+    It takes any batch from 1, and any length from 2, or 1 alone if it was trained on that: the
+    recurrence begins with a step of its own.  `jax.export.deserialize` reads it, of this version of
+    JAX or one of the next six months.  With the options of `compiler.CPU_OPTIONS` it gives the
+    logits of a run on the same processor but for rounding, and mostly their bits.
     """
     alone = config.task.length == 1
     dims, limits = ("batch, 1", ()) if alone else ("batch, length", ("length >= 2",))
     batch, length = export.symbolic_shape(dims, constraints=limits)
     digits = jax.ShapeDtypeStruct((batch, length), np.uint8)
+    weights = network.from_flax(params, config.model)
 
-    def answer(digits: jax.Array) -> jax.Array:
-        # Known to the compiler, they would be multiplied with in another order.
-        known: network.Params = jax.lax.optimization_barrier(params)
-        found: jax.Array = network.logits(known, config.model, digits)
-        return found
+    def logits(digits: jax.Array) -> jax.Array:
+        # Constants that the compiler sees would be multiplied with in another order.
+        hidden = jax.lax.optimization_barrier(weights)
+        return cast(jax.Array, network.logits(hidden, config.model, digits))
 
-    with compiler.pinned(), _untraced():
-        exported = export.export(jax.jit(answer), platforms=PLATFORMS)(digits)
+    with compiler.pinned(), _without_folders():
+        exported = export.export(jax.jit(logits), platforms=PLATFORMS)(digits)
     return bytes(exported.serialize())
 
 
 @contextlib.contextmanager
-def _untraced() -> Iterator[None]:
-    before = {name: jax.config.values[name] for name in UNTRACED}
+def _without_folders() -> Iterator[None]:
+    before = {name: jax.config.values[name] for name in NO_FOLDERS}
     try:
-        for name, value in UNTRACED.items():
+        for name, value in NO_FOLDERS.items():
             jax.config.update(name, value)
         yield
     finally:

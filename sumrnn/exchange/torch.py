@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from sumrnn.config import Config, ModelConfig
 from sumrnn.errors import require
-from sumrnn.exchange.layout import Layout, check
+from sumrnn.exchange.arrays import Arrays, from_params, require_array, to_params
+from sumrnn.models.network import Params
 
 NAMES = (
     *(f"lstm.{name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
@@ -17,38 +19,35 @@ NAMES = (
 )
 
 
-def write(layout: Layout) -> bytes:
-    """A .safetensors file, which `load_file` reads for a module of lstm and output."""
+def write(params: Params, config: Config) -> bytes:
+    """Returns a .safetensors file, which `load_file` reads for a module of lstm and output."""
     import safetensors.numpy
 
-    arrays = (
-        layout.inputs.T,
-        layout.recurrent.T,
-        np.zeros_like(layout.bias),
-        layout.bias,
-        layout.output.T,
-        layout.output_bias,
-    )
+    inputs, recurrent, bias, output, output_bias = from_params(params, config.model)
+    tensors = (inputs.T, recurrent.T, np.zeros_like(bias), bias, output.T, output_bias)
     # Of a transposed view safetensors would write the bytes in the order of memory.
-    named = {name: np.ascontiguousarray(x) for name, x in zip(NAMES, arrays, strict=True)}
-    written: bytes = safetensors.numpy.save(named)
-    return written
+    named = {name: np.ascontiguousarray(x) for name, x in zip(NAMES, tensors, strict=True)}
+    content: bytes = safetensors.numpy.save(named)
+    return content
 
 
-def read(content: bytes, cells: int) -> Layout:
-    """The weights in a .safetensors file; raises `UserError` if its tensors are others."""
+def read(content: bytes, model: ModelConfig) -> Params:
+    """Returns the parameters in a .safetensors file.
+
+    Raises `UserError` if its tensors are others than this network's.
+    """
     import safetensors
 
     deserialize: Any = safetensors.deserialize
-    tensors = dict(deserialize(content))
-    require({*tensors} == {*NAMES}, "tensors", ", ".join(sorted(tensors)), ", ".join(NAMES))
-    width = 4 * cells
+    found = dict(deserialize(content))
+    require({*found} == {*NAMES}, "tensors", ", ".join(sorted(found)), ", ".join(NAMES))
+    cells, width = model.cells, 4 * model.cells
     shapes = ([width, 1], [width, cells], [width], [width], [1, cells], [1])
-    arrays = []
+    tensors = []
     for name, shape in zip(NAMES, shapes, strict=True):
-        tensor = tensors[name]
+        tensor = found[name]
         dtype = "float32" if tensor["dtype"] == "F32" else tensor["dtype"]
-        check(name, dtype, tensor["shape"], shape, cells)
-        arrays.append(np.frombuffer(tensor["data"], np.dtype("<f4")).reshape(shape))
-    inputs, recurrent, first, second, output, bias = arrays
-    return Layout(inputs.T, recurrent.T, first + second, output.T, bias)
+        require_array(name, dtype, tensor["shape"], shape, cells)
+        tensors.append(np.frombuffer(tensor["data"], np.dtype("<f4")).reshape(shape))
+    inputs, recurrent, first, second, output, bias = tensors
+    return to_params(Arrays(inputs.T, recurrent.T, first + second, output.T, bias), model)

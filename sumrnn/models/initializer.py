@@ -1,34 +1,66 @@
-"""Where training starts: drawn parameters, or those of the network that counts; and noise."""
+"""Where training starts: weights that are drawn, or those of the network that counts; and noise."""
+
+import math
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sumrnn.config import Config
+from sumrnn.config import Config, ModelConfig
 from sumrnn.models import network
 from sumrnn.models.counter import counter
+from sumrnn.models.lstm import GATES
+from sumrnn.models.network import Packed, SumLSTM, Weights
 
 
-def initial(key: chex.PRNGKey, config: Config) -> network.Params | network.Packed:
-    """The parameters before the first step, packed for the fused recurrence; typed key.
+def init(key: chex.PRNGKey, config: Config) -> Weights:
+    """The weights before the first step, drawn with a typed key as the config's initializer says.
 
-    To each, noise of a normal law is added where the config asks for it.  Raises `UserError` for a
+    Keras and Flax both draw the output kernel Glorot-uniform and set biases to zero.  They differ
+    in the LSTM (Keras: https://keras.io/api/layers/recurrent_layers/lstm/):
+
+    * keras: the four gates are one matrix.  Input kernels uniform within sqrt(6 / (1 + 4 cells)),
+      recurrent kernels the slices of one orthogonal cells x 4 cells matrix, forget bias 1.
+    * flax: each gate has its own matrix.  Input kernels LeCun-normal, each recurrent kernel
+      orthogonal, forget bias 0.
+    * counter: nothing is drawn, see `counter`.
+
+    To each weight normal noise is added where the config asks for it.  Raises `UserError` for a
     counter beyond float32.
     """
     model = config.model
-    if model.initializer == "counter":
-        built = jax.tree.map(jnp.asarray, counter(config.task, model.cells))
-        params = network.pack(built) if model.recurrence == "fused" else built
-    else:
-        params = network.draw(key, model)
+    match model.initializer:
+        case "keras":
+            weights = _keras(key, model)
+        case "flax":
+            digits = jnp.zeros((1, 1), jnp.uint8)
+            weights = network.from_flax(SumLSTM(model.cells).init(key, digits)["params"], model)
+        case "counter":
+            built = jax.tree.map(jnp.asarray, counter(config.task, model.cells))
+            weights = network.from_flax(built, model)
     if not model.noise:
-        return params
-    leaves, structure = jax.tree.flatten(params)
-    # `network.draw` splits the key; a folded one is none of its.
+        return weights
+    leaves, structure = jax.tree.flatten(weights)
+    # The initializers split the key; a folded one is none of theirs.
     keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
-    noisy = [
-        leaf + model.noise * jax.random.normal(own, leaf.shape)
-        for leaf, own in zip(leaves, keys, strict=True)
-    ]
-    found: network.Params | network.Packed = jax.tree.unflatten(structure, noisy)
-    return found
+    noisy: Weights = jax.tree.unflatten(
+        structure,
+        [
+            leaf + model.noise * jax.random.normal(noise_key, leaf.shape)
+            for leaf, noise_key in zip(leaves, keys, strict=True)
+        ],
+    )
+    return noisy
+
+
+def _keras(key: chex.PRNGKey, config: ModelConfig) -> Weights:
+    cells, width = config.cells, len(GATES) * config.cells
+    input_key, recurrent_key, output_key = jax.random.split(key, 3)
+    limit = math.sqrt(6 / (1 + width))
+    inputs = jax.random.uniform(input_key, (1, width), minval=-limit, maxval=limit)
+    recurrent = nn.initializers.orthogonal()(recurrent_key, (cells, width), jnp.float32)
+    bias = jnp.repeat(jnp.array([gate == "f" for gate in GATES], jnp.float32), cells)[None]
+    output = nn.initializers.glorot_uniform()(output_key, (cells, 1), jnp.float32)[:, 0]
+    packed = Packed(jnp.concatenate((recurrent, inputs, bias)), jnp.append(output, 0.0))
+    return packed if config.recurrence == "fused" else network.to_flax(packed)

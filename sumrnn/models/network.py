@@ -1,8 +1,11 @@
-"""The network: an LSTM scanned over the digits, and one linear output on its last state."""
+"""The network: an LSTM over the digits, and one linear output on its last state.
 
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+Its weights have two forms.  Training computes with `Weights`, drawn by `initializer.init`, and
+looks into them nowhere.  Files, other programs and people have `Params`, by the names of Flax;
+`to_flax` and `from_flax` lead from one form to the other.
+"""
+
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import chex
 import flax.linen as nn
@@ -43,7 +46,7 @@ class SumLSTM(nn.Module):
 
 
 class Packed(NamedTuple):
-    """The same parameters as the fused recurrence multiplies with them; float32."""
+    """The weights as the fused recurrence multiplies with them; float32."""
 
     lstm: chex.Array
     """[cells + 2, 4 cells]; see `lstm.last_hidden`."""
@@ -51,8 +54,24 @@ class Packed(NamedTuple):
     """[cells + 1]: kernel, then bias."""
 
 
+Weights: TypeAlias = Any
+"""A tree of float32 arrays: `Packed` for the fused recurrence, `Params` for the scanned one.
+
+Its type says nothing, as nobody else needs to know."""
+
+
+def to_flax(weights: Weights) -> Params:
+    """The weights by the names of Flax; their arrays may have axes in front, such as of seeds."""
+    return unpack(weights) if isinstance(weights, Packed) else weights
+
+
+def from_flax(params: Params, config: ModelConfig) -> Weights:
+    """The inverse of `to_flax`: the weights in the form that the config's recurrence takes."""
+    return pack(params) if config.recurrence == "fused" else params
+
+
 def pack(params: Params) -> Packed:
-    """The parameters, or anything of their structure, as two arrays; there may be axes in front."""
+    """The parameters as two arrays, NumPy's if they are; there may be axes in front."""
     lstm, output = params["lstm"], cast("dict[str, chex.Array]", params["output"])
     module: Any = jnp if isinstance(output["bias"], jax.Array) else np
 
@@ -68,7 +87,7 @@ def pack(params: Params) -> Packed:
 
 
 def unpack(packed: Packed) -> Params:
-    """What `pack` was given."""
+    """The inverse of `pack`."""
     params: Params = {"lstm": {}}
     width = packed.lstm.shape[-1] // len(GATES)
     for number, gate in enumerate(GATES):
@@ -80,19 +99,21 @@ def unpack(packed: Packed) -> Params:
     return params
 
 
-def logits(params: Params | Packed, config: ModelConfig, digits: chex.Array) -> chex.Array:
-    """The network's answers float32 [batch] to digits uint8 [batch, length], in full float32.
+def logits(weights: Weights, config: ModelConfig, digits: chex.Array) -> chex.Array:
+    """The network's logits float32 [batch] of digits uint8 [batch, length], in full float32.
 
-    The sigmoid of one is the estimate of P(label = 1).  Parameters are float32; only the fused
-    recurrence takes packed ones.
+    The sigmoid of a logit is the estimate of P(label = 1).
     """
     chex.assert_rank(digits, 2)
-    chex.assert_type(jax.tree.leaves(params), jnp.float32)
+    chex.assert_type(jax.tree.leaves(weights), jnp.float32)
     inputs = _inputs(config, digits)
-    forward: Callable[..., chex.Array] = _fused if config.recurrence == "fused" else _scanned
     # GPU and TPU multiply float32 with fewer bits unless told otherwise.
     with jax.default_matmul_precision("float32"):
-        out = forward(params, config, inputs)
+        if isinstance(weights, Packed):
+            hidden = last_hidden(weights.lstm, inputs)
+            out: chex.Array = hidden @ weights.output[:-1] + weights.output[-1]
+        else:
+            out = cast(chex.Array, SumLSTM(config.cells).apply({"params": weights}, inputs))
     chex.assert_shape(out, digits.shape[:1])
     chex.assert_type(out, jnp.float32)
     return out
@@ -126,48 +147,3 @@ def _inputs(config: ModelConfig, digits: chex.Array) -> chex.Array:
     """What the network reads: digits as float32, centred and scaled as the config says."""
     inputs = digits.astype(jnp.float32)
     return (inputs - config.input_center) / config.input_scale if config.scales else inputs
-
-
-def _scanned(params: Params, config: ModelConfig, inputs: chex.Array) -> chex.Array:
-    out: chex.Array = SumLSTM(config.cells).apply({"params": params}, inputs)
-    return out
-
-
-def _fused(params: Params | Packed, config: ModelConfig, inputs: chex.Array) -> chex.Array:
-    """What `SumLSTM` computes, from its parameters, with the hand-written backward pass."""
-    packed = params if isinstance(params, Packed) else pack(params)
-    hidden = last_hidden(packed.lstm, inputs)
-    return hidden @ packed.output[:-1] + packed.output[-1]
-
-
-def init(key: chex.PRNGKey, config: ModelConfig) -> Params:
-    """Initial parameters, drawn as Keras or as Flax does by default.
-
-    Both draw the output kernel Glorot-uniform and set biases to zero.  They differ in
-    the LSTM (Keras: https://keras.io/api/layers/recurrent_layers/lstm/):
-
-    * keras: the four gates are one matrix.  Input kernels uniform within
-      sqrt(6 / (1 + 4 cells)), recurrent kernels the slices of one orthogonal
-      cells x 4 cells matrix, forget bias 1.
-    * flax: each gate has its own matrix.  Input kernels LeCun-normal, each recurrent
-      kernel orthogonal, forget bias 0.
-    """
-    params = draw(key, config)
-    return unpack(params) if isinstance(params, Packed) else params
-
-
-def draw(key: chex.PRNGKey, config: ModelConfig) -> Params | Packed:
-    """The parameters of `init`, packed for the fused recurrence."""
-    fused = config.recurrence == "fused"
-    if config.initializer == "flax":
-        params: Params = SumLSTM(config.cells).init(key, jnp.zeros((1, 1), jnp.uint8))["params"]
-        return pack(params) if fused else params
-    cells, width = config.cells, len(GATES) * config.cells
-    input_key, recurrent_key, output_key = jax.random.split(key, 3)
-    limit = math.sqrt(6 / (1 + width))
-    inputs = jax.random.uniform(input_key, (1, width), minval=-limit, maxval=limit)
-    recurrent = nn.initializers.orthogonal()(recurrent_key, (cells, width), jnp.float32)
-    bias = jnp.repeat(jnp.array([gate == "f" for gate in GATES], jnp.float32), cells)[None]
-    output = nn.initializers.glorot_uniform()(output_key, (cells, 1), jnp.float32)[:, 0]
-    packed = Packed(jnp.concatenate((recurrent, inputs, bias)), jnp.append(output, 0.0))
-    return packed if fused else unpack(packed)

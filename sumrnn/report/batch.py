@@ -21,8 +21,8 @@ from sumrnn.runs.folder import FIGURES as FOLDER
 from sumrnn.runs.folder import REPORT_HTML
 from sumrnn.scores import metrics, statistics
 from sumrnn.scores.statistics import SIGNIFICANT
-from sumrnn.study.batch import BatchFolder
 from sumrnn.study.experiment import SCORES
+from sumrnn.study.folder import ExperimentFolder
 from sumrnn.study.table import TABLE, Collected, collect, to_csv
 from sumrnn.task import sum_law
 
@@ -252,7 +252,9 @@ def table(collected: Collected) -> page.Table:
     )
 
 
-def write(batch: BatchFolder, warn: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def write(
+    batch: ExperimentFolder, warn: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
     """Rebuilds runs.csv, summary.json, summary.md, report.html and the figures of a batch.
 
     Returns the numbers of `build`.  `warn` is told of a figure that cannot be drawn.  Raises

@@ -7,7 +7,7 @@ import numpy as np
 
 from sumrnn.errors import extra
 from sumrnn.runs.folder import EVENTS, RunFolder
-from sumrnn.study.batch import BatchFolder
+from sumrnn.study.folder import ExperimentFolder
 
 FIRST = 1.0
 """Seconds since 1970 at which every run begins, so that relative times compare."""
@@ -43,7 +43,7 @@ def write(folder: RunFolder) -> None:
     folder.write_report({EVENTS: encode(folder.load().history)}, ())
 
 
-def write_all(batch: BatchFolder) -> None:
+def write_all(batch: ExperimentFolder) -> None:
     """Likewise into the folder of every finished run of a batch."""
     found = batch.read()
     for condition in found.experiment.conditions:

@@ -14,7 +14,7 @@ from sumrnn.devices import compiler
 from sumrnn.errors import UserError
 from sumrnn.fields import from_dict, to_dict
 from sumrnn.runs import files
-from sumrnn.train.run import Metrics, State, unpacked
+from sumrnn.train.run import Metrics, State
 
 KEPT = 2
 """Of a run that goes on, the last ones."""
@@ -23,6 +23,8 @@ COLUMNS: dict[str, type[np.floating[Any]]] = {
     "seconds": np.float64,
 }
 """What a run's history has of each epoch, and the dtypes."""
+BEFORE = "state/params/output/bias"
+"""An array that checkpoints of earlier versions have, where weights had the names of Flax."""
 
 History = dict[str, np.ndarray]
 """By `COLUMNS`: [epochs] each."""
@@ -62,7 +64,7 @@ class Checkpoints:
 
         Raises `UserError` if it is missing, damaged, or of another run.
         """
-        arrays = files.read_arrays(self.file(epoch), sealed=True)
+        arrays = files.read_arrays(self.file(epoch))
         with files.reading(self.file(epoch)):
             return unpack(arrays, config, seed, epoch)
 
@@ -95,7 +97,7 @@ class Checkpoints:
         files.clear(self.path)
         if file.is_dir():  # Damaged, or the run would have gone on from there.
             files.remove(file)
-        files.write_arrays(file, pack(snapshot, config, seed), sealed=True)
+        files.write_arrays(file, pack(snapshot, config, seed), compressed=False)
         self.keep(KEPT)
 
     def keep(self, count: int) -> None:
@@ -130,7 +132,7 @@ def _check_identity(text: str, config: Config, seed: int) -> None:
 
 
 def pack(snapshot: Snapshot, config: Config, seed: int) -> dict[str, np.ndarray]:
-    """The arrays by their place in the snapshot, such as state/params/output/bias, and `run`."""
+    """The arrays by their place in the snapshot, such as state/params/output, and `run`."""
     leaves = jax.tree_util.tree_leaves_with_path(snapshot)
     arrays = {_name(path): np.asarray(leaf) for path, leaf in leaves}
     return {"run": np.array(identity(config, seed)), **arrays}
@@ -144,13 +146,15 @@ def unpack(arrays: dict[str, np.ndarray], config: Config, seed: int, epoch: int)
     _check_identity(str(arrays.get("run")), config, seed)
     if not np.array_equal(arrays.get("epoch", 0), epoch) or epoch > config.train.epochs:
         raise ValueError(f"it is of epoch {arrays.get('epoch')}")
-    expected, structure = jax.tree_util.tree_flatten_with_path(like(config, epoch))
-    for path, leaf in expected:
-        found = arrays.get(_name(path))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like(config, epoch))
+    expected = {_name(path): leaf for path, leaf in leaves}
+    if BEFORE in arrays and BEFORE not in expected:
+        raise ValueError("it is of an earlier version, which can go on from it")
+    for name, leaf in expected.items():
+        found = arrays.get(name)
         if found is None or (found.dtype, found.shape) != (leaf.dtype, leaf.shape):
-            raise ValueError(f"{_name(path)} must be {leaf.dtype} {list(leaf.shape)}")
-    leaves = [arrays[_name(path)] for path, _ in expected]
-    snapshot: Snapshot = jax.tree_util.tree_unflatten(structure, leaves)
+            raise ValueError(f"{name} must be {leaf.dtype} {list(leaf.shape)}")
+    snapshot: Snapshot = jax.tree.unflatten(structure, [arrays[name] for name in expected])
     return snapshot
 
 
@@ -162,7 +166,6 @@ def like(config: Config, epoch: int) -> Snapshot:
     """A snapshot after an epoch, otherwise of zeros in the shapes and dtypes of a run."""
     seeds = jax.ShapeDtypeStruct((3,), np.uint32)
     begun = jax.eval_shape(compiler.parts(config.program).begin, seeds)
-    shapes = jax.eval_shape(unpacked, begun.state)
-    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), begun.state)
     columns = {name: np.zeros(epoch, dtype) for name, dtype in COLUMNS.items()}
     return Snapshot(np.array(epoch, np.int32), state, columns)

@@ -1,9 +1,4 @@
-"""Atomic files that prove themselves, and folders of one process at a time.
-
-What stands alone (a JSON object, the arrays of an .npz file) is sealed: it holds the SHA-256 of
-all the rest of it under the name `SEAL`.  Other files are proven by their SHA-256 in such an
-object.
-"""
+"""Atomic files: JSON objects that hold their own SHA-256, arrays, and what reports consist of."""
 
 import contextlib
 import csv
@@ -15,6 +10,7 @@ import os
 import pathlib
 import re
 import shutil
+import types
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -27,15 +23,19 @@ from sumrnn.errors import UserError, cause
 T = TypeVar("T")
 TEMPORARY = ".sumrnn-tmp"
 """Ending of what is being written; a killed process may leave it."""
-LOCK, HELD = ".lock", ".lock.held"
-"""Of a folder in use: the file that is locked, and the one that is there where nothing can be."""
+LOCK, LEASE = ".lock", ".lock.lease"
+"""Of a folder in use: the file that is locked, and the one that stands for it where none can be."""
 SEAL = "sha256"
-"""The field of a sealed object: the SHA-256 of the others."""
+"""The field of a JSON object that is the SHA-256 of the others."""
 HEADER = 1_000
 """Bytes that an array in a file takes beside its numbers, at most."""
 FIGURES = "figures"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says when a file cannot grow: no room on the disk, or a limit."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the system says that a file cannot grow: no room on the disk, or a limit."""
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return isinstance(error, OSError) and error.errno in full
 
 
 def write_atomic(
@@ -78,7 +78,7 @@ def is_empty(path: pathlib.Path) -> bool:
     if not path.exists():
         return True
     return path.is_dir() and all(
-        entry.name in (LOCK, HELD) or _is_temporary(entry) for entry in path.iterdir()
+        entry.name in (LOCK, LEASE) or _is_temporary(entry) for entry in path.iterdir()
     )
 
 
@@ -99,7 +99,7 @@ def writing(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
+        if is_full(error):
             raise
         raise UserError(
             f"{path}: must be a folder that can be written ({error.strerror})"
@@ -135,107 +135,105 @@ def digest(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _seal(values: Mapping[str, Any]) -> str:
-    """The SHA-256 of values by name: arrays, or what JSON can hold."""
-    found = hashlib.sha256()
-    for name, value in sorted(values.items()):
-        if isinstance(value, np.ndarray):
-            found.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
-            found.update(np.ascontiguousarray(value).tobytes())
-        else:
-            text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-            found.update(f"{name} {text}\n".encode())
-    return found.hexdigest()
-
-
-def _unseal(values: dict[str, Any]) -> dict[str, Any]:
-    """The other values; raises ValueError if the seal is not theirs."""
-    seal = values.pop(SEAL, None)
-    try:
-        same = str(seal) == _seal(values)
-    except RecursionError:  # Writing may nest less deeply than reading.
-        raise ValueError("it is nested too deeply") from None
-    if not same:
-        raise ValueError(f"its {SEAL} is not that of its content")
-    return values
+def seal(content: Mapping[str, Any]) -> str:
+    """The SHA-256 of an object's fields, in hexadecimal, whatever their order and layout."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_json(
     path: pathlib.Path, instance: Any, version: int, first: Callable[[], object] = lambda: None
 ) -> None:
-    """Writes a dataclass as a sealed JSON object of a `format`; for `first` see `write_atomic`."""
+    """Writes a dataclass as a JSON object with its `format` and the SHA-256 of all fields.
+
+    For `first` see `write_atomic`.
+    """
     content = {"format": version, **fields.to_dict(instance)}
-    write_atomic(path, to_json(content | {SEAL: _seal(content)}), first)
+    write_atomic(path, to_json(content | {SEAL: seal(content)}), first)
 
 
-def read_json(path: pathlib.Path, cls: type[T], version: int) -> T:
-    """The inverse of `write_json`.
+def read_json(
+    path: pathlib.Path,
+    cls: type[T],
+    version: int,
+    earlier: Mapping[int, Mapping[str, Any]] = types.MappingProxyType({}),
+) -> T:
+    """Reads a dataclass that `write_json` has written.
 
-    Raises `UserError` if the file is missing, damaged or of another version.
+    `earlier` formats, by their number, are read too; each has the fields that it lacked.  Raises
+    `UserError` if the file is missing, damaged or of another version.
     """
     with reading(path):
         try:
-            read = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
-        if not isinstance(read, dict) or type(read.get("format")) is not int:
+        if not isinstance(content, dict) or type(content.get("format")) is not int:
             raise ValueError("must be an object with a format")
-        if read["format"] != version:
+        if (found := content["format"]) not in (version, *earlier):
             raise UserError(
-                f"{path}: has format {read['format']}, of another version of this program; "
+                f"{path}: has format {found}, of another version of this program; "
                 f"this one reads format {version}"
             )
-        content = _unseal(read)
+        proof = content.pop(SEAL, None)
+        try:
+            whole = proof == seal(content)
+        except RecursionError:  # Writing may nest less deeply than reading.
+            raise ValueError("it is nested too deeply") from None
+        if not whole:
+            raise ValueError(f"its {SEAL} is not that of its content")
         del content["format"]
         try:
-            return fields.from_dict(cls, content)
+            return fields.from_dict(cls, {**earlier.get(found, {}), **content})
         except UserError as error:
             raise ValueError(str(error)) from None
 
 
-def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray], sealed: bool) -> None:
-    """Writes an .npz file, sealed or compressed; the same arrays give the same bytes."""
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray], compressed: bool) -> None:
+    """Writes an .npz file, which has a CRC of each array; the same arrays give the same bytes."""
     data = io.BytesIO()
-    if sealed:
-        np.savez(data, allow_pickle=False, **arrays, **{SEAL: np.array(_seal(arrays))})
-    else:
-        np.savez_compressed(data, allow_pickle=False, **arrays)
+    save = np.savez_compressed if compressed else np.savez
+    save(data, allow_pickle=False, **arrays)
     write_atomic(path, data.getvalue())
 
 
 def read_arrays(
-    path: pathlib.Path, sealed: bool, sizes: Mapping[str, int] | None = None
+    path: pathlib.Path, sizes: Mapping[str, int] | None = None
 ) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file, by name; `sizes` are the most numbers of those not sealed.
+    """The arrays of an .npz file, by name.
 
-    Raises `UserError` if it is missing or damaged, or has others or larger ones.
+    `sizes` are the names and the most numbers of compressed ones; without it they must not be
+    compressed.  Raises `UserError` if the file is missing or damaged, or has others or larger ones.
     """
     with reading(path):
         try:
             with zipfile.ZipFile(path) as archive:
-                members = {_checked(x, sealed, sizes or {}): x for x in archive.infolist()}
-                arrays = {name: _read_array(archive, member) for name, member in members.items()}
+                members = {_checked(member, sizes): member for member in archive.infolist()}
+                return {name: _read_array(archive, member) for name, member in members.items()}
         except OSError:
             raise
         except Exception as error:  # NumPy's and zipfile's have no common type.
             raise ValueError(cause(error)) from None
-        return _unseal(arrays) if sealed else arrays
 
 
-def _checked(member: zipfile.ZipInfo, sealed: bool, sizes: Mapping[str, int]) -> str:
+def _checked(member: zipfile.ZipInfo, sizes: Mapping[str, int] | None) -> str:
     """The name of an array, before it is read; raises `ValueError` if it would become large."""
-    name, limit = member.filename.removesuffix(".npy"), 0
-    # What is sealed is not compressed; of other kinds a piece may become any size at once.
-    if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        limit = member.compress_size if sealed else sizes.get(name, -HEADER) * 8 + HEADER
+    name = member.filename.removesuffix(".npy")
+    if sizes is None:
+        limit = member.compress_size if member.compress_type == zipfile.ZIP_STORED else 0
+    else:  # Of other kinds of compression a piece may become any size at once.
+        known = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        limit = sizes[name] * 8 + HEADER if known and name in sizes else 0
     if member.file_size > limit:
-        raise ValueError(f"{name!r} has {member.file_size:,} bytes, and may have {max(0, limit):,}")
+        raise ValueError(f"{name!r} has {member.file_size:,} bytes, and may have {limit:,}")
     return name
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(member) as file:
         array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        if file.read(1):  # At the end of what is read its CRC is checked.
+            raise ValueError(f"{member.filename!r} goes on after its array")
         return array
 
 

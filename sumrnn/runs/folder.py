@@ -1,9 +1,10 @@
-"""The folder of a run: it owns its path, and knows how far the run is.
+"""The folder of a run: what is in it, and how far the run is.
 
-config.json      which run it is, what computed it, and how it ended (see `record`); sealed
+config.json      which run it is, what computed it, and how it ended (see `record`)
 history.csv      one row per epoch, up to the newest checkpoint
-checkpoints/EPOCH.npz      the last ones (see `checkpoint`); sealed
+checkpoints/EPOCH.npz      the last ones (see `checkpoint`)
 predictions.npz  digits, labels and logits; errors at given sums
+error.txt        why the last attempt failed; gone once the run has ended
 report.json, report.md, report.html, figures/*.png      rebuilt from the others at any time
 
 A run has ended when config.json says so, with the SHA-256 of history.csv and predictions.npz: it
@@ -14,24 +15,19 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from sumrnn.config import Config
 from sumrnn.errors import UserError, require
-from sumrnn.runs import files, locks, origin, run
-from sumrnn.runs.checkpoint import COLUMNS, Checkpoints, Snapshot
-from sumrnn.runs.origin import Continued
-from sumrnn.runs.record import FORMAT, Record, Status
+from sumrnn.runs import files, lock, origin, run
+from sumrnn.runs.checkpoint import Checkpoints
+from sumrnn.runs.record import EARLIER, FORMAT, Record, Status
 from sumrnn.runs.run import Run
-from sumrnn.scores.strata import Counts
-from sumrnn.task import Splits
-from sumrnn.train.run import State
 
 CONFIG, HISTORY, PREDICTIONS = "config.json", "history.csv", "predictions.npz"
 CHECKPOINTS, FIGURES, EVENTS = "checkpoints", files.FIGURES, "events.out.tfevents.sumrnn"
+ERROR = "error.txt"
 REPORT_JSON, REPORT_MD, REPORT_HTML = "report.json", "report.md", "report.html"
 PROOF: dict[Status, tuple[str, ...]] = {
     "finished": (HISTORY, PREDICTIONS),
@@ -54,7 +50,7 @@ class Survey(NamedTuple):
 
 
 class RunFolder:
-    """A run on disk; nobody else joins paths in its folder.
+    """A run on disk, as it is read; `RunWriter` writes it.
 
     Args:
       path: of the folder, which need not exist.
@@ -63,18 +59,11 @@ class RunFolder:
     def __init__(self, path: pathlib.Path) -> None:
         self.path = path
         self.checkpoints = Checkpoints(path / CHECKPOINTS)
-        self._record: Record | None = None
-        self._history: dict[str, list[float]] = {name: [] for name in COLUMNS}
-
-    @property
-    def _config(self) -> pathlib.Path:
-        return self.path / CONFIG
-
-    # What is there; touches nothing.
+        self.config = path / CONFIG
 
     def read(self) -> Record:
         """The run's record; raises `UserError` if there is none, or it is damaged."""
-        return files.read_json(self._config, Record, FORMAT)
+        return files.read_json(self.config, Record, FORMAT, EARLIER)
 
     def status(self) -> Status:
         """How the run ended; "unfinished" if it did not, or there is none.
@@ -84,10 +73,21 @@ class RunFolder:
         """
         return "unfinished" if self._is_new() else self.read().status
 
+    def attempts(self) -> int:
+        """Starts since the run's newest checkpoint; raises as `status` does."""
+        return 0 if self._is_new() else self.read().attempts
+
     def is_run(self) -> bool:
         """Whether there is a run, whose config.json may be damaged; raises if it is no folder."""
         with files.reading(self.path):
-            return self._config.exists()
+            return self.config.exists()
+
+    def stamp(self) -> tuple[int, int, int] | None:
+        """What tells config.json from later ones: inode, time and size; None if there is none."""
+        with contextlib.suppress(OSError):
+            found = self.config.stat()
+            return found.st_ino, found.st_mtime_ns, found.st_size
+        return None
 
     def check_free(self, overwrite: bool) -> None:
         """Makes sure that a run may begin here.
@@ -98,7 +98,7 @@ class RunFolder:
             return
         try:  # Of any version, and its numbers may be damaged, but others have a config.json too.
             with files.writing(self.path):
-                found = json.loads(self._config.read_bytes())
+                found = json.loads(self.config.read_bytes())
             is_run = {"format", "seed", "config", "versions"} <= set(found)
         except (ValueError, TypeError, RecursionError):
             is_run = False
@@ -118,14 +118,14 @@ class RunFolder:
         if self._is_new():
             return Survey("unfinished", 0, [])
         found, wrong, epochs = self.read(), [], config.train.epochs
-        found.check_same(self._config, config, seed)
+        found.check_same(self.config, config, seed)
         if found.status == "diverged" or (found.status, found.epochs) == ("finished", epochs):
             try:
                 self.check_files()
                 return Survey(found.status, found.epochs, [])
             except UserError as error:
                 wrong.append(str(error))
-        origin.check_same(self._config, found.made, origin.here(config), anyway)
+        origin.check_same(self.config, found.made, origin.here(config), anyway)
         epoch, older = self.checkpoints.newest(found.config, seed)
         done = found.epochs if found.status == "finished" else epoch
         require(epochs >= done, "epochs", epochs, f"at least {done}, which {self.path} has done")
@@ -140,7 +140,7 @@ class RunFolder:
         Raises `UserError` if one is not.
         """
         found = self.read()
-        with files.reading(self._config):
+        with files.reading(self.config):
             if set(found.files) != set(PROOF[found.status]):
                 raise ValueError(f"files must be those of a run that is {found.status}")
         for name, digest in found.files.items():
@@ -164,7 +164,7 @@ class RunFolder:
             raise UserError(f"{self.path / PREDICTIONS}: {why}")
         with files.reading(self.path / HISTORY):
             history = run.from_csv((self.path / HISTORY).read_text("utf-8"), found.epochs)
-        arrays = files.read_arrays(self.path / PREDICTIONS, False, run.sizes(found.config.task))
+        arrays = files.read_arrays(self.path / PREDICTIONS, run.sizes(found.config.task))
         with files.reading(self.path / PREDICTIONS):
             same = found.made["versions"].get("exact") in (None, origin.evaluation())
             return Run(found, history, *run.from_arrays(arrays, found.config, same))
@@ -187,7 +187,7 @@ class RunFolder:
         with files.writing(self.path):
             if files.is_empty(self.path):
                 return True
-            if self._config.is_file():
+            if self.config.is_file():
                 return False
         raise self._foreign()
 
@@ -197,74 +197,15 @@ class RunFolder:
             f"it has other content and no {CONFIG} of a run, so it is left alone"
         )
 
-    # While this process has the folder: begin or restore; append and save; finish or give up.
-
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Makes the folder this process's own; see `locks.lock`."""
-        return locks.lock(self.path)
+        """Makes the folder this process's own; see `lock.hold`."""
+        return lock.hold(self.path)
 
-    def begin(self, config: Config, seed: int, name: str) -> None:
-        """Starts a run: removes the one that may be there, and writes its record.
-
-        Raises `UserError` if the folder cannot be written, `OSError` if the disk is full.
-        """
-        with files.writing(self.path):
-            files.clear(self.path)
-            new = Record(name, seed, config, **origin.here(config))
-            # Killed in between, this is still the old run, which lacks something.
-            self._write_record(new, lambda: self._remove(*REST, EVENTS))
-
-    def restore(self, config: Config, seed: int, epoch: int) -> Snapshot:
-        """Takes a run up again after an epoch, and removes what lies behind that.
-
-        Raises `UserError` if its checkpoint is damaged by now.
-        """
-        snapshot, found = self.checkpoints.load(config, seed, epoch), self.read()
-        self._history = {name: values.tolist() for name, values in snapshot.history.items()}
-        now, continued = origin.here(config), found.continued
-        if origin.difference(found.made, now):
-            continued = (*continued, Continued(epoch=epoch, **now))
-        # What had ended was damaged, or gets more epochs.
-        new = dataclasses.replace(
-            found, config=config, continued=continued, status="unfinished", files={}
-        )
-        if new != found:
-            self._write_record(new)
-        if config != found.config:  # What there is of the end is not that of this run.
-            self._remove(REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, EVENTS)
-        self._record = new
-        self.checkpoints.forget(epoch)
-        self._write_history()
-        return snapshot
-
-    def append(self, row: Mapping[str, float]) -> None:
-        """Takes an epoch's row of the history down, by `COLUMNS`; on disk with the next save."""
-        for name in COLUMNS:
-            self._history[name].append(row[name])
-
-    def save(self, state: State) -> None:
-        """Writes a checkpoint of the state after the last row, and keeps the last ones.
-
-        Raises `OSError` if it cannot be written; those before it are still there.
-        """
-        mine = self._check_mine()
-        history = {name: np.array(self._history[name], kind) for name, kind in COLUMNS.items()}
-        snapshot = Snapshot(np.array(len(history["seconds"]), np.int32), state, history)
-        self.checkpoints.save(snapshot, mine.config, mine.seed)
-        self._write_history()
-
-    def finish(self, data: Splits, logits: Sequence[Any], exam: Counts | None) -> None:
-        """Writes predictions and what an exam found, and that the run has finished."""
-        self._write_history()  # That of a checkpoint may be missing, or damaged.
-        kept = run.to_arrays(data, logits, exam)
-        files.write_arrays(self.path / PREDICTIONS, kept, sealed=False)
-        self._end("finished")
-
-    def give_up(self) -> None:
-        """Marks the run as one whose numbers are no longer finite."""
-        self._write_history()
-        files.remove(self.path / PREDICTIONS)
-        self._end("diverged")
+    def forgive(self) -> None:
+        """Lets attempts count anew, unless another process has the folder."""
+        with contextlib.suppress(lock.Held), self.lock():
+            files.remove(self.path / ERROR)
+            files.write_json(self.config, dataclasses.replace(self.read(), attempts=0), FORMAT)
 
     def write_report(
         self,
@@ -274,27 +215,3 @@ class RunFolder:
     ) -> None:
         """Writes what is rebuilt from the rest; see `files.write_report`."""
         files.write_report(self.path, texts, pictures, known)
-
-    def _end(self, status: Status) -> None:
-        proof = {name: files.digest(self.path / name) for name in PROOF[status]}
-        self._write_record(dataclasses.replace(self._check_mine(), status=status, files=proof))
-
-    def _write_history(self) -> None:
-        self._check_mine()
-        files.write_atomic(self.path / HISTORY, run.to_csv(self._history))
-
-    def _write_record(self, new: Record, first: Callable[[], object] = lambda: None) -> None:
-        files.write_json(self._config, new, FORMAT, first)
-        self._record = new
-
-    def _remove(self, *names: str) -> None:
-        for name in names:
-            files.remove(self.path / name)
-
-    def _check_mine(self) -> Record:
-        """The record, if the folder still has it: removed meanwhile, it may be another run's."""
-        assert self._record is not None
-        if self.read() != self._record:
-            seed = self._record.seed
-            raise UserError(f"{self._config}: is no longer that of the run with seed {seed}")
-        return self._record

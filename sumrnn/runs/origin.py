@@ -173,6 +173,17 @@ def difference(made: Origin, now: Origin) -> str | None:
     return None
 
 
+def moved(made: Origin, here: Origin) -> Origin:
+    """An origin as it would be on the device of another one.
+
+    For another platform the program is compiled otherwise: it is not compared.
+    """
+    same = made["device"].get("platform") == here["device"].get("platform")
+    code = made["versions"].get("code") if same else here["versions"].get("code")
+    versions = made["versions"] | ({"code": code} if code else {})
+    return Origin(versions=versions, device=here["device"], settings=made["settings"])
+
+
 def check_same(file: object, made: Origin, now: Origin, anyway: bool) -> None:
     """Makes sure that what is continued here keeps its bits, unless somebody wants it anyway.
 

@@ -10,13 +10,15 @@ from sumrnn.errors import UserError
 from sumrnn.runs import origin
 from sumrnn.runs.origin import Continued, Origin
 
-FORMAT = 5
+FORMAT = 6
+EARLIER = {5: {"attempts": 0}}
+"""Formats that are read too, with the fields that they lack."""
 Status = Literal["finished", "diverged", "unfinished"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A run's own words about itself."""
+    """The content of config.json."""
 
     name: Name
     """The preset, or the condition of an experiment."""
@@ -30,6 +32,8 @@ class Record:
     status: Status = "unfinished"
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     """The SHA-256 of each file that proves how it ended, by name."""
+    attempts: int = 0
+    """Starts since its newest checkpoint; none once it has ended."""
 
     def __post_init__(self) -> None:
         fields.check(self)

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from sumrnn.errors import UserError
+from sumrnn.models import network
 from sumrnn.models.network import Params
 from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.record import Record
@@ -13,6 +14,7 @@ class Trained(NamedTuple):
 
     record: Record
     params: Params
+    """By the names of Flax."""
 
 
 def load(folder: RunFolder) -> Trained:
@@ -27,6 +29,4 @@ def load(folder: RunFolder) -> Trained:
         how = "it diverged" if record.status == "diverged" else "--resume continues it"
         raise UserError(f"{folder.path}: is no finished run; {how}")
     last = folder.checkpoints.load(record.config, record.seed, record.epochs)
-    params = last.state.params
-    assert isinstance(params, dict)
-    return Trained(record, params)
+    return Trained(record, network.to_flax(last.state.params))

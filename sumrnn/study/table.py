@@ -3,6 +3,7 @@
 import collections
 import csv
 import dataclasses
+import hashlib
 import io
 from typing import Any
 
@@ -12,9 +13,10 @@ from sumrnn.config import Config
 from sumrnn.errors import UserError
 from sumrnn.runs import origin
 from sumrnn.runs.folder import CONFIG, RunFolder
+from sumrnn.runs.record import Record
 from sumrnn.scores import exact, metrics
-from sumrnn.study.batch import EXPERIMENT, BatchFolder, expected
 from sumrnn.study.experiment import SCORES, Experiment
+from sumrnn.study.folder import ExperimentFolder
 from sumrnn.task import sum_law
 
 TABLE = "runs.csv"
@@ -48,50 +50,70 @@ class Collected:
         }
 
 
-def collect(batch: BatchFolder) -> Collected:
-    """Reads every run of a batch.
+def collect(folder: ExperimentFolder) -> Collected:
+    """Reads every run of an experiment.
 
-    Raises `UserError` if the folder holds no batch, or a run in it that ended is damaged or
+    Raises `UserError` if the folder holds no experiment, or a run in it that ended is damaged or
     another's.
     """
-    found = batch.read()
-    continued = len(found.made) > 1
-    rows, histories, processors = [], {}, collections.Counter[str]()
-    for condition, config in found.experiment.conditions.items():
+    declared = folder.read()
+    experiment, rows, histories, records = declared.experiment, [], {}, []
+    for condition, config in experiment.conditions.items():
         finished = []
-        for seed in found.seeds:
-            folder = batch.run(condition, seed)
-            row = dict.fromkeys(COLUMNS) | {"condition": condition, "seed": seed}
-            row["status"] = folder.status()
-            if row["status"] == "diverged":  # What has finished is checked as it is loaded.
-                folder.check_files()
-            if row["status"] != "unfinished":
-                record, file = folder.read(), folder.path / CONFIG
-                if (record.config, record.seed) != (config, seed):
-                    has = f"the batch has {condition} with seed {seed} here"
-                    raise UserError(f"{file}: is another run; {has}")
-                begun = record.origins[0]  # The batch may have been continued since.
-                settings: Any = {"settings": begun["settings"]}
-                known = (expected(made, condition, begun) | settings for made in found.made)
-                if all(origin.difference(made, begun) for made in known):
-                    declared = batch.path / EXPERIMENT
-                    raise UserError(f"{file}: was made with other versions than {declared} has")
-                continued |= bool(record.continued)
-                row[PROCESSOR] = kind = origin.kind(record.made)
-                processors[kind] += 1
-            if row["status"] == "finished":
-                scores, history = _finished(folder, config)
-                row |= scores
-                finished.append(history)
+        for seed in declared.seeds:
+            row, record, history = _row(folder.run(condition, seed), condition, config, seed)
             rows.append(row)
+            records += [record] if record else []
+            finished += [history] if history else []
         if finished:
             histories[condition] = {
                 name: np.stack([history[name] for history in finished]) for name in finished[0]
             }
-    first = found.made[0]["versions"]
-    return Collected(
-        found.experiment, found.seeds, first, rows, histories, continued, dict(processors)
-    )
+    kinds = collections.Counter(origin.kind(record.made) for record in records)
+    continued = _differ(records) or any(record.continued for record in records)
+    versions = _versions(records)
+    return Collected(experiment, declared.seeds, versions, rows, histories, continued, dict(kinds))
+
+
+def _versions(records: list[Record]) -> dict[str, str]:
+    """The versions of the first run; its `code` stands for the programs of all conditions."""
+    if not records:
+        return {}
+    first = records[0].versions
+    codes = sorted({record.versions.get("code", "") for record in records})
+    code = codes[0] if len(codes) == 1 else hashlib.sha256(repr(codes).encode()).hexdigest()[:12]
+    return first | {"code": code}
+
+
+def _differ(records: list[Record]) -> bool:
+    """Whether runs were begun with other versions or settings, wherever that was."""
+    first: dict[str, origin.Origin] = {}
+    for record in records:
+        made = record.origins[0]
+        other = origin.moved(first.setdefault(record.name, made), made)
+        if origin.difference(other, made):
+            return True
+    return False
+
+
+def _row(
+    folder: RunFolder, condition: str, config: Config, seed: int
+) -> tuple[dict[str, Any], Record | None, dict[str, np.ndarray] | None]:
+    """A run's row, its record if it has ended, and its history if it has finished."""
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {"condition": condition, "seed": seed, "status": folder.status()}
+    if row["status"] == "unfinished":
+        return row, None, None
+    record = folder.read()
+    if (record.config, record.seed) != (config, seed):
+        has = f"the batch has {condition} with seed {seed} here"
+        raise UserError(f"{folder.path / CONFIG}: is another run; {has}")
+    row[PROCESSOR] = origin.kind(record.made)
+    if row["status"] == "diverged":  # What has finished is checked as it is loaded.
+        folder.check_files()
+        return row, record, None
+    scores, history = _finished(folder, config)
+    return row | scores, record, history
 
 
 def _finished(folder: RunFolder, config: Config) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

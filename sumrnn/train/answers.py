@@ -13,6 +13,7 @@ import optax
 
 from sumrnn.config import Config, TaskConfig
 from sumrnn.models import network
+from sumrnn.models.network import Weights
 from sumrnn.task import Split, Splits
 from sumrnn.train import shards
 from sumrnn.train.shards import HERE, Spread
@@ -67,7 +68,7 @@ def losses(logits: chex.Array, labels: chex.Array) -> chex.Array:
 
 def predict(
     config: Config,
-    params: network.Params | network.Packed,
+    params: Weights,
     digits: chex.Array,
     spread: Spread = HERE,
 ) -> chex.Array:
@@ -81,7 +82,7 @@ def predict(
 
 def answer(
     config: Config,
-    params: network.Params | network.Packed,
+    params: Weights,
     data: Splits,
     number: chex.Numeric,
     spread: Spread = HERE,

@@ -18,7 +18,8 @@ from sumrnn import fields, task
 from sumrnn.config import Config, Seed
 from sumrnn.errors import require
 from sumrnn.models import network
-from sumrnn.models.initializer import initial
+from sumrnn.models.initializer import init
+from sumrnn.models.network import Weights
 from sumrnn.task import Split, Splits
 from sumrnn.train import answers, exam, series, shards
 from sumrnn.train.answers import correct, losses
@@ -28,8 +29,8 @@ from sumrnn.train.shards import HERE, Spread
 class State(NamedTuple):
     """What training changes."""
 
-    params: network.Params
-    """By the names of Flax; `network.Packed` within training."""
+    params: Weights
+    """Opaque to training; what `sumrnn.fit` returns has them by the names of Flax."""
     opt_state: optax.OptState
 
 
@@ -79,29 +80,27 @@ class Functions(NamedTuple):
 def fit(
     config: Config,
     seed: int | np.integer[Any] | jax.Array,
-    params: network.Params | None = None,
+    weights: Weights | None = None,
     functions: Functions | None = None,
 ) -> Result:
-    """A whole run, data included, of a seed in [0, 2^32), from given or initial parameters.
+    """A whole run, data included, of a seed in [0, 2^32), from given or initial weights.
 
     `functions` may be those of the config as compiled elsewhere.  Raises `UserError` if the seed is
     impossible, or the config asks for weights and none are given.
     """
-    check_given(config, params)
+    check_given(config, weights)
     run, cut, history = functions or functions_of(config.program), answers.blocks(config.task), []
     numbers = [jax.device_put(np.uint32(n)) for n in range(max(config.train.epochs, cut.all))]
     data, state, shuffle = run.begin(purposes(config, seed))
-    if params is not None:
-        state = packed(config, initial_state(config, params))
+    if weights is not None:
+        state = initial_state(config, weights)
     for number in numbers[: config.train.epochs]:
         state, loss, accuracy, _ = run.epoch(state, shuffle, data.train, number)
         blocks = [run.answer(state.params, data, n) for n in numbers[: cut.validation]]
         history.append(Metrics(loss, accuracy, *answers.total(blocks)))
     stacked = jax.tree.map(lambda *epochs: jnp.stack(epochs), *history)
     logits = [run.answer(state.params, data, n).logits for n in numbers[: cut.all]]
-    if not isinstance(seed, jax.core.Tracer):
-        state = jax.device_get(state)  # To take apart there what needs no program.
-    return Result(unpacked(state), stacked, data, answers.join(config.task, logits))
+    return Result(state, stacked, data, answers.join(config.task, logits))
 
 
 def functions_of(config: Config, spread: Spread = HERE) -> Functions:
@@ -148,39 +147,18 @@ def begin(config: Config, seeds: chex.Array) -> Begun:
     """Draws the data and the initial parameters from the seeds of `purposes`."""
     of_run = keys(seeds)
     data = task.split(task.generate(of_run.data, config.task), config.task)
-    params = initial(of_run.init, config)
-    return Begun(data, initial_state(config, params), of_run.shuffle)
+    return Begun(data, initial_state(config, init(of_run.init, config)), of_run.shuffle)
 
 
-def check_given(config: Config, params: object) -> None:
-    """Raises `UserError` if weights are asked for, and no parameters are given."""
+def check_given(config: Config, weights: object) -> None:
+    """Raises `UserError` if the config asks for weights, and none are given."""
     needed = config.model.weights
-    require(needed is None or params is not None, "weights", needed, "given (--init-from)")
+    require(needed is None or weights is not None, "weights", needed, "given (--init-from)")
 
 
-def initial_state(config: Config, params: Any) -> State:
-    """The state before the first step, of parameters in Flax's structure or packed."""
-    return State(params, optimizer(config).init(params))
-
-
-def packed(config: Config, state: State) -> State:
-    """The state as it is trained: for the fused recurrence, `network.pack` of what is in it."""
-    fused = config.model.recurrence == "fused"
-    return _each(network.pack, dict, state) if fused else state
-
-
-def unpacked(state: State) -> State:
-    """The state that `packed` was given, with the names of Flax."""
-    return _each(network.unpack, network.Packed, state)
-
-
-def _each(function: Callable[[Any], Any], kind: type, state: State) -> State:
-    """The state with a function of all that is of a kind in it."""
-
-    def apply(x: Any) -> Any:
-        return function(x) if isinstance(x, kind) else x
-
-    return State(*jax.tree.map(apply, state, is_leaf=lambda x: isinstance(x, kind)))
+def initial_state(config: Config, weights: Weights) -> State:
+    """The state before the first step."""
+    return State(weights, optimizer(config).init(weights))
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
@@ -270,7 +248,7 @@ def train_step(
     size = weights.sum()
 
     def part_of_mean(
-        params: network.Params | network.Packed, shard: tuple[Split, chex.Array]
+        params: Weights, shard: tuple[Split, chex.Array]
     ) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
         (digits, labels), weights = shard
         logits = network.logits(params, config.model, digits)

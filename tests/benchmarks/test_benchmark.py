@@ -61,7 +61,7 @@ def test_a_page_names_processor_versions_and_load() -> None:
     found: dict[str, Any] = {"command": "it", "cores": 2, "processor": "x86", "repetitions": 3}
     found |= {"versions": {"python": "3", "torch": "2"}, "load": 1.23, "missing": ["Keras"]}
     page = harness.page(found, "Title", "some\n  words", "| a |\n")
-    assert "`it` on x86 (cores: 2), with python 3, torch 2. Medians over rounds (3)" in page
+    assert "`it` on x86 (cores: 2), with python 3, torch 2. Medians over rounds (3;" in page
     assert "the load of the machine was 1.2 before the start." in page
     assert page.endswith("\n\nsome words\n\n| a |\n\nNot installed: Keras.\n")
 

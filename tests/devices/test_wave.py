@@ -15,6 +15,7 @@ import pytest
 from jax.sharding import Mesh
 
 from sumrnn.config import Config, ModelConfig
+from sumrnn.devices import compiler
 from sumrnn.devices import wave as wave_lib
 from sumrnn.devices.compiler import fit
 from sumrnn.devices.mesh import SEED, Plan, Program, prepare
@@ -52,7 +53,7 @@ def run(seeds: list[int], where: Plan, config: Config = SMALL) -> Result:
         while wave.epoch < config.train.epochs:
             wave.step()
         found.append(wave.result())
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    return compiler.with_names(jax.tree.map(lambda *parts: np.concatenate(parts), *found))
 
 
 def pure(seeds: list[int], config: Config = SMALL) -> Result:
@@ -122,15 +123,15 @@ def test_a_wave_goes_on_where_another_one_was() -> None:
     second = Wave(Program(SMALL, plan(2, per_run=2)), SMALL, (12,), start)
     assert second.epoch == 1
     assert second.step().epoch == SMALL.train.epochs
-    chex.assert_trees_all_equal(second.result(), pure([12]))
+    chex.assert_trees_all_equal(compiler.with_names(second.result()), pure([12]))
 
 
 def test_a_run_whose_numbers_are_not_finite_is_told_from_the_others() -> None:
     program = Program(SMALL, plan(2))
     state = Wave(program, SMALL, (3, 4)).step().fetch()
-    leaf = np.array(state.params["output"]["bias"])
-    leaf[1] = np.inf
-    state.params["output"]["bias"] = leaf
+    output = np.array(state.params.output)
+    output[1, -1] = np.inf
+    state = state._replace(params=state.params._replace(output=output))
     history = Metrics(*np.zeros((4, 2, 1), np.float32))
     moment = Wave(program, SMALL, (3, 4), Start(state, history)).step()
     assert moment.finite.tolist() == [True, False]

@@ -16,6 +16,7 @@ import sumrnn
 from sumrnn.devices.compiler import CPU_OPTIONS
 from sumrnn.exchange import formats
 from sumrnn.models import network as network_lib
+from sumrnn.models.initializer import init
 from sumrnn.runs.trained import Trained
 from tests.conftest import SECONDS, SMALL
 
@@ -65,9 +66,9 @@ ONE = pytest.mark.parametrize("run", ["scaled"], indirect=True)
 
 
 def shorter(network: Trained, digits: np.ndarray) -> np.ndarray:
-    return np.asarray(
-        network_lib.logits(network.params, network.record.config.model, digits[:7, :3])
-    )
+    model = network.record.config.model
+    weights = network_lib.from_flax(network.params, model)
+    return np.asarray(network_lib.logits(weights, model, digits[:7, :3]))
 
 
 @ONE
@@ -90,13 +91,14 @@ def test_stablehlo_of_a_run_of_length_1_answers_its_own_series() -> None:
     """Of any batch from 1; the other lengths are refused, as length 1 is by other programs."""
     task = dataclasses.replace(SMALL.task, length=1, threshold=2)
     config = dataclasses.replace(SMALL, task=task)
-    params: Any = jax.device_get(network_lib.init(jax.random.key(0), config.model))
+    weights = jax.device_get(init(jax.random.key(0), config))
+    params = network_lib.to_flax(weights)
     for length, others in ((1, (0, 2)), (5, (0, 1))):
         kind = dataclasses.replace(config, task=dataclasses.replace(task, length=length))
         call = export.deserialize(bytearray(formats.write("stablehlo", params, kind))).call
         for batch in (1, 3):
             digits = np.full((batch, length), 2, np.uint8)
-            expected = network_lib.logits(params, config.model, digits)
+            expected = network_lib.logits(weights, config.model, digits)
             np.testing.assert_allclose(call(digits), expected, rtol=1e-5, atol=1e-6)
         for shape in ((0, length), *((2, other) for other in others)):
             with pytest.raises(ValueError, match=r"[Ss]hape"):

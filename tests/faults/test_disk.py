@@ -28,9 +28,9 @@ from sumrnn.runs.folder import (
     REST,
     RunFolder,
 )
-from sumrnn.runs.recorder import Stop
-from sumrnn.study import batch, runner, table
-from sumrnn.study.batch import BatchFolder
+from sumrnn.study import folder as study_folder
+from sumrnn.study import table
+from sumrnn.study.folder import ExperimentFolder
 from tests.conftest import (
     EXPERIMENT,
     ROOT,
@@ -44,6 +44,7 @@ from tests.conftest import (
     results_of,
     small_experiment,
     train,
+    train_experiment,
 )
 
 SEED = 7
@@ -152,11 +153,10 @@ def test_a_batch_on_a_full_disk_continues_elsewhere(
 ) -> None:
     done = disk(*BATCH, tmp_path / "disk" / "run", size=size)
     assert_one_line(done, 1, f"No space left on device: '[^']*/{name}'")
-    found, experiment = BatchFolder(tmp_path / "after" / "run"), small_experiment(2)
+    found, experiment = ExperimentFolder(tmp_path / "after" / "run"), small_experiment(2)
     for condition, config in experiment.conditions.items():
         assert found.run(condition, SEED).survey(config, SEED).wrong == []
-    found.open(experiment, (SEED,))
-    runner.run(found, experiment, (SEED,), Stop())
+    train_experiment(found.path, experiment, (SEED,))
     assert [row["status"] for row in table.collect(found).rows] == ["finished"] * 2
     again = found.run("a", SEED).path / PREDICTIONS
     assert again.read_bytes() == (whole / PREDICTIONS).read_bytes()
@@ -218,7 +218,8 @@ PROBE = """
 import pathlib, sys
 from sumrnn.errors import UserError
 from sumrnn.runs.folder import RunFolder
-from sumrnn.study.batch import BatchFolder
+from sumrnn.runs.writer import RunWriter
+from sumrnn.study.folder import ExperimentFolder
 from tests.conftest import SMALL, small_experiment
 
 def lock(path):
@@ -232,10 +233,10 @@ ACTIONS = {
     "status": lambda path: RunFolder(path).status(),
     "load": lambda path: RunFolder(path).load(),
     "lock": lock,
-    "begin": lambda path: RunFolder(path).begin(SMALL, 7, "sheet"),
+    "begin": lambda path: RunWriter(RunFolder(path)).begin(SMALL, 7, "sheet"),
     "report": lambda path: RunFolder(path).write_report({"report.md": "new"}, ()),
-    "batch": lambda path: BatchFolder(path).open(small_experiment(2), (7,)),
-    "is batch": lambda path: BatchFolder(path).is_batch(),
+    "batch": lambda path: ExperimentFolder(path).open(small_experiment(2), (7,)),
+    "is batch": lambda path: ExperimentFolder(path).is_experiment(),
 }
 for action, path in (word.split(":") for word in sys.argv[1:]):
     try:
@@ -357,7 +358,7 @@ def test_a_link_that_leads_nowhere_is_no_run_folder(target: str, tmp_path: pathl
     link.symlink_to(target)
     for action in (
         lambda: train(link),
-        lambda: BatchFolder(link).open(small_experiment(2), (7,)),
+        lambda: ExperimentFolder(link).open(small_experiment(2), (7,)),
     ):
         with pytest.raises(UserError, match=r"link: must be a folder that can be written"):
             action()
@@ -382,7 +383,7 @@ def test_overwriting_does_not_follow_links(whole: pathlib.Path, tmp_path: pathli
     before, folder = files_of(outside), RunFolder(path)
     with folder.lock():
         folder.check_free(overwrite=True)
-        folder.begin(SMALL, SEED, "sheet")
+        RunWriter(folder).begin(SMALL, SEED, "sheet")
         write_report(finish(path))
     assert files_of(outside) == before
     assert not any(file.is_symlink() for file in path.rglob("*"))
@@ -411,10 +412,10 @@ def test_resuming_does_not_write_through_links(
 
 
 def test_continuing_a_batch_does_not_write_through_links(tmp_path: pathlib.Path) -> None:
-    path, outside = BatchFolder(tmp_path / "batch"), BatchFolder(tmp_path / "outside")
+    path, outside = ExperimentFolder(tmp_path / "batch"), ExperimentFolder(tmp_path / "outside")
     outside.open(small_experiment(2), (1,))
     path.path.mkdir()
-    (path.path / batch.EXPERIMENT).symlink_to(outside.path / batch.EXPERIMENT)
+    (path.path / study_folder.EXPERIMENT).symlink_to(outside.path / study_folder.EXPERIMENT)
     before = files_of(outside.path)
     path.open(small_experiment(2), (2,))
     assert files_of(outside.path) == before

@@ -31,9 +31,9 @@ from sumrnn.runs.folder import (
     REPORT_MD,
     RunFolder,
 )
-from sumrnn.runs.recorder import Stop
-from sumrnn.study import batch, runner
-from sumrnn.study.batch import BatchFolder
+from sumrnn.runs.writer import RunWriter
+from sumrnn.study import folder as study_folder
+from sumrnn.study.folder import ExperimentFolder
 from tests.conftest import (
     EXPERIMENT,
     ROOT,
@@ -48,6 +48,7 @@ from tests.conftest import (
     small_experiment,
     snapshots,
     train,
+    train_experiment,
     wait_for,
 )
 
@@ -127,7 +128,7 @@ def overwrite(path: pathlib.Path) -> None:
     folder = RunFolder(path)
     with folder.lock():
         folder.check_free(overwrite=True)
-        folder.begin(THREE, SEED, "sheet")
+        RunWriter(folder).begin(THREE, SEED, "sheet")
         finish(path, THREE)
 
 
@@ -173,7 +174,7 @@ def test_a_run_killed_as_it_diverges_ends_alike(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "run"
     break_second_moment(path)
     left = snapshots(path, tmp_path / "left", lambda: resume(path))
-    assert len(left) == 3
+    assert len(left) == 4
     for folder in left:
         assert RunFolder(folder).survey(THREE, SEED).wrong == []
         resume(folder)
@@ -198,16 +199,14 @@ def test_a_report_killed_before_any_change_is_written_again(tmp_path: pathlib.Pa
 
 
 def run_batch(path: pathlib.Path) -> None:
-    found, experiment = BatchFolder(path), small_experiment(2)
-    found.open(experiment, (7,))
-    runner.run(found, experiment, (7,), Stop(), every=2)
+    train_experiment(path, small_experiment(2), (7,), every=2)
 
 
 def test_a_batch_killed_before_any_change_ends_alike(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "batch"
     left = snapshots(path, tmp_path / "left", lambda: run_batch(path))
     assert len(left) > 12
-    runs = [path / batch.RUNS / f"{condition}-seed7" for condition in "ab"]
+    runs = [path / study_folder.RUNS / f"{condition}-seed7" for condition in "ab"]
     expected = [results_of(run) for run in runs]
     for folder in left:
         run_batch(folder)
@@ -271,13 +270,13 @@ def test_a_killed_script_leaves_a_batch_that_continues(
     start: Start, tmp_path: pathlib.Path
 ) -> None:
     """And of one that is still at work, others make the other runs."""
-    found, long = BatchFolder(tmp_path / "batch"), small_experiment(MANY)
+    found, long = ExperimentFolder(tmp_path / "batch"), small_experiment(MANY)
     options = ("--seeds", "7:8", "--devices", 2, "--checkpoint-every", 1, "--out", found.path)
     process = start(sys.executable, "-c", EXPERIMENT, MANY, *options, cwd=ROOT)
     wait_for(process, "runs 0/2  0:")  # An epoch is done, and time left.
     pause(process)
     before = files_of(found.run("a", 7).path)
-    progress = runner.run(found, long, (7,), Stop())
+    progress = train_experiment(found.path, long, (7,))
     assert (progress.done, progress.elsewhere) == (1, 1)
     assert files_of(found.run("a", 7).path) == before
     process.kill()
@@ -285,8 +284,7 @@ def test_a_killed_script_leaves_a_batch_that_continues(
     assert process.returncode == KILLED
     status, _, wrong = found.run("a", 7).survey(LONG, 7)
     assert (status, wrong) == ("unfinished", [])
-    found.open(long, (7,))
-    runner.run(found, long, (7,), Stop())
+    train_experiment(found.path, long, (7,))
     for name, config in long.conditions.items():
         again = results_of(found.run(name, 7).path)
         whole = results_of(train(tmp_path / name, config).path)
@@ -406,14 +404,14 @@ def test_a_run_killed_again_and_again_ends_alike(tmp_path: pathlib.Path) -> None
 
 def results_of_batch(path: pathlib.Path) -> dict[str, object]:
     names = (
-        batch.EXPERIMENT,
+        study_folder.EXPERIMENT,
         "runs.csv",
         batch_report.SUMMARY_JSON,
         batch_report.SUMMARY_MD,
         REPORT_HTML,
     )
     return {name: (path / name).read_bytes() for name in names} | {
-        folder.name: results_of(folder) for folder in (path / batch.RUNS).iterdir()
+        folder.name: results_of(folder) for folder in (path / study_folder.RUNS).iterdir()
     }
 
 
@@ -429,4 +427,5 @@ def test_a_batch_killed_again_and_again_ends_alike(
     assert operations > 200
     kill_often((*options, "--out", often), often, kills, operations, 20)
     assert results_of_batch(often) == results_of_batch(whole)
-    assert len(list((often / batch.RUNS).iterdir())) == 3 * len(range(*map(int, seeds.split(":"))))
+    runs = 3 * len(range(*map(int, seeds.split(":"))))
+    assert len(list((often / study_folder.RUNS).iterdir())) == runs

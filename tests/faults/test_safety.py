@@ -4,6 +4,7 @@ Also where the stranger made every proof right.
 """
 
 import ast
+import json
 import os
 import pathlib
 import shutil
@@ -19,9 +20,10 @@ from sumrnn import fields
 from sumrnn.errors import UserError
 from sumrnn.report import run as report
 from sumrnn.runs import files
-from sumrnn.runs.folder import PREDICTIONS, RunFolder
-from sumrnn.study import batch, table
-from sumrnn.study.batch import BatchFolder
+from sumrnn.runs.folder import CONFIG, PREDICTIONS, RunFolder
+from sumrnn.study import folder as study_folder
+from sumrnn.study import table
+from sumrnn.study.folder import ExperimentFolder
 from tests.conftest import (
     ROOT,
     SECONDS,
@@ -232,7 +234,7 @@ def test_forged_headers_are_refused(
     for file in (path / PREDICTIONS, checkpoint):
         rewrite_member(file, "logits.npy", HEADERS[kind])
     with pytest.raises(UserError, match=r"2\.npz: damaged \(") as caught:
-        files.read_arrays(checkpoint, sealed=True)
+        files.read_arrays(checkpoint)
     assert "\n" not in str(caught.value)
     assert_refused(path, PREDICTIONS)
     assert {entry.name for entry in tmp_path.iterdir()} == {"run"}
@@ -265,29 +267,30 @@ NAMES = ["../../outside", "/tmp/outside", "a/b", "..", "a\0b", ""]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_condition_cannot_name_a_place_outside(name: str, tmp_path: pathlib.Path) -> None:
     experiment = small_experiment(2)
-    made = batch.Batch(experiment, (0,), (batch.origin_of(experiment),))
+    made = study_folder.Declared(experiment, (0,))
     experiment.conditions[name] = experiment.conditions.pop("a")
-    files.write_json(tmp_path / batch.EXPERIMENT, made, batch.FORMAT)
+    files.write_json(tmp_path / study_folder.EXPERIMENT, made, study_folder.FORMAT)
     told = r"experiment\.json: damaged \(conditions = .*: must be up to 100 lower-case letters"
     for action in (
-        BatchFolder(tmp_path).read,
-        lambda: table.collect(BatchFolder(tmp_path)),
-        lambda: BatchFolder(tmp_path).open(small_experiment(2), (0,)),
+        ExperimentFolder(tmp_path).read,
+        lambda: table.collect(ExperimentFolder(tmp_path)),
+        lambda: ExperimentFolder(tmp_path).open(small_experiment(2), (0,)),
     ):
         with pytest.raises(UserError, match=told):
             action()
-    assert {entry.name for entry in tmp_path.iterdir()} <= {batch.EXPERIMENT, files.LOCK}
+    assert {entry.name for entry in tmp_path.iterdir()} <= {study_folder.EXPERIMENT, files.LOCK}
 
 
 @pytest.mark.parametrize("part", ["versions", "device"])
-def test_a_batch_holds_lines_of_text(part: str, tmp_path: pathlib.Path) -> None:
-    experiment = small_experiment(2)
-    made = batch.Batch(experiment, (0,), (batch.origin_of(experiment),))
+def test_a_record_holds_lines_of_text(part: str, path: pathlib.Path) -> None:
+    file = path / CONFIG
     for text in ("\ud800", "1\n# Heading"):
-        made.made[0][part]["more"] = text
-        files.write_json(tmp_path / batch.EXPERIMENT, made, batch.FORMAT)
-        with pytest.raises(UserError, match=rf"experiment\.json: damaged \({part} = ") as caught:
-            BatchFolder(tmp_path).read()
+        content = json.loads(file.read_text())
+        content[part]["more"] = text
+        file.write_text(json.dumps(content))
+        reseal(path)
+        with pytest.raises(UserError, match=rf"config\.json: damaged \({part} = ") as caught:
+            RunFolder(path).read()
         assert "\n" not in str(caught.value)
 
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from sumrnn.cli import command
+from sumrnn.cli import console
 from sumrnn.runs.folder import FIGURES, RunFolder
+from sumrnn.runs.writer import RunWriter
 from tests.conftest import (
     ROOT,
     SECONDS,
@@ -76,13 +77,14 @@ def test_a_mistake_is_told_in_one_clean_line(
 
 LINES = """
 from sumrnn.cli import progress
-from sumrnn.study.runner import Progress
+from sumrnn.runs.work import Progress
 row = {"loss": 0.0625, "accuracy": 0.5, "val_loss": 0.125, "val_accuracy": 0.9912}
 with progress.of_run(60) as view:
     view(row | {"epoch": 30, "seconds": 2.0})
-with progress.of_batch() as view:
-    many = tuple(range(64))
-    view(Progress(128, 64, 5000, "a-condition", many, 60, 30, worked=1000, diverged=2))
+with progress.of_experiment() as view:
+    wave = {"name": "a-condition", "seeds": tuple(range(64)), "epochs": 60}
+    for epoch in (29, 30):
+        view(Progress(128, 64, 5000, 1000, epoch=epoch, diverged=2, **wave))
 """
 RUN = ["epoch 30/60", "0:01:00 left", "loss 0.0625", "val_accuracy 0.9912"]
 BATCH = ["runs 64/128", "0:00:00 left", "2 diverged", "epoch 30/60", "a-condition"]
@@ -106,7 +108,9 @@ def test_a_live_line_has_what_matters_most(
 
 def test_a_dumb_terminal_gets_a_line_per_epoch(tmp_path: pathlib.Path) -> None:
     shown = in_terminal(80, sys.executable, "-c", LINES, cwd=tmp_path, TERM="dumb")
-    assert shown.splitlines() == ["  ".join(ALL)]  # Of a batch, not one for every epoch.
+    run, experiment = shown.splitlines()
+    assert run == "  ".join(ALL)
+    assert "epoch 29/60" in experiment  # Not one for every epoch.
 
 
 # --- encodings ----------------------------------------------------------------------------
@@ -140,7 +144,7 @@ def test_a_mistake_is_told_in_any_encoding(
 
 def test_signs_that_an_encoding_lacks_become_others() -> None:
     text = "sum ≥ 100, skill −5 %, ä, 数"
-    assert text.encode("latin-1", command.LACKING).decode("latin-1") == (
+    assert text.encode("latin-1", console.LACKING).decode("latin-1") == (
         "sum >= 100, skill -5 %, ä, \\u6570"
     )
 
@@ -228,7 +232,7 @@ def test_nothing_is_removed_before_the_new_is_possible(
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        folder.begin(SMALL, 8, "sheet")
+        RunWriter(folder).begin(SMALL, 8, "sheet")
     assert files_of(folder.path) == before
 
 

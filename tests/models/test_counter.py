@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sumrnn.config import ModelConfig, TaskConfig
+from sumrnn.config import Config, ModelConfig, TaskConfig
 from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.models.counter import counter
+from sumrnn.models.initializer import init
 from sumrnn.task import log_laws, with_sums
 
 answer = jax.jit(network.logits, static_argnums=1)
@@ -30,7 +31,7 @@ def wrong(task: TaskConfig, each: int, cells: int = 1, recurrence: Any = "fused"
         uneven[row, :many] = task.high
         uneven[row, many : many + 1] += left
     digits = np.concatenate([drawn, uneven, uneven[:, ::-1]]).astype(np.uint8)
-    logits = np.asarray(answer(counter(task, cells), config, digits))
+    logits = np.asarray(answer(network.from_flax(counter(task, cells), config), config, digits))
     assert np.isfinite(logits).all()
     return int(((logits > 0) != (digits.sum(axis=1, dtype=int) >= task.threshold)).sum())
 
@@ -44,7 +45,7 @@ def test_its_answers_grow_sure_half_a_digit_from_the_threshold() -> None:
     """By enumeration: the logit is within a quarter of its size without curvature."""
     task = TaskConfig(size=100, length=4, high=4, threshold=8)
     digits = np.stack(np.meshgrid(*[np.arange(5)] * 4), axis=-1).reshape(-1, 4).astype(np.uint8)
-    logits = np.asarray(answer(counter(task), ModelConfig(1), digits))
+    logits = np.asarray(answer(network.pack(counter(task)), ModelConfig(1), digits))
     halves = 2 * digits.sum(axis=1, dtype=int) - 15
     near = np.abs(halves) == 1
     np.testing.assert_allclose(logits[near], 10.0 * halves[near], rtol=0.26)
@@ -80,6 +81,5 @@ def test_where_float32_ends_it_says_so() -> None:
 
 
 def test_its_parameters_are_those_of_the_network() -> None:
-    config = ModelConfig(cells=5)
-    drawn = network.init(jax.random.key(0), config)
+    drawn = network.to_flax(init(jax.random.key(0), Config(model=ModelConfig(cells=5))))
     chex.assert_trees_all_equal_shapes_and_dtypes(counter(TaskConfig(), 5), jax.device_get(drawn))

@@ -12,7 +12,7 @@ from sumrnn.config import Config, ModelConfig
 from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.models.counter import counter
-from sumrnn.models.initializer import initial
+from sumrnn.models.initializer import init
 from tests.conftest import SMALL
 
 
@@ -23,9 +23,8 @@ def with_model(**changed: Any) -> Config:
 @pytest.mark.parametrize("recurrence", ["fused", "scan"])
 def test_a_counter_is_built_as_training_takes_it(recurrence: str) -> None:
     config = with_model(initializer="counter", recurrence=recurrence)
-    found: Any = jax.jit(initial, static_argnums=1)(jax.random.key(0), config)
-    found = network.unpack(found) if recurrence == "fused" else found
-    chex.assert_trees_all_equal(found, counter(config.task, config.model.cells))
+    found: Any = jax.jit(init, static_argnums=1)(jax.random.key(0), config)
+    chex.assert_trees_all_equal(network.to_flax(found), counter(config.task, config.model.cells))
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ def test_noise_is_normal_and_has_the_given_size(initializer: str) -> None:
     config = with_model(initializer=initializer, cells=40)
     noisy = dataclasses.replace(config, model=dataclasses.replace(config.model, noise=0.5))
     key = jax.random.key(1)
-    before, after = initial(key, config), initial(key, noisy)
+    before, after = init(key, config), init(key, noisy)
     added = [
         np.ravel(b - a)
         for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
@@ -43,7 +42,7 @@ def test_noise_is_normal_and_has_the_given_size(initializer: str) -> None:
     assert scipy.stats.kstest(np.concatenate(added) / 0.5, "norm").pvalue > 1e-3
     shared = min(len(x) for x in added)
     assert abs(np.corrcoef(added[0][:shared], added[1][:shared])[0, 1]) < 0.5
-    other = initial(jax.random.key(2), noisy)
+    other = init(jax.random.key(2), noisy)
     assert not jnp.allclose(jax.tree.leaves(other)[1], jax.tree.leaves(after)[1])
 
 

@@ -9,13 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
-from sumrnn.config import ModelConfig
+from sumrnn.config import Config, ModelConfig
 from sumrnn.models import lstm, network
+from sumrnn.models.initializer import init
 from sumrnn.train import answers
 
 
 def case(cells: int, batch: int, length: int, seed: int) -> tuple[network.Params, np.ndarray]:
-    params = network.init(jax.random.key(seed), ModelConfig(cells=cells))
+    config = Config(model=ModelConfig(cells=cells))
+    params = network.to_flax(init(jax.random.key(seed), config))
     digits = jax.random.randint(jax.random.key(seed + 1), (batch, length), 0, 10)
     return params, np.asarray(digits, np.uint8)
 
@@ -23,7 +25,8 @@ def case(cells: int, batch: int, length: int, seed: int) -> tuple[network.Params
 def loss(params: network.Params, recurrence: str, cells: int, digits: np.ndarray) -> chex.Array:
     labels = jnp.arange(len(digits)) % 2
     config = ModelConfig(cells=cells, recurrence=recurrence)  # type: ignore[arg-type]
-    return answers.losses(network.logits(params, config, digits), labels).mean()
+    logits = network.logits(network.from_flax(params, config), config, digits)
+    return answers.losses(logits, labels).mean()
 
 
 def assert_equal_gradients(

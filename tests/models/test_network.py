@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sumrnn.config import ModelConfig
+from sumrnn.config import Config, ModelConfig
 from sumrnn.models import network
+from sumrnn.models.initializer import init
 from sumrnn.models.lstm import GATES
 from sumrnn.task import Split
 from sumrnn.train import answers
@@ -21,15 +22,20 @@ DIGITS = np.array([[0, 9, 3, 1], [5, 5, 0, 2], [9, 9, 9, 9]], np.uint8)
 LABELS = np.array([0, 1, 1], np.uint8)
 
 
+def drawn(seed: int, model: ModelConfig) -> network.Params:
+    """Initial parameters by the names of Flax."""
+    return network.to_flax(init(jax.random.key(seed), Config(model=model)))
+
+
 def random_params(config: ModelConfig, scale: float = 0.4) -> network.Params:
     """Parameters with no zeros, so that every path counts."""
-    params = network.init(jax.random.key(0), config)
+    params = drawn(0, config)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
-    drawn = [
+    normal = [
         scale * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)
     ]
-    return jax.tree.unflatten(tree, drawn)
+    return jax.tree.unflatten(tree, normal)
 
 
 def numpy_logits(params: network.Params, digits: np.ndarray) -> np.ndarray:
@@ -61,7 +67,7 @@ class LogitsTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_values_are_those_of_a_numpy_lstm(self) -> None:
         params = random_params(TINY)
-        logits = self.variant(lambda p, d: network.logits(p, TINY, d))(params, DIGITS)
+        logits = self.variant(lambda p, d: network.logits(network.pack(p), TINY, d))(params, DIGITS)
         chex.assert_shape(logits, (3,))
         chex.assert_type(logits, jnp.float32)
         expected = numpy_logits(jax.tree.map(np.float64, params), DIGITS)
@@ -70,7 +76,7 @@ class LogitsTest(chex.TestCase):
     @chex.variants(with_jit=True)
     def test_gradients_are_finite_differences_in_float64(self) -> None:
         def loss(params: network.Params) -> chex.Array:
-            return answers.losses(network.logits(params, TINY, DIGITS), LABELS).mean()
+            return answers.losses(network.logits(network.pack(params), TINY, DIGITS), LABELS).mean()
 
         params = random_params(TINY)
         grads = self.variant(jax.grad(loss))(params)
@@ -91,7 +97,7 @@ class LogitsTest(chex.TestCase):
 
 def test_keras_initializer_sees_the_gates_as_one_matrix() -> None:
     config = ModelConfig()
-    params = network.init(jax.random.key(0), config)
+    params = drawn(0, config)
     lstm = params["lstm"]
     inputs = np.concatenate([lstm[f"i{gate}"]["kernel"] for gate in GATES], axis=1)
     recurrent = np.concatenate([lstm[f"h{gate}"]["kernel"] for gate in GATES], axis=1)
@@ -111,7 +117,7 @@ def test_keras_initializer_sees_the_gates_as_one_matrix() -> None:
 
 def test_flax_initializer_is_flax_s_own() -> None:
     config = ModelConfig(initializer="flax")
-    lstm = network.init(jax.random.key(0), config)["lstm"]
+    lstm = drawn(0, config)["lstm"]
     for gate in GATES:
         kernel = np.asarray(lstm[f"h{gate}"]["kernel"])
         np.testing.assert_allclose(kernel.T @ kernel, np.eye(200), atol=1e-5)
@@ -124,11 +130,9 @@ def test_flax_initializer_is_flax_s_own() -> None:
 @pytest.mark.parametrize("initializer", ["keras", "flax"])
 def test_initializers_agree_in_shape_and_depend_on_the_key(initializer: str) -> None:
     config = ModelConfig(cells=6, initializer=initializer)
-    first, again, other = (network.init(jax.random.key(seed), config) for seed in (1, 1, 2))
+    first, again, other = (drawn(seed, config) for seed in (1, 1, 2))
     chex.assert_trees_all_equal(first, again)
-    chex.assert_trees_all_equal_shapes_and_dtypes(
-        first, network.init(jax.random.key(0), ModelConfig(cells=6))
-    )
+    chex.assert_trees_all_equal_shapes_and_dtypes(first, drawn(0, ModelConfig(cells=6)))
     for name in ("ii", "hf"):
         assert (first["lstm"][name]["kernel"] != other["lstm"][name]["kernel"]).any()
 
@@ -158,16 +162,14 @@ def test_every_product_of_a_training_step_is_full_float32() -> None:
 
 
 @pytest.mark.parametrize("recurrence", ["fused", "scan"])
-def test_packed_parameters_are_the_same_ones(recurrence: Any) -> None:
+def test_the_names_of_flax_lead_there_and_back(recurrence: Any) -> None:
     config = ModelConfig(cells=3, recurrence=recurrence)
-    params = network.init(jax.random.key(1), config)
-    several = jax.tree.map(lambda x: np.stack([x, 2 * x]), params)
-    for given in (params, jax.device_get(params), several):
-        packed = network.pack(given)
-        chex.assert_trees_all_equal(network.unpack(packed), given)
-        chex.assert_shape([packed.lstm, packed.output], [(..., 5, 12), (..., 4)])
-    drawn = network.draw(jax.random.key(1), config)
-    assert isinstance(drawn, network.Packed) == (recurrence == "fused")
-    chex.assert_trees_all_equal(
-        network.logits(drawn, config, DIGITS), network.logits(params, config, DIGITS)
-    )
+    weights = init(jax.random.key(1), Config(model=config))
+    several = jax.tree.map(lambda x: np.stack([x, 2 * x]), weights)
+    for one in (weights, jax.device_get(weights), several):
+        params = network.to_flax(one)
+        chex.assert_trees_all_equal(network.from_flax(params, config), one)
+        chex.assert_shape(params["lstm"]["hf"]["kernel"], (..., 3, 3))
+        chex.assert_shape([params["output"]["kernel"], params["output"]["bias"]], (..., 1))
+    expected = numpy_logits(jax.tree.map(np.float64, network.to_flax(weights)), DIGITS)
+    np.testing.assert_allclose(network.logits(weights, config, DIGITS), expected, atol=1e-6)

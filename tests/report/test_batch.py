@@ -25,8 +25,8 @@ from sumrnn.runs.record import Record
 from sumrnn.runs.run import Part, Run
 from sumrnn.scores import statistics
 from sumrnn.study import table
-from sumrnn.study.batch import Batch
 from sumrnn.study.experiment import Experiment
+from sumrnn.study.folder import Batch
 
 COMMITTED = pathlib.Path(__file__).parents[2] / "experiments"
 NAMES = sorted(path.parent.name for path in COMMITTED.glob("*/summary.json"))

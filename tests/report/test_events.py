@@ -12,6 +12,7 @@ import sumrnn
 from sumrnn.errors import UserError
 from sumrnn.report import events
 from sumrnn.runs.folder import EVENTS, RunFolder
+from sumrnn.runs.writer import RunWriter
 from tests.conftest import SMALL, Done, call, files_of, refused
 
 record = pytest.importorskip("tensorboardX.record_writer")
@@ -44,7 +45,7 @@ def test_a_run_leaves_its_history_where_asked(
         np.testing.assert_array_equal(np.float32(values), np.float32(history[column]))
     folder = RunFolder(path)
     with folder.lock():  # A run that begins anew has no history yet.
-        folder.begin(SMALL, 7, "sheet")
+        RunWriter(folder).begin(SMALL, 7, "sheet")
     assert EVENTS not in files_of(path)
 
 

@@ -30,8 +30,8 @@ from sumrnn.runs.folder import (
 )
 from sumrnn.runs.record import FORMAT
 from sumrnn.study import table
-from sumrnn.study.batch import EXPERIMENT, BatchFolder
 from sumrnn.study.experiment import Experiment
+from sumrnn.study.folder import EXPERIMENT, ExperimentFolder
 from tests.conftest import THREE, Done, files_of, finish, flip, results_of, run_script, train
 
 SEED = 7
@@ -483,9 +483,9 @@ ANOTHER = Experiment("one", "Which?", {"a": OTHER})
 
 
 @pytest.fixture
-def batch(made: Made, tmp_path: pathlib.Path) -> BatchFolder:
+def batch(made: Made, tmp_path: pathlib.Path) -> ExperimentFolder:
     """A batch that may be damaged: a finished run and one that is interrupted."""
-    found = BatchFolder(tmp_path / "batch")
+    found = ExperimentFolder(tmp_path / "batch")
     found.open(ONE, (SEED, SEED + 1))
     shutil.copytree(made.run("finished"), found.path / "runs" / "a-seed7")
     shutil.copytree(made.others("interrupted")[0], found.path / "runs" / "a-seed8")
@@ -496,7 +496,7 @@ def batch(made: Made, tmp_path: pathlib.Path) -> BatchFolder:
     return found
 
 
-def rows(batch: BatchFolder) -> list[dict[str, Any]] | str:
+def rows(batch: ExperimentFolder) -> list[dict[str, Any]] | str:
     """The table of a batch, or why it is refused."""
     found: list[table.Collected] = []
     refused = refusal(lambda: found.append(table.collect(batch)), batch.path)
@@ -505,9 +505,9 @@ def rows(batch: BatchFolder) -> list[dict[str, Any]] | str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_declaration_of_a_batch_is_named(
-    kind: str, batch: BatchFolder, tmp_path: pathlib.Path
+    kind: str, batch: ExperimentFolder, tmp_path: pathlib.Path
 ) -> None:
-    others = BatchFolder(tmp_path / "seeds"), BatchFolder(tmp_path / "configs")
+    others = ExperimentFolder(tmp_path / "seeds"), ExperimentFolder(tmp_path / "configs")
     others[0].open(ONE, (3,))
     others[1].open(ANOTHER, (SEED, SEED + 1))
     whole = rows(batch)
@@ -536,7 +536,7 @@ def test_a_damaged_declaration_of_a_batch_is_named(
     [(CONFIG, "half"), (HISTORY, "deleted"), (PREDICTIONS, "middle byte flipped")],
 )
 def test_a_batch_refuses_a_finished_run_that_is_damaged(
-    name: str, kind: str, made: Made, batch: BatchFolder
+    name: str, kind: str, made: Made, batch: ExperimentFolder
 ) -> None:
     path = batch.run("a", SEED).path
     KINDS[kind](path / name, [other / name for other in made.others("finished")])
@@ -548,7 +548,7 @@ def test_a_batch_refuses_a_finished_run_that_is_damaged(
 @pytest.mark.parametrize("other", [0, 1])
 @pytest.mark.parametrize("end", ["finished", "diverged"])
 def test_a_batch_refuses_another_runs_folder(
-    other: int, end: str, made: Made, batch: BatchFolder
+    other: int, end: str, made: Made, batch: ExperimentFolder
 ) -> None:
     folder = batch.run("a", SEED)
     shutil.rmtree(folder.path)

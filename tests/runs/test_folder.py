@@ -89,7 +89,7 @@ TEXTS = {
         "device = .* lines of text with kind",
     ),
     "two lines": (CONFIG, '"jax": "', r'"jax": "1\\n# A', "versions = .* must be lines of text"),
-    "continued by nothing": (CONFIG, r"\[\]", '[{"epoch": 1}]', "continued = "),
+    "continued by nothing": (CONFIG, r"\[\]", '[{"epoch": 1}]', "given in continued"),
     "continued nowhere": (CONFIG, r"\[\]", f'[{{"epoch": 1, {NOWHERE}}}]', "device = "),
     "a formula for a name": (CONFIG, '"name": "', '"name": "$', "name = .* must be up to 100"),
     "another end": (CONFIG, '"finished"', '"done"', "status = 'done': must be 'finished' or"),
@@ -131,7 +131,7 @@ def test_a_damaged_run_is_refused_in_one_line(kind: str, copy: RunFolder) -> Non
         name, arrays = PREDICTIONS, dict(np.load(copy.path / PREDICTIONS))
         arrays[array] = change(arrays[array])
         kept = {key: value for key, value in arrays.items() if value is not None}
-        files.write_arrays(copy.path / name, kept, sealed=False)
+        files.write_arrays(copy.path / name, kept, compressed=True)
     with pytest.raises(UserError, match="damaged"):
         copy.load()
     reseal(copy.path)

@@ -72,7 +72,7 @@ CHANGES = {
         "functools.reduce(jnp.add, x)",
         "functools.reduce(jnp.add, x[::-1])",
     ),
-    "the prediction": (network, "logits", "out = forward", "out = 1.5 * forward"),
+    "the prediction": (network, "logits", "hidden @ weights", "1.5 * hidden @ weights"),
     "the optimizer": (
         algorithm,
         "train_step",

@@ -2,20 +2,25 @@ import dataclasses
 import pathlib
 import shutil
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from sumrnn.config import Config
+from sumrnn.devices import mesh
 from sumrnn.errors import UserError
 from sumrnn.report import run as report
-from sumrnn.runs import recorder
+from sumrnn.runs import recorder, work
 from sumrnn.runs.checkpoint import COLUMNS
 from sumrnn.runs.files import LOCK
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
-from sumrnn.runs.recorder import Ended, Row, Stop
-from tests.conftest import SMALL, files_of, results_of, train
+from sumrnn.runs.recorder import Row, Spec
+from sumrnn.runs.work import Options, Progress
+from sumrnn.runs.writer import RunWriter
+from tests import conftest
+from tests.conftest import SMALL, files_of, results_of
 
 EPOCHS = 7
 LONG = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=EPOCHS))
@@ -26,22 +31,27 @@ def record(
     config: Config = LONG,
     stop_after: int | None = None,
     every: int | None = 2,
-) -> tuple[list[Ended], list[tuple[tuple[int, ...], int]]]:
-    """Records what is missing, up to a signal in an epoch; how waves ended, and what was seen."""
-    seen = []
-    stop = Stop()
+) -> tuple[Progress, list[tuple[tuple[int, ...], int]]]:
+    """Records what is missing, up to a signal in an epoch; how far it came, and what was seen."""
+    seen: list[tuple[tuple[int, ...], int]] = []
+    specs = [Spec(folder, "small", config, seed) for seed, folder in folders.items()]
+    options = Options(checkpoint_every=every)
 
-    def watch(seeds: Sequence[int], epoch: int, row: Row) -> None:
-        assert row["epoch"] == epoch
-        seen.append((tuple(seeds), epoch))
-        if stop_after is not None and epoch + 1 >= stop_after:
-            stop.number = 15
+    def view(progress: Progress) -> None:
+        if progress.epoch:
+            seen.append((progress.seeds, progress.epoch))
 
-    epochs = {}
-    for seed, folder in folders.items():
-        status, epochs[seed], wrong = folder.survey(config, seed)
-        assert (status, wrong) == ("unfinished", [])
-    return list(recorder.record(folders, epochs, config, "small", stop, watch, every)), seen
+    def stop() -> bool:
+        return stop_after is not None and bool(seen) and seen[-1][1] + 1 >= stop_after
+
+    return work.work(specs, options, stop, view=view), seen
+
+
+def train(folder: RunFolder, seed: int = 1, epoch: int = 0, **options: Any) -> recorder.Ended:
+    """Trains a run from where it is to its end."""
+    program = mesh.prepare(LONG, 1)
+    with folder.lock():
+        return recorder.train([Spec(folder, "small", LONG, seed)], epoch, program, **options)
 
 
 def lines(folder: RunFolder) -> int:
@@ -54,8 +64,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[int, RunFolder]:
     """Three runs that nothing interrupted, the last one alone in its wave.  Do not change them."""
     path = tmp_path_factory.mktemp("whole")
     folders = {seed: RunFolder(path / f"seed{seed}") for seed in (3, 4, 5)}
-    ended, seen = record(folders)
-    assert [wave.status for wave in ended] == [{3: "finished", 4: "finished"}, {5: "finished"}]
+    progress, seen = record(folders)
+    assert progress.done == progress.total == 3
     epochs = range(1, EPOCHS + 1)
     assert seen == [((3, 4), n) for n in epochs] + [((5,), n) for n in epochs]
     return folders
@@ -81,8 +91,8 @@ def test_a_run_stopped_in_any_epoch_goes_on_to_the_same_results(
     stop_after: int, whole: dict[int, RunFolder], tmp_path: pathlib.Path
 ) -> None:
     folders = {seed: RunFolder(tmp_path / str(seed)) for seed in (3, 4)}
-    (wave,), _ = record(folders, stop_after=stop_after)
-    assert wave == Ended(stop_after, dict.fromkeys(folders, "unfinished"))
+    progress, seen = record(folders, stop_after=stop_after)
+    assert (progress.done, seen[-1]) == (0, ((3, 4), stop_after))
     for folder in folders.values():
         assert folder.checkpoints.epochs()[0] == stop_after
         assert lines(folder) == stop_after
@@ -102,7 +112,7 @@ def test_a_run_can_get_more_epochs_but_not_fewer(
     """Finished or not, it ends as if it had had them from the beginning."""
     fewer = dataclasses.replace(LONG, train=dataclasses.replace(LONG.train, epochs=4))
     for until in (0, 3):
-        folder = train(tmp_path / str(until), fewer, 3, until=until)
+        folder = conftest.train(tmp_path / str(until), fewer, 3, until=until)
         done = until or 4
         less = dataclasses.replace(LONG, train=dataclasses.replace(LONG.train, epochs=done - 1))
         with pytest.raises(UserError, match=rf"^epochs = {done - 1}: must be at least {done}, wh"):
@@ -113,7 +123,7 @@ def test_a_run_can_get_more_epochs_but_not_fewer(
             copy.checkpoints.forget(0)
             with pytest.raises(UserError, match="has no checkpoint after epoch 4 to go on from"):
                 copy.survey(LONG, 3)
-        train(folder.path, LONG, 3)
+        conftest.train(folder.path, LONG, 3)
         expected = results_of(whole[3].path)
         expected["config.json"]["name"] = "sheet"
         assert results_of(folder.path) == expected
@@ -145,8 +155,7 @@ def test_runs_that_are_furthest_go_first_and_equal_ones_together(
 ) -> None:
     folders = {seed: RunFolder(tmp_path / str(seed)) for seed in (3, 4, 5)}
     record({5: folders[5]}, stop_after=4)
-    ended, seen = record(folders, every=100)
-    assert [tuple(wave.status) for wave in ended] == [(5,), (3, 4)]
+    _, seen = record(folders, every=100)
     assert seen[:4] == [((5,), 5), ((5,), 6), ((5,), 7), ((3, 4), 1)]
     for seed, folder in folders.items():
         assert results_of(folder.path)["predictions.npz"] == (
@@ -154,21 +163,21 @@ def test_runs_that_are_furthest_go_first_and_equal_ones_together(
         )
 
 
-def test_a_run_that_moved_on_before_it_was_locked_is_left_alone(
+def test_a_run_that_another_process_has_made_meanwhile_is_left_alone(
     whole: dict[int, RunFolder], tmp_path: pathlib.Path
 ) -> None:
     folder = copy_of(whole[5], tmp_path / "run")
     before = files_of(folder.path)
-    for epoch in (0, 6):
-        assert list(recorder.record({5: folder}, {5: epoch}, LONG, "small", Stop())) == []
+    progress, seen = record({5: folder})
+    assert (progress.done, seen) == (1, [])
     after = files_of(folder.path)
     assert after == before | {LOCK: after[LOCK]}
 
 
 def test_a_signal_before_a_wave_begins_nothing(tmp_path: pathlib.Path) -> None:
-    folders = {1: RunFolder(tmp_path / "1")}
-    assert list(recorder.record(folders, {1: 0}, LONG, "small", Stop(2))) == []
-    assert not folders[1].path.exists()
+    spec = Spec(RunFolder(tmp_path / "1"), "small", LONG, 1)
+    assert work.work([spec], Options(), lambda: True).done == 0
+    assert not spec.folder.path.exists()
 
 
 def break_second_moment(folder: RunFolder, seed: int, epoch: int) -> None:
@@ -186,8 +195,9 @@ def test_a_run_that_diverges_ends_in_that_epoch_and_leaves_the_others_alone(
     folders = {seed: RunFolder(tmp_path / str(seed)) for seed in (3, 4)}
     record(folders, stop_after=4)
     break_second_moment(folders[3], 3, 4)
-    (wave,), seen = record(folders, every=1)
-    assert wave == Ended(EPOCHS, {3: "diverged", 4: "finished"})
+    progress, seen = record(folders, every=1)
+    assert (progress.done, progress.diverged) == (2, 1)
+    assert [folders[seed].status() for seed in (3, 4)] == ["diverged", "finished"]
     assert [epoch for _, epoch in seen] == [5, 6, 7]
     assert folders[3].checkpoints.epochs() == [4, 2]  # The last ones before that epoch.
     assert not (folders[3].path / PREDICTIONS).exists()
@@ -203,8 +213,7 @@ def test_a_wave_of_which_all_diverge_ends_at_once(tmp_path: pathlib.Path) -> Non
     folder = RunFolder(tmp_path / "run")
     record({3: folder}, stop_after=4)
     break_second_moment(folder, 3, 4)
-    (wave,), seen = record({3: folder})
-    assert wave == Ended(5, {3: "diverged"})
+    _, seen = record({3: folder})
     assert [epoch for _, epoch in seen] == [5]
     assert folder.status() == "diverged"
 
@@ -215,10 +224,9 @@ WILD = dataclasses.replace(LONG, train=dataclasses.replace(LONG.train, learning_
 @pytest.mark.slow
 def test_a_run_that_diverges_from_its_beginning_keeps_its_history(tmp_path: pathlib.Path) -> None:
     folder = RunFolder(tmp_path / "wild")
-    (wave,), seen = record({1: folder}, WILD)
-    assert wave.status == {1: "diverged"}
-    assert wave.epoch == len(seen) == lines(folder) < EPOCHS
-    assert f"in epoch {wave.epoch}: " in folder.divergence()
+    _, seen = record({1: folder}, WILD)
+    assert len(seen) == lines(folder) < EPOCHS
+    assert f"in epoch {len(seen)}: " in folder.divergence()
     assert folder.survey(WILD, 1)[0] == "diverged"
 
 
@@ -231,7 +239,7 @@ def test_the_end_is_taken_back_where_it_was_damaged(
     (folder.checkpoints.path / ".6.npz.4711.sumrnn-tmp").mkdir()
     status, epoch, wrong = folder.survey(LONG, 5)
     assert (status, epoch, len(wrong)) == ("unfinished", EPOCHS, 1)
-    list(recorder.record({5: folder}, {5: epoch}, LONG, "small", Stop()))
+    train(folder, 5, epoch)
     assert folder.read() == whole[5].read()
     assert {entry.name for entry in folder.checkpoints.path.iterdir()} == {"7.npz"}
     assert results_of(folder.path) == results_of(whole[5].path)
@@ -249,12 +257,11 @@ def test_a_folder_that_became_another_run_s_is_not_written_to(
         if epoch == 3:
             shutil.rmtree(folder.path)
             if again:
-                RunFolder(folder.path).begin(LONG, 2, "small")
+                RunWriter(RunFolder(folder.path)).begin(LONG, 2, "small")
 
-    begun = recorder.record({1: folder}, {1: 0}, LONG, "small", Stop(), watch, every)
+    (lost,) = train(folder, every=every, watch=watch).lost.values()
     told = "is no longer that of the run with seed 1" if again else "missing"
-    with pytest.raises(UserError, match=rf"config\.json: {told}"):
-        list(begun)
+    assert str(lost) == f"{folder.path / CONFIG}: {told}"
     left = [entry.name for entry in folder.path.iterdir()] if folder.path.exists() else []
     assert left == [CONFIG] * again
 
@@ -271,12 +278,5 @@ def test_the_history_is_that_of_the_checkpoint(tmp_path: pathlib.Path) -> None:
     def watch(seeds: Sequence[int], epoch: int, row: Row) -> None:
         seen.append(lines(folder))
 
-    list(recorder.record({1: folder}, {1: 4}, LONG, "small", Stop(), watch, every=100))
+    train(folder, 1, 4, watch=watch, every=100)
     assert seen[:2] == [4, 4]
-
-
-def test_the_time_between_checkpoints_must_be_possible(tmp_path: pathlib.Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    with pytest.raises(UserError, match=r"checkpoint_every = 0: must be at least 1"):
-        list(recorder.record({1: folder}, {1: 0}, LONG, "small", Stop(), every=0))
-    assert not folder.path.exists()

@@ -16,11 +16,10 @@ from sumrnn.runs.folder import (
     REPORT_JSON,
     REPORT_MD,
 )
-from sumrnn.runs.recorder import Stop
-from sumrnn.study import batch, runner
-from sumrnn.study.batch import BatchFolder
+from sumrnn.study import folder as study_folder
+from sumrnn.study.folder import ExperimentFolder
 from sumrnn.study.table import TABLE
-from tests.conftest import Done, call, files_of, refused, small_experiment
+from tests.conftest import Done, call, files_of, refused, small_experiment, train_experiment
 
 Trained = tuple[pathlib.Path, Done]
 SUMMARY = (TABLE, batch_report.SUMMARY_JSON, batch_report.SUMMARY_MD, REPORT_HTML)
@@ -30,9 +29,8 @@ SUMMARY = (TABLE, batch_report.SUMMARY_JSON, batch_report.SUMMARY_MD, REPORT_HTM
 def batched(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A finished batch of two conditions and a seed, with its summary.  Do not change it."""
     path, experiment = tmp_path_factory.mktemp("batched"), small_experiment(2)
-    BatchFolder(path).open(experiment, (7,))
-    runner.run(BatchFolder(path), experiment, (7,), Stop())
-    batch_report.write(BatchFolder(path))
+    train_experiment(path, experiment, (7,))
+    batch_report.write(ExperimentFolder(path))
     return path
 
 
@@ -107,7 +105,7 @@ DAMAGES = {
     "in the way": lambda run: (shutil.rmtree(run / FIGURES), (run / FIGURES).write_text("mine")),
 }
 NO_BATCH = {
-    "no json": lambda path: (path / batch.EXPERIMENT).write_text("{"),
+    "no json": lambda path: (path / study_folder.EXPERIMENT).write_text("{"),
     "foreign run": lambda path: (path / "runs" / "a-seed7" / CONFIG).unlink(),
     "damaged run": lambda path: (path / "runs" / "a-seed7" / HISTORY).unlink(),
     "in the way": lambda path: (shutil.rmtree(path / FIGURES), (path / FIGURES).write_text("x")),

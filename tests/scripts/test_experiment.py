@@ -1,5 +1,6 @@
 """scripts/experiment.py: alone, and interrupted."""
 
+import json
 import os
 import pathlib
 import py_compile
@@ -12,12 +13,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from sumrnn.cli import declaration
 from sumrnn.devices import memory, mesh
 from sumrnn.report import batch as report
 from sumrnn.runs import files
 from sumrnn.runs.folder import CHECKPOINTS, CONFIG, FIGURES, HISTORY, PREDICTIONS, REPORT_HTML
-from sumrnn.study.batch import EXPERIMENT, RUNS, BatchFolder
 from sumrnn.study.experiment import Experiment
+from sumrnn.study.folder import EXPERIMENT, RUNS, ExperimentFolder
 from sumrnn.study.table import TABLE
 from tests import conftest
 from tests.conftest import (
@@ -26,7 +28,6 @@ from tests.conftest import (
     SMALL_OPTIONS,
     call,
     files_of,
-    load_script,
     refused,
     results_of,
     run_script,
@@ -53,15 +54,14 @@ def contents(path: pathlib.Path) -> dict[str, object]:
 @pytest.fixture(scope="module", autouse=True)
 def small() -> Iterator[None]:
     """Within this process, the name of an experiment that is a number means `small_experiment`."""
-    script = load_script("experiment")
-    find = script.find
+    find = declaration.find
 
     def found(name: str) -> Experiment:
         return small_experiment(int(name)) if name.isdigit() else find(name)
 
-    script.find = found
+    declaration.find = found
     yield
-    script.find = find
+    declaration.find = find
 
 
 MINE = """
@@ -91,7 +91,7 @@ def test_a_declaration_may_be_anywhere_and_have_dataclasses_of_its_own(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.py").write_text(MINE)
-    find = load_script("experiment").find
+    find = declaration.find
     monkeypatch.chdir(tmp_path)
     assert find("mine.py").question == find(str(tmp_path / "mine.py")).question == "3 cells?"
     monkeypatch.delitem(sys.modules, "experiments.mine")
@@ -102,7 +102,7 @@ def test_a_declaration_is_read_from_its_source_and_from_what_lies_beside_it(
 ) -> None:
     """Whatever was compiled before: a changed one may have the same time and size."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
-    find, path = load_script("experiment").find, tmp_path / "mine.py"
+    find, path = declaration.find, tmp_path / "mine.py"
     beside = tmp_path / "cells_of_mine.py"
     (tmp_path / "random.py").write_text("raise SystemExit('never imported')")
     text = MINE.replace("= 3", "= cells_of_mine.CELLS")
@@ -169,7 +169,7 @@ def test_a_run_of_a_batch_is_the_run_of_train(
     """The same config and seed: the same bytes, from another script, on another mesh."""
     alone = call("train", "--seed", 7, *SMALL_OPTIONS, "--out", "alone", cwd=tmp_path)
     assert (alone.status, alone.err) == (0, "")
-    found = BatchFolder(whole[0]).run("a", 7).path / PREDICTIONS
+    found = ExperimentFolder(whole[0]).run("a", 7).path / PREDICTIONS
     assert found.read_bytes() == (tmp_path / "alone" / PREDICTIONS).read_bytes()
 
 
@@ -231,7 +231,7 @@ def test_tiny_does_what_the_others_do(tmp_path: pathlib.Path) -> None:
     more = ("--epochs", 3, "--learning-rate", "1e-2", "--seed", 2, "--out", "alone")
     alone = call("train", *options, *more, cwd=tmp_path)
     assert (alone.status, alone.err) == (0, "")
-    found = BatchFolder(tmp_path / "runs" / "tiny").run("cells-8", 2).path / PREDICTIONS
+    found = ExperimentFolder(tmp_path / "runs" / "tiny").run("cells-8", 2).path / PREDICTIONS
     assert found.read_bytes() == (tmp_path / "alone" / PREDICTIONS).read_bytes()
 
 
@@ -301,13 +301,13 @@ def test_another_machine_is_refused_unless_asked_and_then_recorded(
     monkeypatch.setenv("XLA_FLAGS", flag)
     arguments = ("experiment", 2, "--seeds", "0:2", "--out", "batch")
     line = refused(*arguments, cwd=tmp_path)
-    assert line.startswith(f"batch/experiment.json: was made with XLA_FLAGS unset, this is {flag}")
+    told = f"batch/runs/a-seed0/config.json: was made with XLA_FLAGS unset, this is {flag}"
+    assert line.startswith(told)
     assert line.endswith("--anyway continues and records it")
     done = call(*arguments, "--anyway", cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
-    made = BatchFolder(path).read().made
-    assert [one["settings"] for one in made] == [{}, {"XLA_FLAGS": flag}]
     # Nothing is really another.
     found, expected = (results_of(p / RUNS / "b-seed1") for p in (path, whole[0]))
     assert found[PREDICTIONS] == expected[PREDICTIONS]
     assert found["config.json"]["settings"] == {"XLA_FLAGS": flag}
+    assert json.loads((path / report.SUMMARY_JSON).read_text())["continued"] is True

@@ -5,10 +5,10 @@ A real Slurm is in tests/slurm.sh.
 
 import contextlib
 import csv
+import dataclasses
 import json
 import os
 import pathlib
-import pickle
 import re
 import shutil
 import signal
@@ -16,20 +16,22 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from sumrnn.cli import jobs, launcher, processes
-from sumrnn.cli.jobs import Chunk, Engine, Resources, State
-from sumrnn.cli.launcher import Launch
-from sumrnn.cli.progress import Counts
+from sumrnn.cli import pool, processes, watch
+from sumrnn.cli.jobs import Job, Resources
+from sumrnn.cli.pool import Pool, State
+from sumrnn.cli.signals import Stop
 from sumrnn.errors import UserError
-from sumrnn.runs.folder import CHECKPOINTS, CONFIG, HISTORY
-from sumrnn.runs.recorder import Stop
-from sumrnn.study import runner
-from sumrnn.study.batch import RUNS, BatchFolder
+from sumrnn.runs import files, work
+from sumrnn.runs.folder import CHECKPOINTS, CONFIG, ERROR, HISTORY
+from sumrnn.runs.record import FORMAT
+from sumrnn.runs.work import Options, Progress
+from sumrnn.runs.writer import RunWriter
+from sumrnn.study.folder import RUNS, ExperimentFolder
 from sumrnn.study.table import TABLE
 from tests.conftest import (
     EXPERIMENT,
@@ -40,143 +42,142 @@ from tests.conftest import (
     results_of,
     small_experiment,
     train,
+    train_experiment,
     wait_for,
 )
 from tests.study.test_experiment import TWO
 
 Start = Callable[..., "subprocess.Popen[str]"]
-# --- the launcher, with jobs that end as they are told -------------------------------------------
+pytest.importorskip("submitit")  # Its import settles what logging writes to.
+# --- what is started, with jobs that end as they are told -----------------------------------------
 
 
 class Machines:
-    """An engine whose jobs make their runs when a test says so."""
+    """A pool whose jobs make runs when a test says so."""
 
-    def __init__(self, batch: BatchFolder) -> None:
-        self.batch, self.jobs, self.ended = batch, dict[str, Chunk](), set[str]()
-        self.before: dict[str, Chunk] = {}
+    period = 0.0
 
-    def earlier(self) -> dict[str, Chunk]:
-        return dict(self.before)
+    def __init__(self, size: int) -> None:
+        self.size, self.living, self.started, self.cleared = size, 0, list[int](), False
+        self.acts: list[Callable[[], object]] = []
+        """What happens before each look."""
 
-    def submit(self, chunks: Sequence[Chunk]) -> dict[str, Chunk]:
-        new = {str(len(self.jobs) + i): chunk for i, chunk in enumerate(chunks)}
-        self.jobs |= new
-        return new
+    def submit(self, job: Job, count: int) -> None:
+        self.living += count
+        self.started.append(count)
 
-    def states(self, names: Sequence[str]) -> dict[str, State]:
-        return {name: "running" for name in names if name not in self.ended}
+    def states(self) -> dict[str, State]:
+        if self.acts:
+            self.acts.pop(0)()
+        return {str(number): "running" for number in range(self.living)}
 
-    def log(self, name: str) -> pathlib.Path:
-        return pathlib.Path(f"log of {name}")
+    def log(self) -> pathlib.Path:
+        return pathlib.Path("the log")
 
-    def end(self, name: str, make: bool = True) -> None:
-        """Ends a job, with its runs or without them."""
-        self.ended.add(name)
-        if make:
-            chunk = self.jobs[name]
-            runner.run(self.batch, TWO.only(chunk.condition), chunk.seeds, Stop())
+    def clear(self) -> None:
+        self.cleared = True
 
+    def end(self, path: pathlib.Path, *makes: tuple[str, int]) -> None:
+        """Ends every job; before that they make some runs."""
+        self.living = 0
+        specs = ExperimentFolder(path).specs(TWO, range(3))
+        work.work([spec for spec in specs if (spec.name, spec.seed) in makes], Options())
 
-def launch(path: pathlib.Path, size: int = 2, **options: Any) -> tuple[Launch, Machines]:
-    batch = BatchFolder(path)
-    batch.open(TWO, (0, 1, 2))
-    machines = Machines(batch)
-    machines.before = options.pop("before", {})
-    missing = runner.missing(batch, TWO, (0, 1, 2))
-    given = {"slots": None, "retries": 1} | options
-    return Launch(batch, machines, missing, size, Chunk(str(path)), **given), machines  # type: ignore[arg-type]
-
-
-def look(launched: Launch) -> tuple[bool, Counts]:
-    counts = Counts(6)
-    return launched.look(counts), counts
+    def die(self, path: pathlib.Path, *takes: tuple[str, int]) -> None:
+        """Kills every job; each was in the midst of a run."""
+        self.living = 0
+        for spec in ExperimentFolder(path).specs(TWO, range(3)):
+            if (spec.name, spec.seed) in takes:
+                old = spec.folder.attempts()
+                RunWriter(spec.folder).begin(spec.config, spec.seed, spec.name)
+                record = dataclasses.replace(spec.folder.read(), attempts=old + 1)
+                files.write_json(spec.folder.config, record, FORMAT)
 
 
-def test_missing_runs_are_cut_into_chunks_of_one_condition(tmp_path: pathlib.Path) -> None:
-    launched, machines = launch(tmp_path)
-    goes_on, counts = look(launched)
-    assert goes_on
-    assert (counts.running, counts.waiting, counts.jobs) == (0, 6, 4)
-    cut = [(chunk.condition, chunk.seeds) for chunk in machines.jobs.values()]
-    assert cut == [("a", (0, 1)), ("a", (2,)), ("b", (0, 1)), ("b", (2,))]
-    goes_on, counts = look(launched)
-    assert goes_on
-    assert (counts.running, counts.waiting, counts.done, counts.jobs) == (6, 0, 0, 4)
-    for name in machines.jobs:
-        machines.end(name)
-    goes_on, counts = look(launched)
-    assert not goes_on
-    assert (counts.running, counts.waiting, counts.done, counts.jobs) == (0, 0, 6, 0)
+ALL = [(name, seed) for name in "ab" for seed in range(3)]
 
 
-def test_a_run_whose_job_ended_without_it_is_tried_again_alone_and_then_named(
+def watched(
+    path: pathlib.Path, machines: Machines, retries: int = 1, stop: Stop | None = None
+) -> tuple[Progress, list[tuple[int, dict[str, int]]]]:
+    """How far the runs come, and what is seen of runs and jobs."""
+    folder, seen = ExperimentFolder(path), []
+    folder.open(TWO, (0, 1, 2))
+    specs = work.missing(folder.specs(TWO, (0, 1, 2)))
+    job = Job(str(path), (0, 1, 2), Options(retries=retries))
+    ended = watch.watch(
+        machines,  # type: ignore[arg-type]
+        job,
+        specs,
+        stop=stop or Stop(),
+        done=0,
+        view=lambda progress: seen.append((progress.done, dict(progress.jobs))),
+    )
+    return ended, seen
+
+
+def test_as_many_jobs_are_started_as_there_may_be_and_their_folder_is_cleared(
     tmp_path: pathlib.Path,
 ) -> None:
-    launched, machines = launch(tmp_path, size=3)
-    look(launched)
-    machines.end("1")
-    machines.end("0", make=False)
-    goes_on, counts = look(launched)
-    assert goes_on
-    assert (counts.done, counts.waiting) == (3, 3)
-    assert [machines.jobs[name].seeds for name in "234"] == [(0,), (1,), (2,)]
-    machines.end("2")
-    machines.end("3", make=False)
-    machines.end("4")
-    goes_on, counts = look(launched)
-    assert not goes_on
-    assert (counts.done, counts.failed) == (5, 1)
-    assert launched.failed() == {("a", 1): pathlib.Path("log of 3")}
+    machines = Machines(4)
+    machines.acts = [lambda: None] * 3 + [lambda: machines.end(tmp_path, *ALL)]
+    ended, seen = watched(tmp_path, machines)
+    assert (ended.done, machines.started, machines.cleared) == (6, [4], True)
+    assert seen == [(0, {"running": 4}), (0, {"running": 4}), (6, {})]
 
 
-def test_job_after_job_in_vain_is_not_gone_on_with(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(launcher, "VAIN", 7)
-    launched, machines = launch(tmp_path, size=1, retries=9)
-    look(launched)
-    for name in list(machines.jobs):
-        machines.end(name, make=False)
-    look(launched)
-    machines.end("6")
-    for name in "789":
-        machines.end(name, make=False)
-    look(launched)
-    for name in list(machines.jobs)[10:]:
-        machines.end(name, make=False)
-    with pytest.raises(UserError, match=r"7 jobs after each other .* see log of 14"):
-        look(launched)
+def test_runs_whose_jobs_were_killed_are_tried_again_and_then_named(tmp_path: pathlib.Path) -> None:
+    machines = Machines(2)
+    machines.acts = [
+        *(lambda: None, lambda: None),
+        *(lambda: machines.die(tmp_path, ("a", 0), ("b", 1)), lambda: None),
+        *(lambda: machines.die(tmp_path, ("a", 0)), lambda: None),
+        lambda: machines.end(tmp_path, *ALL[1:]),
+    ]
+    ended, _ = watched(tmp_path, machines)
+    assert machines.started == [2, 2, 2]
+    told = "its process ended 2 times before a checkpoint"
+    assert (ended.done, ended.failures) == (5, {("a", 0): told})
+    assert not machines.cleared
 
 
-def test_what_jobs_of_an_earlier_start_have_is_not_submitted_again(tmp_path: pathlib.Path) -> None:
-    before = {"9": Chunk(str(tmp_path), condition="a", seeds=(0, 2))}
-    launched, machines = launch(tmp_path, before=before)
-    look(launched)
-    cut = [(chunk.condition, chunk.seeds) for chunk in machines.jobs.values()]
-    assert cut == [("a", (1,)), ("b", (0, 1)), ("b", (2,))]
+def test_jobs_that_end_in_vain_are_not_gone_on_with(tmp_path: pathlib.Path) -> None:
+    machines = Machines(5)
+    machines.acts = [lambda: machines.end(tmp_path)] * 99
+    with pytest.raises(UserError, match=r"20 jobs ended without a run; see the log"):
+        watched(tmp_path, machines)
+    assert machines.started == [5] * 4
 
 
-def test_what_another_process_has_is_waited_for_and_then_taken(
-    start: Start, tmp_path: pathlib.Path
-) -> None:
-    hold = "import pathlib, sys, time; from sumrnn.runs import locks\n"
-    hold += "with locks.lock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(999)"
-    launched, machines = launch(tmp_path, size=3)
-    held = BatchFolder(tmp_path).run("a", 1).path
+def test_a_signal_leaves_jobs_alone(tmp_path: pathlib.Path) -> None:
+    machines, stop = Machines(2), Stop()
+    machines.acts = [lambda: None] * 3 + [lambda: setattr(stop, "number", 15)]
+    ended, _ = watched(tmp_path, machines, stop=stop)
+    assert (ended.done, ended.jobs, machines.cleared) == (0, {"running": 2}, False)
+
+
+def test_what_another_process_has_is_waited_for(start: Start, tmp_path: pathlib.Path) -> None:
+    hold = "import pathlib, sys, time; from sumrnn.runs import lock\n"
+    hold += "with lock.hold(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(999)"
+    ExperimentFolder(tmp_path).open(TWO, (0, 1, 2))
+    held = ExperimentFolder(tmp_path).run("a", 1).path
     holder = start(sys.executable, "-c", hold, held, cwd=tmp_path)
     wait_for(holder, "held")
-    goes_on, counts = look(launched)
-    assert goes_on
-    assert (counts.elsewhere, counts.waiting) == (1, 5)
-    assert [chunk.seeds for chunk in machines.jobs.values()] == [(0, 2), (0, 1, 2)]
-    holder.kill()
-    holder.wait(timeout=SECONDS)
-    look(launched)
-    assert machines.jobs["2"].seeds == (1,)
+
+    def free() -> None:
+        holder.kill()
+        holder.wait(timeout=SECONDS)
+
+    machines = Machines(9)
+    others = [run for run in ALL if run != ("a", 1)]
+    machines.acts = [lambda: None, lambda: None, lambda: machines.end(tmp_path, *others)]
+    machines.acts += [lambda: None, free, lambda: None, lambda: machines.end(tmp_path, ("a", 1))]
+    ended, _ = watched(tmp_path, machines)
+    assert (ended.done, machines.started) == (6, [5, 1])
 
 
 @pytest.mark.parametrize(
-    ("cores", "many", "expected"),
+    ("cores", "count", "expected"),
     [
         ((0, 1), 1, [(0, 1)]),
         ((4, 6), 2, [(4,), (6,)]),
@@ -185,23 +186,9 @@ def test_what_another_process_has_is_waited_for_and_then_taken(
     ],
 )
 def test_cores_are_divided_among_jobs(
-    cores: tuple[int, ...], many: int, expected: list[tuple[int, ...]]
+    cores: tuple[int, ...], count: int, expected: list[tuple[int, ...]]
 ) -> None:
-    assert launcher.slots(cores, many) == expected
-
-
-def test_on_this_machine_no_more_jobs_run_than_there_are_slots(tmp_path: pathlib.Path) -> None:
-    launched, machines = launch(tmp_path, size=1, slots=[(0,), (1,)])
-    look(launched)
-    assert [chunk.cores for chunk in machines.jobs.values()] == [(0,), (1,)]
-    machines.end("1")
-    look(launched)
-    assert [chunk.cores for chunk in machines.jobs.values()] == [(0,), (1,), (1,)]
-
-
-def test_a_chunk_can_be_handed_on_in_the_midst_of_its_work() -> None:
-    chunk = Chunk("/there", condition="a", seeds=(1, 2), cores=(0,))
-    assert pickle.loads(pickle.dumps(chunk.checkpoint().function)) == chunk
+    assert pool.cut_cores(cores, count) == expected
 
 
 # --- jobs that are processes ---------------------------------------------------------------------
@@ -249,9 +236,7 @@ def begun(path: pathlib.Path) -> bool:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The results of every run, made by this process."""
     path = tmp_path_factory.mktemp("whole") / "batch"
-    batch, experiment = BatchFolder(path), small_experiment(EPOCHS)
-    batch.open(experiment, (0, 1, 2))
-    runner.run(batch, experiment, (0, 1, 2), Stop())
+    train_experiment(path, small_experiment(EPOCHS), (0, 1, 2))
     return contents(path)
 
 
@@ -268,7 +253,7 @@ def test_a_killed_worker_a_preempted_one_and_an_interrupted_launcher_lose_nothin
     start: Start, tmp_path: pathlib.Path, whole: dict[str, Any]
 ) -> None:
     path = tmp_path / "batch"
-    first = begin(start, path, "--launcher", "local", "--chunk", 3, "--parallel", 2)
+    first = begin(start, path, "--launcher", "local", "--parallel", 2)
     wait_until(lambda: begun(path) and len(workers(path)) == 2, "two workers are at work")
     killed, preempted = sorted(workers(path))
     os.kill(killed, signal.SIGKILL)
@@ -277,32 +262,40 @@ def test_a_killed_worker_a_preempted_one_and_an_interrupted_launcher_lose_nothin
     _, err = first.communicate(timeout=SECONDS)
     assert first.returncode == 128 + signal.SIGTERM
     assert re.search(r"terminated with \d of 6 runs done; \d jobs go on, and the same", err)
-    again = begin(start, path, "--launcher", "local", "--chunk", 3, "--parallel", 2)
+    again = begin(start, path, "--launcher", "local", "--parallel", 2)
     out, err = again.communicate(timeout=SECONDS)
     assert (again.returncode, err) == (0, "")
     assert "runs 6/6" in out
     assert contents(path) == whole
-    assert not (path / jobs.FOLDER).exists()
+    assert not (path / pool.FOLDER).exists()
 
 
 @pytest.mark.slow
-def test_a_seed_that_fails_is_named_with_its_log_and_the_others_end(
+def test_a_run_that_raises_is_named_with_its_traceback_and_the_others_end(
     start: Start, tmp_path: pathlib.Path, whole: dict[str, Any]
 ) -> None:
     path, experiment = tmp_path / "batch", small_experiment(EPOCHS)
-    BatchFolder(path).open(experiment, (0, 1, 2))
-    folder = train(BatchFolder(path).run("a", 1).path, experiment.conditions["a"], 1, until=2)
+    ExperimentFolder(path).open(experiment, (0, 1, 2))
+    folder = train(ExperimentFolder(path).run("a", 1).path, experiment.conditions["a"], 1, until=2)
     (folder.path / HISTORY).unlink()
     (folder.path / HISTORY / "in the way").mkdir(parents=True)
-    launched = begin(start, path, "--launcher", "local", "--chunk", 3, "--retries", 1)
+    launched = begin(start, path, "--launcher", "local", "--retries", 1)
     _, err = launched.communicate(timeout=SECONDS)
     assert launched.returncode == 1
     warned, told = err.splitlines()
-    assert told == "experiment.py: error: 1 of 6 runs failed"
-    log = pathlib.Path(warned.removeprefix("experiment.py: warning: a with seed 1 failed; see "))
-    assert f"{folder.path / HISTORY}" in log.read_text()
-    shutil.rmtree(folder.path)
-    assert contents(path) == {name: whole[name] for name in whole if name != "a-seed1"}
+    assert told == "experiment.py: error: 1 of 6 runs failed; the same command tries them again"
+    file = folder.path / ERROR
+    assert warned == f"experiment.py: warning: a with seed 1 failed; see {file}"
+    assert "Traceback" in file.read_text()
+    assert f"{folder.path / HISTORY}" in file.read_text()
+    # What was wrong is mended, and the same command goes on.
+    shutil.rmtree(folder.path / HISTORY)
+    again = begin(start, path, "--launcher", "local")
+    assert again.communicate(timeout=SECONDS)[1] == ""
+    found = contents(path)
+    found["a-seed1"]["config.json"]["name"] = "a"
+    assert found == whole
+    assert not file.exists()
 
 
 @pytest.mark.slow
@@ -325,9 +318,8 @@ def test_several_starts_on_one_folder_divide_the_work(
 MISUSE = {
     "unknown launcher": (("--launcher", "sge"), "invalid choice 'sge' for argument '--launcher'"),
     "no Slurm": (("--launcher", "slurm"), "launcher = 'slurm': must be used where Slurm is"),
-    "no runs": (("--launcher", "local", "--chunk", 0), "chunk = 0: must be between 1 and"),
     "no jobs": (("--launcher", "local", "--parallel", 0), "parallel = 0: must be between 1 and"),
-    "no launcher": (("--chunk", 2), "chunk = 2: must be left out without --launcher"),
+    "no launcher": (("--parallel", 2), "parallel = 2: must be left out without --launcher"),
     "no Slurm's": (
         ("--launcher", "local", "--partition", "gpu"),
         "partition = 'gpu': must be left out without --launcher slurm",
@@ -341,7 +333,7 @@ MISUSE = {
 def test_misuse_is_told_and_nothing_submitted(
     what: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs.shutil, "which", lambda name: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(pool.shutil, "which", lambda name: None)  # type: ignore[attr-defined]
     options, message = MISUSE[what]
     assert message in refused("experiment", "tiny", *options, cwd=tmp_path)
 
@@ -350,10 +342,10 @@ def test_a_folder_of_jobs_behind_a_link_is_refused(tmp_path: pathlib.Path) -> No
     """What jobs leave is removed in the end."""
     (tmp_path / "thesis" / "local-1").mkdir(parents=True)
     (tmp_path / "thesis" / "local-1" / "chapter").write_text("years")
-    BatchFolder(tmp_path / "batch").open(TWO, (0,))
-    (tmp_path / "batch" / jobs.FOLDER).symlink_to(tmp_path / "thesis")
-    engine = Engine("local", tmp_path / "batch", Resources())
-    for look in (engine.check, engine.earlier, engine.clear, lambda: engine.submit([Chunk("")])):
+    ExperimentFolder(tmp_path / "batch").open(TWO, (0,))
+    (tmp_path / "batch" / pool.FOLDER).symlink_to(tmp_path / "thesis")
+    jobs, job = Pool("local", tmp_path / "batch", Resources()), Job("", (), Options())
+    for look in (jobs.states, jobs.earlier, jobs.clear, lambda: jobs.submit(job, 1)):
         with pytest.raises(UserError, match=r"jobs: must be a folder, not a link"):
             look()
     assert (tmp_path / "thesis" / "local-1" / "chapter").exists()
@@ -373,13 +365,13 @@ def test_jobs_import_nothing_from_the_folder_they_are_started_in(
 
 
 def test_a_log_that_is_named_is_there(tmp_path: pathlib.Path) -> None:
-    engine = Engine("local", tmp_path, Resources())
+    jobs = Pool("local", tmp_path, Resources())
     paths = types.SimpleNamespace(stderr=tmp_path / "7_0_log.err", folder=tmp_path)
-    engine._own["7"] = types.SimpleNamespace(paths=paths)
-    assert engine.log("7") is engine.log("8") is None
-    for name in (jobs.STARTED, "7_0_log.err"):
+    jobs._jobs["7"] = types.SimpleNamespace(paths=paths)
+    assert jobs.log() is None
+    for name in (pool.STARTED, "7_0_log.err"):
         (tmp_path / name).write_text("Traceback")
-        assert engine.log("7") == tmp_path / name
+        assert jobs.log() == tmp_path / name
 
 
 def test_without_submitit_it_is_told_what_to_install(
@@ -397,7 +389,7 @@ def test_a_folder_that_slurm_s_machines_do_not_see_is_refused(
     done = call("experiment", "tiny", "--launcher", "slurm", "--out", "batch", cwd=tmp_path)
     assert done.status == 2
     assert "batch': must be a folder that Slurm's machines see too" in done.err
-    assert not (tmp_path / "batch" / jobs.FOLDER).exists()
+    assert not (tmp_path / "batch" / pool.FOLDER).exists()
 
 
 def test_what_slurm_says_of_jobs_that_it_does_not_take_is_told(
@@ -427,12 +419,12 @@ def test_slurm_is_asked_for_what_was_wished_and_its_queue_is_read(
         squeue="printf '7_0 RUNNING\\n7_1 PENDING\\n8 RUNNING\\n'",
     )
     wished = Resources(parallel=3, cpus_per_task=2, time=90, partition="long", sbatch=("mem=4G",))
-    engine = Engine("slurm", tmp_path / "batch", wished)
-    cut = jobs.chunks([("a", 0), ("a", 1), ("b", 0)], 1, Chunk(str(tmp_path)))
-    assert list(engine.submit(cut)) == ["7_0", "7_1", "7_2"]
-    (script,) = (tmp_path / "batch" / jobs.FOLDER / "slurm-1").glob("*_submission.sh")
+    jobs, job = Pool("slurm", tmp_path / "batch", wished), Job(str(tmp_path), (0, 1), Options())
+    assert jobs.size == 3
+    jobs.submit(job, 3)
+    (script,) = (tmp_path / "batch" / pool.FOLDER / "slurm-1").glob("*_submission.sh")
     text = script.read_text()
     for line in ("array=0-2%3", "cpus-per-task=2", "time=90", "partition=long", "mem=4G"):
         assert f"#SBATCH --{line}\n" in text
-    assert engine.states(["7_0", "7_1", "7_2"]) == {"7_0": "running", "7_1": "waiting"}
-    assert Engine("slurm", tmp_path / "batch", wished).earlier() == {"7_0": cut[0], "7_1": cut[1]}
+    assert jobs.states() == {"7_0": "running", "7_1": "waiting"}
+    assert Pool("slurm", tmp_path / "batch", wished).earlier() == {"7_0": job, "7_1": job}

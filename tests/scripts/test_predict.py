@@ -15,8 +15,9 @@ import scipy.special
 
 import sumrnn
 from sumrnn.config import ModelConfig
-from sumrnn.exchange.answers import Answerer
+from sumrnn.exchange.predictor import Predictor
 from sumrnn.models import network
+from sumrnn.models.initializer import init
 from tests.conftest import SMALL, Done, call, refused, run_script
 
 Trained = tuple[pathlib.Path, Done]
@@ -145,11 +146,12 @@ def reference(params: Any, model: ModelConfig, digits: np.ndarray) -> float:
 
 def test_few_programs_answer_all_lengths() -> None:
     model = dataclasses.replace(SMALL.model, input_center=1.5, input_scale=1.25)
-    params: Any = jax.tree.map(np.array, network.init(jax.random.key(0), model))
+    config = dataclasses.replace(SMALL, model=model)
+    params: Any = jax.tree.map(np.array, network.to_flax(init(jax.random.key(0), config)))
     params["output"]["kernel"] *= 10
     draw, lengths = np.random.default_rng(0), [*range(130, 0, -1), 5, 5, 10_000]
     series = [draw.integers(0, 4, length).astype(np.uint8) for length in lengths]
-    answer = Answerer(params, dataclasses.replace(SMALL, model=model))
+    answer = Predictor(params, config)
     expected = [reference(params, model, digits) for digits in series]
     programs = (answer._logits, answer._carried)
     before = [program._cache_size() for program in programs]  # Those of other tests.

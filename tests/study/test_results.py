@@ -9,7 +9,7 @@ import pytest
 
 from sumrnn.config import preset
 from sumrnn.runs import origin
-from sumrnn.study import batch
+from sumrnn.study import folder as study_folder
 from sumrnn.study.experiment import Experiment
 from tests.conftest import ROOT, load_script
 
@@ -26,7 +26,7 @@ def test_a_summary_is_of_this_code_or_named_as_earlier(path: pathlib.Path) -> No
         pytest.skip(f"made with jax {made['jax']}")
     experiment: Experiment = load_script("experiment").find(path.parent.name)
     assert list(summary["conditions"]) == list(experiment.conditions)
-    now: Any = batch.origin_of(experiment)
+    now: Any = study_folder.origin_of(experiment)
     named = f"`{experiment.name}` is of an earlier version, code {made['code']}"
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert (now["versions"]["code"] == made["code"]) != (named in readme)

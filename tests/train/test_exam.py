@@ -1,6 +1,5 @@
 import dataclasses
 import itertools
-from typing import Any
 
 import jax
 import numpy as np
@@ -42,8 +41,8 @@ def test_an_exam_finds_the_error_rates_of_all_series_there_are() -> None:
     state = wave.result().state
     for i, counts in enumerate(found):
         assert counts is not None
-        params = jax.tree.map(lambda x, i=i: x[i], state.params)
-        logits = np.asarray(network.logits(params, SMALL.model, every))
+        weights = jax.tree.map(lambda x, i=i: x[i], state.params)
+        logits = np.asarray(network.logits(weights, SMALL.model, every))
         wrong = (logits > 0) != (sums >= task.threshold)
         assert counts.series.sum() >= exam.SHARE * 400 * task.train_size
         for stratum, series, errors in zip(own.sums, *counts, strict=True):
@@ -66,7 +65,8 @@ def test_any_weights_are_examined_as_those_of_a_run() -> None:
     config = longer(SMALL, 20)
     for i, counts in enumerate(wave.examine()):
         assert counts is not None
-        params: Any = jax.tree.map(lambda x, i=i: np.asarray(x[i]), state.params)
+        weights = jax.tree.map(lambda x, i=i: x[i], state.params)
+        params = network.to_flax(weights)
         assert evaluate(config, params) == exact.scores(config.task, counts)
     perfect = evaluate(config, counter(config.task, config.model.cells))
     assert (perfect["accuracy"], perfect["matthews_correlation"]) == (1, 1)

@@ -14,6 +14,7 @@ from sumrnn.devices import compiler
 from sumrnn.devices.compiler import fit
 from sumrnn.errors import UserError
 from sumrnn.models import network
+from sumrnn.models.initializer import init
 from sumrnn.runs import origin
 from sumrnn.task import Split
 from sumrnn.train import answers, series
@@ -121,10 +122,10 @@ def test_focus_narrows_by_the_same_factor_each_epoch() -> None:
 def test_scaled_inputs_are_the_network_of_scaled_digits(recurrence: Any) -> None:
     plain = ModelConfig(cells=3, recurrence=recurrence)
     scaled = dataclasses.replace(plain, input_center=-1.0, input_scale=0.5)
-    params = network.init(jax.random.key(0), plain)
+    weights = init(jax.random.key(0), Config(model=plain))
     digits = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    found = network.logits(params, scaled, digits)
-    expected = network.logits(params, plain, (2 * (digits + 1)).astype(np.uint8))
+    found = network.logits(weights, scaled, digits)
+    expected = network.logits(weights, plain, (2 * (digits + 1)).astype(np.uint8))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 

@@ -44,7 +44,7 @@ class TrainStepTest(chex.TestCase):
 
         @jax.jit
         @jax.value_and_grad
-        def loss(params: network.Params, batch: Split) -> chex.Array:
+        def loss(params: network.Weights, batch: Split) -> chex.Array:
             z = network.logits(params, config.model, batch.digits)
             y = batch.labels.astype(z.dtype)
             return -(y * jax.nn.log_sigmoid(z) + (1 - y) * jax.nn.log_sigmoid(-z)).mean()

@@ -1,6 +1,7 @@
 import errno
 import os
 import pathlib
+import re
 import socket
 import sys
 import time
@@ -11,13 +12,13 @@ import filelock
 import pytest
 
 from sumrnn.errors import UserError
-from sumrnn.runs import files, locks
+from sumrnn.runs import files, lock
 from tests.conftest import SECONDS, wait_for
 
 HOLD = """
 import pathlib, sys, time
-from sumrnn.runs import locks
-with locks.lock(pathlib.Path(sys.argv[1])):
+from sumrnn.runs import lock
+with lock.hold(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(1000)
 """
@@ -25,7 +26,7 @@ HOST = socket.gethostname()
 
 
 def refusal(path: pathlib.Path) -> str:
-    with pytest.raises(UserError) as caught, locks.lock(path):
+    with pytest.raises(UserError) as caught, lock.hold(path):
         raise AssertionError
     return str(caught.value)
 
@@ -40,14 +41,14 @@ def test_a_folder_is_one_process_s_until_it_ends_or_is_killed(
     holder.kill()
     holder.wait(timeout=SECONDS)
     assert (path / files.LOCK).exists()
-    with locks.lock(path), locks.lock(path):  # This process may take it again.
+    with lock.hold(path), lock.hold(path):  # This process may take it again.
         assert files.is_empty(path)
 
 
 def test_a_lock_clears_away_what_a_killed_process_left(tmp_path: pathlib.Path) -> None:
     (tmp_path / ".history.csv.4711.sumrnn-tmp").write_text("half")
     (tmp_path / "history.csv").write_text("whole")
-    with locks.lock(tmp_path):
+    with lock.hold(tmp_path):
         assert {entry.name for entry in tmp_path.iterdir()} == {files.LOCK, "history.csv"}
 
 
@@ -64,8 +65,8 @@ def test_where_the_system_has_locks_what_the_file_says_does_not_matter(
     content: str, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / files.LOCK).write_text(content)
-    with locks.lock(tmp_path):
-        with locks.lock(tmp_path):
+    with lock.hold(tmp_path):
+        with lock.hold(tmp_path):
             pass
         assert (tmp_path / files.LOCK).read_text() == f"{os.getpid()}\n{HOST}\n"
 
@@ -80,74 +81,68 @@ def without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("fcntl.flock", flock)
 
 
-ENDED = 2**22 + 1
-"""A number that no process has: it is beyond what Linux gives."""
+WITHOUT = """
+import errno, fcntl
+def flock(file, operation):
+    raise OSError(errno.ENOLCK, "none here")
+fcntl.flock = flock
+"""
 
 
 @pytest.mark.usefixtures("without_locks")
-@pytest.mark.parametrize("left", [files.LOCK, files.HELD])
-def test_without_locks_what_nobody_holds_is_taken(left: str, tmp_path: pathlib.Path) -> None:
-    (tmp_path / left).write_text(f"{ENDED}\n{HOST}\n")
-    with locks.lock(tmp_path), locks.lock(tmp_path):
-        process, host, *_ = (tmp_path / files.HELD).read_text().splitlines()
-        assert (process, host) == (str(os.getpid()), HOST)
-        assert files.is_empty(tmp_path)
-    assert not (tmp_path / files.HELD).exists()
-
-
-@pytest.mark.usefixtures("without_locks")
-@pytest.mark.parametrize("who", [(ENDED, "elsewhere"), (os.getppid(), HOST)])
-def test_without_locks_a_holder_that_may_live_is_told_and_how_to_go_on(
-    who: tuple[int, str], tmp_path: pathlib.Path
+def test_without_locks_a_lease_keeps_others_away(
+    start: Callable[..., Any], tmp_path: pathlib.Path
 ) -> None:
-    file = tmp_path / files.HELD
-    file.write_text("{}\n{}\n".format(*who))
-    holder = "process {} on {} is at work there".format(*who)
-    how = f"if it is not, remove {file} (this file system has no locks)"
-    assert refusal(tmp_path) == f"{tmp_path}: {holder}; {how}"
-    file.unlink()
-    with locks.lock(tmp_path):
+    with lock.hold(tmp_path), lock.hold(tmp_path):
+        assert files.is_empty(tmp_path)
+        holder = start(sys.executable, "-c", WITHOUT + HOLD, tmp_path, cwd=tmp_path)
+        _, error = holder.communicate(timeout=SECONDS)
+        told = f"{tmp_path}: process {os.getpid()} on {HOST} is at work there"
+        assert error.splitlines()[-1].endswith(told)
+    assert not (tmp_path / files.LEASE).exists()
+
+
+@pytest.mark.usefixtures("without_locks")
+def test_without_locks_what_a_killed_process_had_is_taken(
+    start: Callable[..., Any], tmp_path: pathlib.Path
+) -> None:
+    holder = start(sys.executable, "-c", WITHOUT + HOLD, tmp_path, cwd=tmp_path)
+    wait_for(holder, "held")
+    holder.kill()
+    holder.wait(timeout=SECONDS)
+    assert (tmp_path / files.LEASE).exists()
+    with lock.hold(tmp_path):
         pass
 
 
 @pytest.mark.usefixtures("without_locks")
-@pytest.mark.parametrize("minutes", [0, 1, 30])
-def test_a_holder_elsewhere_that_is_silent_is_told_as_such_and_left(
-    minutes: int, tmp_path: pathlib.Path
-) -> None:
-    file = tmp_path / files.HELD
-    file.write_text("4711\nelsewhere\n")
-    past = time.time() - 60 * minutes
-    os.utime(file, (past, past))
-    told = refusal(tmp_path)
-    assert told.startswith(f"{tmp_path}: process 4711 on elsewhere ")
-    silent = "has it, and no sign of life for 30 minutes; make sure that it is dead, and remove"
-    assert (silent in told) == (minutes == 30)
-    assert file.read_text() == "4711\nelsewhere\n"
-
-
-def test_who_has_a_folder_gives_signs_of_life(
+def test_without_locks_one_elsewhere_that_is_silent_is_taken_and_one_that_renews_is_not(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "BEAT", 0.01)
-    with locks.lock(tmp_path):
-        file = tmp_path / files.LOCK
-        os.utime(file, (0, 0))
-        end = time.monotonic() + SECONDS
-        while not file.stat().st_mtime and time.monotonic() < end:
-            time.sleep(0.01)
-        assert file.stat().st_mtime
+    """As of a machine that was switched off."""
+    monkeypatch.setattr(lock, "SECONDS", 0.5)
+    file = tmp_path / files.LEASE
+    with lock.hold(tmp_path):
+        text = file.read_text()
+    for name, value in (("host", "elsewhere"), ("pid", "4711")):
+        text = re.sub(rf"(?m)^{name}=.*$", f"{name}={value}", text)
+    file.write_text(text)
+    assert refusal(tmp_path) == f"{tmp_path}: process 4711 on elsewhere is at work there"
+    past = time.time() - 60
+    os.utime(file, (past, past))
+    with lock.hold(tmp_path):
+        assert "elsewhere" not in file.read_text()
 
 
 def test_a_folder_can_be_waited_for(start: Callable[..., Any], tmp_path: pathlib.Path) -> None:
     hold = HOLD.replace("1000", "0.5")
     holder = start(sys.executable, "-c", hold, tmp_path, cwd=tmp_path)
     wait_for(holder, "held")
-    assert locks.is_held(tmp_path)
-    with locks.lock(tmp_path, SECONDS):
+    assert lock.is_held(tmp_path)
+    with lock.hold(tmp_path, SECONDS):
         pass
-    assert not locks.is_held(tmp_path)
-    assert not locks.is_held(tmp_path / "new")
+    assert not lock.is_held(tmp_path)
+    assert not lock.is_held(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -166,10 +161,10 @@ def test_as_many_folders_can_be_locked_as_the_system_allows() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 600), hard))
-        locks.allow(10)
+        lock.allow(10)
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(soft, 600)
-        locks.allow(200)
-        expected = min(200 + locks.SPARE, hard) if hard != resource.RLIM_INFINITY else 712
+        lock.allow(200)
+        expected = min(200 + lock.SPARE, hard) if hard != resource.RLIM_INFINITY else 712
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == expected
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

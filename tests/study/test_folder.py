@@ -4,19 +4,20 @@ import pathlib
 import shutil
 from typing import Any
 
+import chex
 import numpy as np
 import pytest
 
 from sumrnn import fields
 from sumrnn.devices.compiler import fit
 from sumrnn.errors import UserError
-from sumrnn.runs import files, origin
+from sumrnn.runs import files, origin, trained, work
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
-from sumrnn.runs.recorder import Stop
-from sumrnn.study import runner
-from sumrnn.study.batch import EXPERIMENT, RUNS, BatchFolder
+from sumrnn.runs.work import Progress
+from sumrnn.study import table
 from sumrnn.study.experiment import Experiment
-from tests.conftest import SMALL, files_of, results_of
+from sumrnn.study.folder import EXPERIMENT, RUNS, ExperimentFolder
+from tests.conftest import SMALL, files_of, results_of, train_experiment
 from tests.study.test_experiment import OTHER, TWO
 
 
@@ -28,7 +29,7 @@ def contents(path: pathlib.Path) -> dict[str, object]:
 
 
 def folder_of(path: pathlib.Path, condition: str, seed: int) -> pathlib.Path:
-    return BatchFolder(path).run(condition, seed).path
+    return ExperimentFolder(path).run(condition, seed).path
 
 
 def unfinish(folder: pathlib.Path, epoch: int) -> None:
@@ -39,15 +40,14 @@ def unfinish(folder: pathlib.Path, epoch: int) -> None:
     files.write_json(folder / CONFIG, record, content["format"])
 
 
-def run(path: pathlib.Path, seeds: tuple[int, ...], **options: Any) -> runner.Progress:
-    return runner.run(BatchFolder(path), TWO, seeds, Stop(), **options)
+def run(path: pathlib.Path, seeds: tuple[int, ...], **options: Any) -> Progress:
+    return train_experiment(path, TWO, seeds, **options)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A finished batch of two conditions and three seeds.  Do not change it."""
     path = tmp_path_factory.mktemp("batch") / "whole"
-    BatchFolder(path).open(TWO, (0, 1, 2))
     run(path, (0, 1, 2), every=1, keep=2)
     return path
 
@@ -56,15 +56,12 @@ def test_every_condition_and_seed_is_the_run_that_it_is_alone(whole: pathlib.Pat
     names = {entry.name for entry in (whole / RUNS).iterdir()}
     assert names == {f"{name}-seed{seed}" for name in "ab" for seed in range(3)}
     for name, config in TWO.conditions.items():
-        folder = BatchFolder(whole).run(name, 1)
+        folder = ExperimentFolder(whole).run(name, 1)
         found, expected = folder.load(), fit(config, 1)
         record = found.record
         assert (record.config, record.seed, record.name) == (config, 1, name)
         np.testing.assert_array_equal(found.parts["test"].logits, expected.logits[-1])
-        saved = folder.checkpoints.load(config, 1, config.train.epochs).state.params
-        np.testing.assert_array_equal(
-            saved["lstm"]["hf"]["kernel"], expected.state.params["lstm"]["hf"]["kernel"]
-        )
+        chex.assert_trees_all_equal(trained.load(folder).params, expected.state.params)
 
 
 def test_what_is_missing_is_run_and_the_rest_is_left_alone(
@@ -90,13 +87,13 @@ def test_what_is_missing_is_run_and_the_rest_is_left_alone(
 
 def test_more_seeds_can_be_added(whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
     path = pathlib.Path(shutil.copytree(whole, tmp_path / "more"))
-    BatchFolder(path).open(TWO, (7, 1))
-    assert BatchFolder(path).read().seeds == (0, 1, 2, 7)
+    ExperimentFolder(path).open(TWO, (7, 1))
+    assert ExperimentFolder(path).read().seeds == (0, 1, 2, 7)
     assert run(path, (7, 1)).done == 4
 
 
 def test_a_run_folder_in_the_way_is_told_before_training(tmp_path: pathlib.Path) -> None:
-    BatchFolder(tmp_path).open(TWO, (0, 1))
+    ExperimentFolder(tmp_path).open(TWO, (0, 1))
     foreign = folder_of(tmp_path, "b", 1)
     foreign.mkdir(parents=True)
     (foreign / "thesis").write_text("years")
@@ -109,14 +106,13 @@ def test_a_diverged_run_is_kept_as_such_and_not_repeated(tmp_path: pathlib.Path)
     wild = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, learning_rate=1e38))
     experiment, folder = (
         Experiment("wild", "?", {"wild": wild, "tame": SMALL}),
-        BatchFolder(tmp_path),
+        ExperimentFolder(tmp_path),
     )
-    folder.open(experiment, (0, 1))
-    assert runner.run(folder, experiment, (0, 1), Stop()).diverged == 2
+    assert train_experiment(tmp_path, experiment, (0, 1)).diverged == 2
     for seed in (0, 1):
         assert folder.run("wild", seed).status() == "diverged"
         assert folder.run("tame", seed).status() == "finished"
-    assert runner.run(folder, experiment, (0, 1), Stop()).todo == 0
+    assert train_experiment(tmp_path, experiment, (0, 1)).todo == 0
 
 
 def test_what_is_damaged_is_told_and_made_again(
@@ -138,7 +134,7 @@ def reseal(path: pathlib.Path, **changes: object) -> None:
     """Changes fields of the declaration, with the right seal."""
     content = json.loads((path / EXPERIMENT).read_text()) | changes
     content.pop(files.SEAL)
-    content[files.SEAL] = files._seal(content)
+    content[files.SEAL] = files.seal(content)
     (path / EXPERIMENT).write_text(json.dumps(content))
 
 
@@ -159,8 +155,7 @@ def declared(**changes: object) -> dict[str, object]:
         ({"experiment": declared() | {"conditions": {"../a": {}}}}, "damaged"),
         ({"experiment": declared() | {"references": ["a"]}}, r"damaged \(references = "),
         ({"experiment": 5}, r"damaged \(experiment = 5"),
-        ({"made": []}, r"damaged \(made = "),
-        ({"made": [{"versions": {}}]}, r"damaged \(made = "),
+        ({"more": 1}, r"damaged \(more = 1: must be left out"),
         ({"seeds": [1, 1]}, r"damaged \(seeds = "),
         ({"seeds": "all"}, r"damaged \(seeds = "),
         ({"format": 3}, "has format 3, of another version of this program"),
@@ -174,7 +169,7 @@ def test_a_folder_of_something_else_is_refused_untouched(
     reseal(tmp_path, **changes)
     before = files_of(tmp_path)
     with pytest.raises(UserError, match=message) as refused:
-        BatchFolder(tmp_path).open(TWO, (0, 1))
+        ExperimentFolder(tmp_path).open(TWO, (0, 1))
     assert "\n" not in str(refused.value)
     assert files_of(tmp_path) == before
 
@@ -182,16 +177,13 @@ def test_a_folder_of_something_else_is_refused_untouched(
 def test_other_content_is_left_alone(tmp_path: pathlib.Path) -> None:
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(UserError, match="left alone"):
-        BatchFolder(tmp_path).open(TWO, (0, 1))
+        ExperimentFolder(tmp_path).open(TWO, (0, 1))
     assert files_of(tmp_path) == {"mine": b"mine"}
 
 
 def test_the_declaration_survives_its_file(whole: pathlib.Path) -> None:
-    found = BatchFolder(whole).read()
+    found = ExperimentFolder(whole).read()
     assert (found.experiment, found.seeds) == (TWO, (0, 1, 2))
-    (made,) = found.made
-    assert made["programs"] == {name: origin.program(c) for name, c in TWO.conditions.items()}
-    assert made["versions"].items() > origin.versions().items()
 
 
 @pytest.mark.parametrize("part", ["device", "versions", "settings"])
@@ -202,16 +194,14 @@ def test_another_machine_is_refused_unless_asked_and_then_recorded(
     unfinish(folder_of(path, "a", 1), 1)
     here = getattr(origin, part)()
     monkeypatch.setattr(origin, part, lambda: here | {"kind": "another"})
-    with pytest.raises(UserError, match=r"experiment\.json: was made with kind .*--anyway"):
-        BatchFolder(path).open(TWO, (0, 1, 2))
-    BatchFolder(path).open(TWO, (0, 1, 2), anyway=True)
-    assert [made[part].get("kind") for made in BatchFolder(path).read().made][1:] == ["another"]
     with pytest.raises(UserError, match=r"config\.json: was made with kind .*--anyway"):
         run(path, (0, 1, 2))
+    # Jobs may be on another kind of device, but go on with no run of this one.
+    elsewhere = {"anywhere": True} if part == "device" else {"anyway": True}
+    ExperimentFolder(path).open(TWO, (0, 1, 2), **elsewhere)
+    (spec,) = ExperimentFolder(path).specs(TWO.only("a"), (1,))
+    assert "was made with kind" in work.work([spec], work.Options()).failures["a", 1]
     assert run(path, (0, 1, 2), anyway=True).todo == 1
-    (entry,) = BatchFolder(path).run("a", 1).read().continued
-    assert (entry["epoch"], entry[part]["kind"]) == (1, "another")
-    # The same machine again is asked for no more.
-    BatchFolder(path).open(TWO, (0, 1, 2))
-    assert len(BatchFolder(path).read().made) == 2
-    assert run(path, (0, 1, 2)).todo == 0
+    (entry,) = ExperimentFolder(path).run("a", 1).read().continued
+    assert (entry["epoch"], entry[part]["kind"]) == (1, "another")  # type: ignore[literal-required]
+    assert table.collect(ExperimentFolder(path)).continued

@@ -1,0 +1,286 @@
+"""The worker: it claims runs that no process has, trains them as a wave, and finishes them.
+
+The folders of the runs are the queue.  Any number of workers may be at work on the same ones, on
+any number of machines: what one has locked, or has finished, is left alone by the others.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated
+
+from sumrnn.devices import mesh
+from sumrnn.devices.mesh import Program
+from sumrnn.errors import UserError
+from sumrnn.fields import Range
+from sumrnn.runs import files, lock, recorder
+from sumrnn.runs.folder import ERROR
+from sumrnn.runs.lock import Held
+from sumrnn.runs.recorder import Spec, Stop
+
+PAUSE = 0.5
+"""Seconds after which a run is free again that another process has only looked at."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How runs are made, which changes none of their numbers."""
+
+    checkpoint_every: Annotated[int, Range(1, 10**9)] | None = None
+    """Epochs between checkpoints; None: as many as cost 1 % of the time."""
+    per_device: Annotated[int, Range(1, 10**9)] | None = None
+    """Seeds that a GPU or TPU takes per wave; None: what its memory holds."""
+    anyway: bool = False
+    """Whether runs are continued that other versions or processors have begun."""
+    keep: Annotated[int, Range(0, 1)] = 1
+    """Checkpoints that a finished run keeps."""
+    retries: Annotated[int, Range(0, 100)] = 2
+    """How often a run is tried again that ended before its next checkpoint."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far the runs of an experiment are."""
+
+    total: int
+    """Runs that are wanted."""
+    done: int = 0
+    """Runs that have ended, whoever made them."""
+    todo: float = 0
+    """What was missing at the start: seed-epochs, or runs where jobs make them."""
+    worked: float = 0
+    """What of it is done."""
+    name: str = ""
+    """Of the current wave, as the next three."""
+    seeds: tuple[int, ...] = ()
+    epochs: int = 0
+    """Epochs of each of its runs."""
+    epoch: int = 0
+    """Finished epochs; 0 before a wave, and after it."""
+    diverged: int = 0
+    """Runs since the start whose numbers are no longer finite."""
+    elsewhere: int = 0
+    """Runs that other processes had when they were last looked at."""
+    jobs: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Jobs that have not ended, by their state."""
+    failures: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict)
+    """By condition and seed: why a run is not tried any more."""
+    began: float = dataclasses.field(default_factory=time.perf_counter)
+
+    @property
+    def speed(self) -> float:
+        """What is worked off per second since the start."""
+        return self.worked / max(time.perf_counter() - self.began, 1e-9)
+
+    @property
+    def seconds_left(self) -> float:
+        """Expected time until the end; NaN before anything is done."""
+        return (self.todo - self.worked) / self.speed if self.worked else float("nan")
+
+
+Warn = Callable[[str], None]
+
+
+def missing(
+    specs: Iterable[Spec], failures: dict[tuple[str, int], str] | None = None
+) -> list[Spec]:
+    """The runs that have not ended, whatever process has them.
+
+    Raises `UserError` if a folder holds something else, or another run; where `failures` are
+    collected, that is put there instead.
+    """
+    left = []
+    for spec in specs:
+        try:
+            ended = has_ended(spec)
+        except UserError as error:
+            if failures is None:
+                raise
+            failures[spec.name, spec.seed] = str(error)
+        else:
+            left += [] if ended else [spec]
+    return left
+
+
+def has_ended(spec: Spec) -> bool:
+    """Whether a run has ended and all its files are whole; raises as `missing` does."""
+    if spec.folder.status() == "unfinished":
+        return False
+    return spec.folder.survey(spec.config, spec.seed, anyway=True).status != "unfinished"
+
+
+def forgive(specs: Iterable[Spec]) -> None:
+    """Lets the attempts of runs count anew: somebody has asked for them again."""
+    for spec in specs:
+        if spec.folder.attempts():
+            spec.folder.forgive()
+
+
+def failure(spec: Spec, attempts: int, retries: int) -> str | None:
+    """Why a run is not tried any more; None if it is."""
+    if attempts <= retries:
+        return None
+    file = spec.folder.path / ERROR
+    killed = f"its process ended {attempts} times before a checkpoint"
+    return f"see {file}" if file.exists() else killed
+
+
+def work(
+    specs: Sequence[Spec],
+    options: Options,
+    stop: Stop = lambda: False,
+    *,
+    done: int = 0,
+    view: Callable[[Progress], None] = lambda progress: None,
+    warn: Warn = lambda line: None,
+) -> Progress:
+    """Trains runs, as from `missing`, until none is left that this process may take.
+
+    Runs of a condition go together in waves, those that are furthest first; a run that failed goes
+    alone.  One that raises leaves its traceback in its folder, and the others go on.
+
+    Args:
+      specs: the runs.
+      options: how they are made.
+      stop: is asked after each epoch and wave.
+      done: runs that had ended before, for the progress.
+      view: is shown the progress after each epoch and wave.
+      warn: is told what is damaged, and where training goes on.
+
+    Raises `UserError` if memory does not hold a run, `OSError` if the disk is full.
+    """
+    return _Worker(specs, options, stop, view, warn).run(done)
+
+
+class _Worker:
+    """A process at work on the folders of runs."""
+
+    def __init__(
+        self,
+        specs: Sequence[Spec],
+        options: Options,
+        stop: Stop,
+        view: Callable[[Progress], None],
+        warn: Warn,
+    ) -> None:
+        names = list(dict.fromkeys(spec.name for spec in specs))
+        self._epochs = {spec: max(spec.folder.checkpoints.epochs(), default=0) for spec in specs}
+        """How far the runs seem to be that are left."""
+        self._left = sorted(specs, key=lambda s: (names.index(s.name), -self._epochs[s]))
+        self._options, self._stop, self._view, self._warn = options, stop, view, warn
+        self._programs: dict[str, Program] = {}
+        self._raised: collections.Counter[Spec] = collections.Counter()
+        self._progress = Progress(len(specs))
+
+    def run(self, done: int) -> Progress:
+        """Works until nothing is left, or somebody asks for an end."""
+        progress, looked_again = self._progress, False
+        progress.total, progress.done = progress.total + done, done
+        progress.todo = sum(self._missing(spec) for spec in self._left)
+        self._view(progress)
+        while self._left and not self._stop():
+            with contextlib.ExitStack() as locks:
+                if claims := self._claim(locks):
+                    self._train(claims)
+            if not claims and (looked_again or not progress.elsewhere):
+                break
+            time.sleep(0 if claims else PAUSE)
+            looked_again = not claims
+        return progress
+
+    def _missing(self, spec: Spec) -> int:
+        """Epochs that a run seems to lack."""
+        return spec.config.train.epochs - self._epochs[spec]
+
+    def _program(self, spec: Spec) -> Program:
+        """The compiled functions of all runs of a condition."""
+        if spec.name not in self._programs:
+            count = sum(other.name == spec.name for other in self._left)
+            config, per_device = spec.config, self._options.per_device
+            self._programs[spec.name] = mesh.prepare(config, count, per_device)
+        return self._programs[spec.name]
+
+    def _claim(self, locks: contextlib.ExitStack) -> list[Spec]:
+        """Locks runs that no process has, as many as make a wave: of one config, equally far."""
+        claims: list[Spec] = []
+        size, self._progress.elsewhere = 1, 0
+        for spec in list(self._left):
+            if len(claims) == size:
+                break
+            if claims and spec.name != claims[0].name:
+                continue
+            with contextlib.ExitStack() as held:
+                try:
+                    held.enter_context(spec.folder.lock())
+                    survey = spec.folder.survey(spec.config, spec.seed, self._options.anyway)
+                except Held:
+                    self._progress.elsewhere += 1
+                    continue
+                except UserError as error:  # Of this run alone.
+                    self._drop(spec, str(error))
+                    continue
+                attempts = max(spec.folder.attempts(), self._raised[spec])
+                if survey.status != "unfinished":  # Another worker has made it.
+                    self._drop(spec)
+                    self._progress.done += 1
+                elif why := failure(spec, attempts, self._options.retries):
+                    self._drop(spec, why)
+                elif not claims or (attempts == 0 and survey.epoch == self._epochs[claims[0]]):
+                    self._progress.todo += self._epochs[spec] - survey.epoch
+                    self._epochs[spec] = survey.epoch
+                    for line in survey.wrong:
+                        self._warn(f"{line}; continuing after epoch {survey.epoch}")
+                    claims.append(spec)
+                    locks.push(held.pop_all())
+                    if len(claims) == 1 and not attempts:
+                        size = self._program(spec).plan.wave
+                        lock.allow(size)
+        return claims
+
+    def _drop(self, spec: Spec, why: str | None = None) -> None:
+        """Leaves a run alone from now on; `why` it failed, if it did."""
+        self._left.remove(spec)
+        self._progress.todo -= self._missing(spec)
+        if why is not None:
+            self._progress.failures[spec.name, spec.seed] = why
+
+    def _train(self, specs: Sequence[Spec]) -> None:
+        """Trains a wave, and takes note of what came of it."""
+        progress, options = self._progress, self._options
+        progress.name, progress.epochs = specs[0].name, specs[0].config.train.epochs
+        start = self._epochs[specs[0]]
+        epoch = start
+
+        def watch(seeds: Sequence[int], number: int, row: recorder.Row) -> None:
+            nonlocal epoch
+            progress.seeds, progress.epoch, epoch = tuple(seeds), number, number
+            progress.worked += len(seeds)
+            self._view(progress)
+
+        try:
+            ended = recorder.train(
+                specs,
+                start,
+                self._program(specs[0]),
+                stop=self._stop,
+                every=options.checkpoint_every,
+                keep=options.keep,
+                watch=watch,
+            )
+        except Exception as error:
+            if files.is_full(error):
+                raise
+            self._raised.update(specs)
+            progress.worked -= len(specs) * (epoch - start)  # It is done once more.
+            return
+        finally:
+            progress.epoch = 0
+        for spec in specs:
+            status, self._epochs[spec] = ended.status[spec.seed], ended.epoch
+            progress.done += status != "unfinished"
+            progress.diverged += status == "diverged"
+            if status != "unfinished" or spec.seed in ended.lost:
+                self._drop(spec)
+        self._view(progress)
