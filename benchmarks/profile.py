@@ -1,8 +1,4 @@
-"""Where a training step spends its time: python -m benchmarks.profile
-
-Kernels of the compiled epoch by kind, from JAX's profiler.  Watching every kernel slows the
-short ones, so that the shares, not the times, are what to read.
-"""
+"""Where a training step spends its time: kernels of the compiled epoch by kind."""
 
 from __future__ import annotations
 
@@ -13,17 +9,15 @@ import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_enable_xprof_traceme=true"
+from benchmarks import harness
+from benchmarks.harness import Column, Program, Row, Tables
+from benchmarks.peers import Work
+from sumrnn.devices import processor
 
-import jax
-
-from benchmarks import table
-from benchmarks.table import Column
-from benchmarks.work import Work
-from sumrnn.devices import mesh
-from sumrnn.devices.wave import Wave
+if TYPE_CHECKING:
+    from benchmarks.command import Arguments
 
 KINDS = {
     "matrix products": r"ynn_fusion|dot",
@@ -33,16 +27,39 @@ KINDS = {
 }
 """Patterns of the kernels' names, tried in this order."""
 STEPS = 20
+TABLE = "programs"
 
 
-def shares(seeds: Sequence[int]) -> dict[str, float]:
-    """Share of the kernels' time by kind, in an epoch of `STEPS` steps of the exercise's size."""
-    config = Work(size=Work.batch_size * STEPS).config()
-    wave = Wave(mesh.prepare(config, len(seeds)), config, seeds)
-    wave.step()
+def plan(arguments: Arguments) -> tuple[Row, Tables]:
+    """The programs: one run, and a run for each core."""
+    cores = processor.cores()
+    programs = [
+        Program("one run", harness.call("profile.shares", seeds=1)),
+        Program(f"{cores} seeds at once", harness.call("profile.shares", seeds=cores)),
+    ]
+    return {}, {TABLE: programs}
+
+
+def shares(seeds: int) -> Row:
+    """The share of the kernels' time by kind, in an epoch of `STEPS` steps of the exercise."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_enable_xprof_traceme=true"
+    import jax
+
+    import sumrnn
+
     with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            wave.step()
+
+        def watch(moment: Any) -> None:
+            """Traces the second epoch, after that which compiles."""
+            if moment.epoch == 1:
+                jax.profiler.start_trace(folder)
+            else:
+                jax.profiler.stop_trace()
+
+        sumrnn.use_cores()
+        work = Work(size=Work().batch_size * STEPS)
+        sumrnn.fit_many(work.config(epochs=2), range(seeds), watch=watch)
         (file,) = pathlib.Path(folder).rglob("*.trace.json.gz")
         events = json.loads(gzip.decompress(file.read_bytes()))["traceEvents"]
     spent: collections.Counter[str] = collections.Counter()
@@ -54,16 +71,13 @@ def shares(seeds: Sequence[int]) -> dict[str, float]:
     return {kind: spent[kind] / spent.total() for kind in KINDS}
 
 
-def main() -> None:
-    """Prints the shares of one run and of a batch of seeds."""
-    mesh.use_cores()
-    several = jax.device_count()
-    one, many = shares([0]), shares(range(several))
-    columns = [Column("kernels", "kind"), Column("one run", "one", 0, is_share=True)]
-    columns.append(Column(f"{several} seeds at once", "many", 0, is_share=True))
-    rows = [{"kind": kind, "one": one[kind], "many": many[kind]} for kind in KINDS]
-    print(table.markdown(columns, rows), end="")
-
-
-if __name__ == "__main__":
-    main()
+def page(results: Row) -> str:
+    """The table, with what it needs to be understood."""
+    columns = [Column("program", "label"), *(Column(kind, kind, ".0%") for kind in KINDS)]
+    return harness.page(
+        results,
+        "Where a training step spends its time",
+        """Shares of the kernels' time, by JAX's profiler. Watching every kernel slows the short
+        ones, so that the shares, not the times, are what to read.""",
+        harness.table(columns, results["tables"][TABLE]),
+    )

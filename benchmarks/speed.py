@@ -1,163 +1,207 @@
-"""Training speed on equal work: epochs in turn, one program at a time."""
+"""Training speed: beside other libraries, as sizes grow, and of whole processes."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import importlib.metadata
-import pathlib
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from statistics import median
-from typing import Any
+import sys
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from benchmarks import process, table, turns
-from benchmarks.machine import Idle
-from benchmarks.peers import MATRIX, PRODUCTS
-from benchmarks.table import Column
-from benchmarks.turns import Program
-from benchmarks.work import Work
+from benchmarks import harness
+from benchmarks.harness import Column, Program, Row, Tables
+from benchmarks.peers import MATRIX, START, Work
 from sumrnn.config import TrainConfig, check_seeds
-from sumrnn.errors import UserError, invalid, require
+from sumrnn.devices import processor
 
-NAMES = ("sumrnn", "shards", "seeds", "scan", "keras-tensorflow", "keras-jax", "pytorch")
-"""What --peers chooses from."""
-TOLERANCE = 1e-4
-"""Difference up to which two losses are the same, absolute and as a share."""
-FLOOR = Program("matrix", "matrix product")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
+    from benchmarks.command import Arguments
 
-def parse_peers(text: str | None) -> tuple[str, ...]:
-    """The names in a list such as "sumrnn,pytorch", all if there is none; raises `UserError`."""
-    names = NAMES if text is None else tuple(map(str.strip, text.split(",")))
-    once = set(names) <= set(NAMES) and len(set(names)) == len(names)
-    require(once, "peers", text, f"some of {', '.join(NAMES)}, once each, with commas")
-    return names
-
-
-def parse_shards(text: str, work: Work) -> tuple[int, ...]:
-    """The values of `batch_shards` in a list such as "1,2"; raises `UserError`."""
-    try:
-        shards = tuple(map(int, text.split(",")))
-    except ValueError:
-        raise invalid("shards", text, "whole numbers with commas between") from None
-    require(len(set(shards)) == len(shards), "shards", text, "given once each")
-    for number in shards:
-        work.config(number)
-    return shards
+PROGRAMS, MACHINE = "equal work", "matrix product"
+WHOLE, LONG = "whole processes", "long runs"
+"""Names of tables; the others are those of `FACTORS`."""
+EPOCHS = 5
+"""Epochs that a turn times, of which its figure is the median; 1 for larger work than the base."""
+FACTORS: dict[str, tuple[str, Iterable[float | Fraction]]] = {
+    "digits per series": ("length", (1, Fraction(10, 3), 10, Fraction(100, 3))),
+    "LSTM cells": ("cells", (0.25, 0.5, 1, 2, 4)),
+    "training series": ("size", (0.25, 1, 4, 16)),
+    "seeds": ("seeds", (1, 2, 4, 8, 16)),
+    "shards of a batch": ("batch_shards", (0.5, 1, 2)),
+}
+"""What grows, by name: its field, and multiples of the base."""
+FEWER = 4
+"""Length and cells grow on this part of the training series, to take less time."""
+TINY = ("--size", 500, "--length", 6, "--high", 4, "--threshold", 12, "--cells", 8)
+"""The network of the long runs."""
 
 
-def programs(work: Work, names: Sequence[str], shards: Sequence[int], seeds: int) -> list[Program]:
-    """The programs of some of `NAMES`; those of a single run with each of the `batch_shards`.
+def plan(arguments: Arguments) -> tuple[Row, Tables]:
+    """What the page shall say of the work, and the programs; raises `UserError` if impossible."""
+    sizes = (arguments.size, arguments.length, arguments.cells, arguments.batch_size)
+    work = Work(*sizes, arguments.seed)
+    return {"work": work._asdict()}, {
+        "start": [Program("equal work", harness.call("peers.make_start", sizes=work._asdict()))],
+        PROGRAMS: programs(work, 1 if arguments.quick else EPOCHS),
+        MACHINE: [Program("a large product", harness.call("peers.matrix"))],
+        **growth(work, arguments.quick),
+        WHOLE: whole_processes(work.seed),
+        LONG: long_runs(work.seed, (20,) if arguments.quick else (400, 2_000)),
+    }
 
-    Raises `UserError` if there are not so many seeds from the work's own on.
-    """
-    default, one = TrainConfig.batch_shards, {"seeds": [work.seed]}
-    several = check_seeds("seeds", range(work.seed, work.seed + seeds))
-    single, scan = "sumrnn, one run, batch_shards", {"batch_shards": 1, "recurrence": "scan"}
-    tensorflow, at_once = ("keras", "tensorflow"), f"sumrnn, {seeds} seeds at once, per seed"
-    others = [n for n in shards if n != default]
-    every = [
-        Program("sumrnn", f"{single} {default} (default)", one),
-        *(Program("shards", f"{single} {n}", one | {"batch_shards": n}) for n in others),
-        Program("seeds", at_once, {"seeds": several}, runs=seeds),
-        Program("scan", "sumrnn, one run, nn.scan", one | scan),
-        Program("keras-tensorflow", "Keras on TensorFlow", {"backend": "tensorflow"}, tensorflow),
-        Program("keras-jax", "Keras on JAX", {"backend": "jax"}, ("keras",)),
-        Program("pytorch", f"PyTorch, {pytorch_build()} build", {}, ("torch",)),
+
+def programs(work: Work, epochs: int) -> list[Program]:
+    """All programs that train equal work."""
+
+    def program(label: str, name: str, *needs: str, **changes: Any) -> Program:
+        changed = work._replace(**changes)._asdict()
+        details = {"program": name, "sizes": changed, "epochs": epochs, "start": START}
+        return Program(label, harness.call("peers.train", **details), needs)
+
+    cores = processor.cores()
+    return [
+        program("sumrnn, one run", "sumrnn"),
+        program(f"sumrnn, {cores} seeds at once, per seed", "sumrnn", seeds=cores),
+        program("sumrnn, one run, nn.scan", "sumrnn", batch_shards=1, recurrence="scan"),
+        program("Keras on TensorFlow", "keras-tensorflow", "keras", "tensorflow"),
+        program("Keras on JAX", "keras-jax", "keras"),
+        program("PyTorch", "pytorch", "torch"),
     ]
-    return [program for program in every if program.name in names]
 
 
-def pytorch_build() -> str:
-    """CPU unless what is installed is for CUDA, which is larger and starts later."""
-    needs = ""
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        needs = " ".join(importlib.metadata.requires("torch") or ())
-    return "CUDA" if "cuda" in needs or "nvidia" in needs else "CPU"
+def growth(base: Work, quick: bool) -> Tables:
+    """Tables in which one thing grows, in a quick check only the smallest point.
 
-
-def check_losses(label: str, reference: list[float], found: list[float]) -> None:
-    """Raises `UserError` if a program's first losses are not those of this package."""
-    shape = np.shape(reference)
-    if np.shape(found) != shape or not np.allclose(found, reference, TOLERANCE, TOLERANCE):
-        own, ours = (" ".join(f"{x:.6f}" for x in losses) for losses in (found, reference))
-        what = f"does other work; its first losses are {own}, those of sumrnn {ours}"
-        raise UserError(f"{label}: {what}", 1)
-
-
-def measure(
-    work: Work, chosen: Sequence[Program], repetitions: int, limit: float
-) -> dict[str, Any]:
-    """Times the programs' epochs in turn, after one that compiles; what JSON shall hold of it.
-
-    Programs that are not installed are only named.  Raises `UserError` if one fails, needs longer
-    than the limit for an answer, or does other work than this package.
+    Raises `UserError` if a point is no possible work.
     """
-    present = [program for program in chosen if program.installed]
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        given = {"work": work, "file": str(pathlib.Path(folder, "work.npz"))}
-        reference = process.once("sumrnn", limit, "make", **given)["losses"]
-        workers, ready, idle = dict[Program, process.Ask](), dict[Program, float](), Idle()
-        for program in [FLOOR, *present]:
-            began = time.perf_counter()
-            ask = stack.enter_context(process.worker(program.label, limit))
-            ask("start", name=program.name, settings=program.settings, **given)
-            workers[program], ready[program] = ask, time.perf_counter() - began
-        epochs = {p: functools.partial(ask, "epoch") for p, ask in workers.items()}
-        answers = turns.take(epochs, repetitions, idle, warm=True)
-        ends = {p: ask("losses") for p, ask in workers.items()}
-    product = [answer["seconds"] / PRODUCTS for answer in answers[FLOOR][1:]]
-    speed, measured = 2 * MATRIX**3 / median(product), {}
-    for p in present:
-        check_losses(p.label, reference, ends[p]["first_losses"])
-        measured[p] = numbers(p, work, answers[p], speed, ready[p]) | ends[p]
-    single = [p for p in present if p.name in ("sumrnn", "shards")]
-    fastest = min(single, key=lambda p: median(measured[p]["seconds"]), default=None)
-    return {
-        "work": vars(work),
-        "flops_per_epoch": work.flops,
-        "matrix": {"rows": MATRIX, "seconds": product, "flops_per_second": speed},
-        "busy_cores": idle.cores,
-        "first_losses": reference,
-        "fastest": fastest and fastest.label,
-        "rows": turns.rows(chosen, measured, fastest),
-    }
+    tables = {}
+    fewer = base._replace(size=max(base.size // FEWER, base.batch_size))
+    for name, (field, factors) in FACTORS.items():
+        fixed = fewer if field in ("length", "cells") else base
+        least = base.batch_size if field == "size" else 1
+        values = sorted({max(least, round(factor * getattr(base, field))) for factor in factors})
+        tables[name] = list[Program]()
+        for value in values[: 1 if quick else None]:
+            work = fixed._replace(**{field: value})
+            work.config()
+            check_seeds("seeds", range(work.seed, work.seed + work.seeds))
+            epochs = 1 if quick or work.flops * work.seeds > base.flops else EPOCHS
+            details = {"program": "sumrnn", "sizes": work._asdict(), "epochs": epochs}
+            command, facts = harness.call("peers.train", **details), {"flops": work.flops}
+            tables[name].append(Program(f"{name}: {value:,}", command, facts=facts))
+    return tables
 
 
-def numbers(
-    program: Program,
-    work: Work,
-    answers: Sequence[Mapping[str, float]],
-    speed: float,
-    ready: float,
-) -> dict[str, Any]:
-    """Of a program's epochs, the first of which compiles; seconds are of one run.
-
-    `ready` are those from the start of its process to the first epoch.
-    """
-    seconds = [answer["seconds"] / program.runs for answer in answers[1:]]
-    return {
-        "seconds": seconds,
-        "share_of_matrix_speed": work.flops / median(seconds) / speed,
-        "start_seconds": ready + answers[0]["seconds"],
-        "mean_losses": [answer["loss"] for answer in answers],
-    }
+def whole_processes(seed: int) -> list[Program]:
+    """An epoch of the exercise, from the start of a command to its end."""
+    notebook = str(harness.ROOT / "benchmarks" / "notebook.py")
+    train = harness.script("train", "--seed", seed, "--epochs", 1, "--out", "run")
+    return [
+        Program("train.py, 1 epoch", train),
+        Program(
+            "Keras on TensorFlow, the notebook, 1 epoch",
+            (sys.executable, notebook, "--epochs", "1"),
+            ("keras", "tensorflow"),
+        ),
+    ]
 
 
-COLUMNS = (
-    *turns.columns("s per epoch", 3),
-    Column("share of matrix speed", "share_of_matrix_speed", 0, is_share=True),
-    Column("start to end of first epoch, s", "start_seconds", 1),
-    Column("peak memory, MiB", "memory_mib", 0),
-)
+def long_runs(seed: int, epochs: Iterable[int]) -> list[Program]:
+    """Whole runs of a tiny network, of so many epochs each."""
+    options = (*TINY, "--seed", seed, "--checkpoint-every", 50)
+    return [
+        Program(
+            f"train.py, {n:,} epochs of a tiny network, a checkpoint after every 50",
+            harness.script("train", *options, "--epochs", n, "--out", f"run-{n}"),
+        )
+        for n in epochs
+    ]
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """The table, with what it needs to be understood."""
-    best = {"label": f"**{found['fastest']}, the fastest**"}
-    lines = [row | best if row["label"] == found["fastest"] else row for row in found["rows"]]
-    return table.page(found, COLUMNS, lines)
+def with_shares(results: Row) -> list[Row]:
+    """The rows of equal work with their share of the speed of a large matrix product."""
+    (product,) = results["tables"][MACHINE]
+    flops = Work(**results["work"]).flops
+    return [
+        row | {"share": flops / row["seconds"] / product["flops_per_second"]}
+        for row in results["tables"][PROGRAMS]
+    ]
+
+
+def page(results: Row) -> str:
+    """The tables, with what they need to be understood."""
+    work, tables = Work(**results["work"]), results["tables"]
+    (product,) = tables[MACHINE]
+    memory = Column("peak memory, MiB", "memory_mib", ",.0f")
+    compared = Column("times as long as the first of its kind", "times_as_long", ".2f")
+    columns = (
+        Column("program", "label"),
+        Column("s per epoch", "seconds", ".3f", spread=True),
+        compared,
+        Column("share of matrix speed", "share", ".0%"),
+        Column("start to end of first epoch, s", "first_epoch", ".1f"),
+        memory,
+    )
+    growing = (
+        Column("what grows", "label"),
+        Column("s per epoch and seed", "seconds", ".3f", spread=True),
+        compared,
+        Column("by arithmetic", "arithmetic", ".2f"),
+        memory,
+    )
+    wall = (
+        Column("command", "label"),
+        Column("wall clock, s", "seconds", ".1f", spread=True),
+        compared,
+        Column("processor time, s", "cpu_seconds", ".1f"),
+        memory,
+    )
+    points = [
+        point | {"arithmetic": point["flops"] / tables[name][0]["flops"]}
+        for name in FACTORS
+        for point in tables[name]
+    ]
+    return harness.page(
+        results,
+        "Training speed",
+        f"""An epoch trains on {work.size:,} series of {work.length} digits in batches of
+        {work.batch_size}, with {work.cells} LSTM cells: {work.flops / 1e9:,.2f} GFLOP of matrix
+        products. All programs start from the same float32 weights, see the same batches, and agree
+        in the mean loss of the first epoch. A turn is the median of up to {EPOCHS} epochs after
+        that one. The *matrix speed*, {product["flops_per_second"] / 1e9:,.0f} GFLOP/s, is that of
+        a float32 product of two {MATRIX:,} × {MATRIX:,} matrices, measured in the same rounds.""",
+        harness.table(columns, with_shares(results)),
+        f"""One thing grows at a time, with {work.size:,} series, {work.length} digits,
+        {work.cells} cells, one seed and {TrainConfig.batch_shards} shards otherwise, but only
+        {max(work.size // FEWER, work.batch_size):,} series where digits or cells grow; *by
+        arithmetic* time would grow as the matrix products do, and per seed not at all with
+        seeds.""",
+        harness.table(growing, points),
+        """Commands from the start of Python to its end; train.py also writes every prediction, a
+        checkpoint, the report and its figures, the notebook's program, `benchmarks/notebook.py`,
+        prints its scores and draws one confusion matrix.""",
+        harness.table(wall, tables[WHOLE] + tables[LONG]),
+    )
+
+
+def draw(results: Row) -> Figure:
+    """Seconds per epoch of every program, and the time of the matrix products alone."""
+    from sumrnn.report import canvas
+
+    rows = with_shares(results)
+    floor = rows[0]["seconds"] * rows[0]["share"]
+    figure, (ax,) = canvas.blank(width=9, height=1.7 + 0.46 * len(rows))
+    for place, row in enumerate(rows):
+        others, ours = canvas.COLORS
+        middle, values = row["seconds"], [turn["seconds"] for turn in row["turns"]]
+        ax.barh(place, middle, color=ours if row["label"].startswith("sumrnn") else others)
+        spread = [[middle - min(values)], [max(values) - middle]]
+        ax.errorbar(middle, place, xerr=spread, color=canvas.INK, lw=1, capsize=3)
+        ax.text(max(values), place, f"  {middle:.3g} s ({row['times_as_long']:.2f}×)", va="center")
+    ax.axvline(floor, color=canvas.INK, lw=1.2, ls="--", zorder=0.5)
+    ax.set_yticks(range(len(rows)), [row["label"] for row in rows])
+    ax.invert_yaxis()
+    ax.margins(x=0.25)
+    ax.set_xlabel("seconds per epoch; dashed: its matrix products alone, at full speed")
+    return figure

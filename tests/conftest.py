@@ -8,7 +8,7 @@ import ctypes
 import dataclasses
 import functools
 import gc
-import importlib.util
+import importlib
 import io
 import json
 import os
@@ -361,15 +361,8 @@ command.run(experiment.main)
 @functools.cache
 def load_script(name: str) -> Any:
     """The module that scripts/NAME.py runs."""
-    if name != "benchmark":
-        return importlib.import_module(f"sumrnn.cli.{name}")
-    spec = importlib.util.spec_from_file_location(f"scripts_{name}", ROOT / f"scripts/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # Where dataclasses look for what annotations mean.
-    spec.loader.exec_module(module)
-    return module
+    inside = "benchmarks.command" if name == "benchmark" else f"sumrnn.cli.{name}"
+    return importlib.import_module(inside)
 
 
 class Called(NamedTuple):

@@ -1,263 +1,203 @@
-"""scripts/benchmark.py, its workers, and what it leaves."""
+"""scripts/benchmark.py: turns, equal work, and what is left of them."""
 
-import importlib.util
+import contextlib
+import importlib
 import json
 import pathlib
 import signal
-import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmarks import (
-    endurance,
-    figures,
-    growth,
-    machine,
-    machines,
-    process,
-    quality,
-    speed,
-    table,
-    whole,
-)
-from benchmarks.turns import Program
-from sumrnn.config import TrainConfig
+import sumrnn
+from benchmarks import harness, peers, quality, speed
+from benchmarks.harness import Program
+from benchmarks.peers import Work
 from sumrnn.errors import UserError
-from tests.conftest import ROOT, SECONDS, run_script
+from tests.conftest import ROOT, SECONDS, call, refused
 
-MODULES = {
-    "speed": speed,
-    "whole": whole,
-    "growth": growth,
-    "endurance": endurance,
-    "quality": quality,
-}
-SMALL = ("--size", 220, "--length", 6, "--cells", 8, "--batch-size", 50, "--seed", 3)
-
-
+SMALL = Work(size=220, length=6, cells=8, batch_size=50, seed=3)
+SIZES = ("--size", 220, "--length", 6, "--cells", 8, "--batch-size", 50, "--seed", 3)
+PACKAGES = {"sumrnn": "jax", "keras-jax": "keras"}
+PACKAGES |= {"keras-tensorflow": "tensorflow", "pytorch": "torch"}
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*/*.json"))
 
 
+def python(label: str, code: str, *needs: str) -> Program:
+    return Program(label, (sys.executable, "-c", code), needs)
+
+
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_what_is_committed_belongs_together(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    found = json.loads(path.read_text())
-    assert MODULES[path.stem].markdown(found) == path.with_suffix(".md").read_text()
-    getattr(figures, path.stem)(found).savefig(tmp_path / "it.png")
-    assert (tmp_path / "it.png").stat().st_size > 10_000
+def test_what_is_committed_belongs_together(path: pathlib.Path) -> None:
+    page = importlib.import_module(f"benchmarks.{path.stem}").page
+    assert page(json.loads(path.read_text())) == path.with_suffix(".md").read_text()
 
 
-def test_the_page_shows_every_machine() -> None:
-    page = (ROOT / "docs" / "performance.md").read_text()
-    assert machines.markdown() in page
+def test_programs_take_turns_each_a_process(capsys: pytest.CaptureFixture[str]) -> None:
+    # The second reads what the first of its round left; its figure replaces that from outside.
+    first = python("first", "import os; open('it', 'w').write(os.environ['BENCHMARK_SEED'])")
+    second = python("second", "print('{\"seconds\": 1' + int(open('it').read()) * '0' + '}')")
+    third = python("third", "print('words\\n{\"seconds\": 20}\\n')")
+    missing = python("fourth", "", "no_such_package")
+    found = harness.measure({"a": [first, missing], "b": [second, third]}, 3, SECONDS)
+    turns = [line.split("  ")[:2] for line in capsys.readouterr().out.splitlines()]
+    labels = ["first", "second", "third"]
+    assert turns == [[f"round {n}/3", label] for n in (1, 2, 3) for label in labels]
+    assert found["missing"] == ["fourth"]
+    (one,), (two, three) = found["tables"].values()
+    assert min(one["seconds"], one["cpu_seconds"], one["memory_mib"]) > 0
+    assert [turn["seconds"] for turn in two["turns"]] == [1, 10, 100]
+    assert (two["seconds"], three["seconds"]) == (10, 20)
+    assert (two["times_as_long"], three["times_as_long"]) == (1, 2)  # Of 20, 2 and 0.2.
+    column = harness.Column("s", "seconds", ".0f", spread=True)
+    assert harness.table([column], [two, {}]) == "| s |\n| --- |\n| 10 (1 to 100) |\n| – |\n"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
-def test_work_of_others_is_told() -> None:
-    idle = machine.Idle()
-    assert idle.cores is None
-    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        idle.wait(0.5)
-    finally:
-        other.kill()
-        other.wait()
-    assert idle.cores is not None
-    assert idle.cores > table.BUSY
-    found = json.loads(RESULTS[0].read_text())
-    told = MODULES[RESULTS[0].stem].markdown(found | {"busy_cores": 1.23})
-    assert "Others kept 1.2 cores busy meanwhile" in told
-    assert "Others kept" not in MODULES[RESULTS[0].stem].markdown(found | {"busy_cores": 0.1})
+def test_a_page_names_processor_versions_and_load() -> None:
+    found: dict[str, Any] = {"command": "it", "cores": 2, "processor": "x86", "repetitions": 3}
+    found |= {"versions": {"python": "3", "torch": "2"}, "load": 1.23, "missing": ["Keras"]}
+    page = harness.page(found, "Title", "some\n  words", "| a |\n")
+    assert "`it` on x86 (cores: 2), with python 3, torch 2. Medians over rounds (3;" in page
+    assert "the load of the machine was 1.2 before the start." in page
+    assert page.endswith("\n\nsome words\n\n| a |\n\nNot installed: Keras.\n")
 
 
-@pytest.mark.slow
-def test_speed_leaves_consistent_numbers(tmp_path: pathlib.Path) -> None:
-    peers, path = ("--peers", "sumrnn,pytorch", "--repetitions", 1), tmp_path / "here" / "results"
-    done = run_script("benchmark", *peers, *SMALL, "--out", "here/results", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert {entry.name for entry in path.iterdir()} == {"speed.json", "speed.md", "speed.png"}
-    assert (path / "speed.png").read_bytes().startswith(b"\x89PNG")
-    found, text = json.loads((path / "speed.json").read_text()), (path / "speed.md").read_text()
-    assert [row["name"] for row in found["rows"]] == ["sumrnn", "pytorch"]
-    assert found["fastest"] == found["rows"][0]["label"]
-    assert found["flops_per_epoch"] == 6 * 220 * 6 * 4 * 8 * 8
-    matrix = 2 * 3000**3 / statistics.median(found["matrix"]["seconds"])
-    for row in found["rows"]:
-        (line,) = (line for line in text.splitlines() if row["label"] in line)
-        assert ("not installed" in line) != row["installed"]
-        assert line.count("|") == 9
-        if row["installed"]:
-            share = found["flops_per_epoch"] / row["median"] / matrix
-            assert row["share_of_matrix_speed"] == pytest.approx(share)
-            assert row["memory_mib"] > 10
-            speed.check_losses(row["label"], found["first_losses"], row["first_losses"])
-    has_torch = importlib.util.find_spec("torch") is not None
-    assert found["rows"][1]["installed"] == ("torch" in found["versions"]) == has_torch
-    assert {"code", "python", "jax"} < set(found["versions"])
-    assert found["device"]["platform"] == "cpu"
-    assert "`python scripts/benchmark.py speed --repetitions 1 --size 220" in text
-    assert str(path.parent) not in text + json.dumps(found)
-    assert (text in done.stdout, done.stderr) == (True, "")
-
-
-def test_whole_processes_are_compared_in_pairs() -> None:
-    words = {"sumrnn": "x = bytearray(90 << 20)", "other": "sum(range(10**6))", "missing": ""}
-    programs = {
-        Program(name, name, needs=("no_such_package",) * (not code)): [sys.executable, "-c", code]
-        for name, code in words.items()
-    }
-    first, second, missing = whole.compare(programs, 2, SECONDS)["rows"]
-    assert first["times_as_long"] == 1
-    ratios = [own / other for own, other in zip(second["seconds"], first["seconds"], strict=True)]
-    assert second["times_as_long"] == pytest.approx(statistics.median(ratios))
-    assert first["memory_mib"] > 90 > second["memory_mib"]
-    assert second["cpu_seconds"] > 0
-    assert not missing["installed"]
-
-
-def test_a_process_that_fails_or_stalls_is_told_in_one_line() -> None:
-    fails = [sys.executable, "-c", "raise ValueError('on purpose')"]
-    with pytest.raises(UserError, match=r"^it: .*status 1 \(ValueError: on purpose\)$") as error:
-        process.once("it", SECONDS, "run", command=fails)
+def test_a_program_that_fails_or_stalls_is_told_in_one_line(tmp_path: pathlib.Path) -> None:
+    fails = python("it", "raise ValueError('on purpose')")
+    with pytest.raises(UserError, match=r"^it: status 1 \(ValueError: on purpose\)$") as error:
+        harness.turn(fails, str(tmp_path), SECONDS)
     assert error.value.status == 1
-    stalls = [sys.executable, "-c", "import time; time.sleep(60)"]
-    began = time.monotonic()
-    with pytest.raises(UserError, match=r"^it: no answer within 2 s \(--limit\)$"):
-        process.once("it", 2, "run", command=stalls)
-    assert time.monotonic() - began < 30
-    with pytest.raises(UserError, match=r"^it: its process ended$"):
-        process.once("it", SECONDS, "run", command=["sh", "-c", "kill -9 $PPID"])
+    with pytest.raises(UserError, match=r"^it: not done within 2 s \(--limit\)$"):
+        harness.turn(python("it", "import time; time.sleep(600)"), str(tmp_path), 2)
 
 
-def is_at_work(process: str) -> bool:
-    """Whether there is such a process, which may have ended and wait for somebody to ask."""
-    try:
-        status = pathlib.Path("/proc", process, "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] not in ("Z", "X")
-
-
-def test_the_others_end_with_an_interrupt(tmp_path: pathlib.Path) -> None:
-    options = ("--repetitions", 100_000, *SMALL, "--peers", "sumrnn")
-    running = subprocess.Popen(
-        [sys.executable, ROOT / "scripts" / "benchmark.py", *map(str, options)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_an_interrupt_ends_the_turn_too(tmp_path: pathlib.Path) -> None:
+    """What runs ends with the process, and nothing is written."""
+    command = [sys.executable, ROOT / "scripts" / "benchmark.py", *map(str, SIZES)]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     of_process = pathlib.Path(f"/proc/{running.pid}/task/{running.pid}/children")
     while not (children := of_process.read_text().split()):
         assert running.poll() is None
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=SECONDS)
-    assert running.returncode == 130
-    assert errors == "benchmark.py: error: interrupted\n"
-    deadline = time.monotonic() + SECONDS
-    while any(map(is_at_work, children)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    (own,) = (tmp_path / "benchmarks" / "results").iterdir()
-    assert own.name == machine.folder()
-    assert list(own.iterdir()) == []
+    assert (running.returncode, errors) == (130, "benchmark.py: error: interrupted\n")
+    assert not any(pathlib.Path("/proc", child).exists() for child in children)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-BAD = {
-    "unknown peer": (("--peers", "sumrnn,theano"), "peers = 'sumrnn,theano': must be some of"),
-    "no repetition": (("--repetitions", 0), "repetitions = 0: must be between 1 and"),
-    "no cells": (("--cells", 0), "cells = 0: must be between 1 and"),
-    "unknown kind": (("fast",), "'fast'"),
-    "option of another kind": (("whole", "--cells", 3), "cells = 3: must be left out"),
-    "no folder": (("--out", ""), "out = '': must be the name of a folder"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_misuse_ends_at_once_in_one_line(name: str, tmp_path: pathlib.Path) -> None:
-    options, message = BAD[name]
-    done = run_script("benchmark", *options, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("benchmark.py: error: ")
-    assert message in line
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_growth_leaves_factors_beside_the_arithmetic(tmp_path: pathlib.Path) -> None:
-    done = run_script("benchmark", "growth", "--quick", *SMALL, "--out", ".", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "growth.json").read_text())["series"]
-    values = [[point["value"] for point in points] for points in found.values()]
-    assert values == [[6, 20], [2, 4], [55, 220], [1, 2]]
-    for first, second in found.values():
-        assert first["factor"] == 1
-        assert second["factor"] == pytest.approx(second["seconds"] / first["seconds"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("epochs", [400, 2_000])
-def test_the_memory_of_a_long_run_stays_what_it_is_after_two_checkpoints(
-    epochs: int, tmp_path: pathlib.Path
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--repetitions", 0), "repetitions = 0: must be between 1 and"),
+        (("--cells", 0), "cells = 0: must be between 1 and"),
+        (("--seed", 2**32 - 1), "seeds = 4294967296: must be between"),
+        (("fast",), "'fast'"),
+        (("quality", "--cells", 3), "cells = 3: must be left out"),
+        (("--out", ""), "out = '': must be the name of a folder"),
+    ],
+    ids=str,
+)
+def test_misuse_ends_at_once_in_one_line(
+    options: tuple[object, ...], message: str, tmp_path: pathlib.Path
 ) -> None:
-    options = ("--epochs", epochs, "--repetitions", 2, "--out", ".")
-    done = run_script("benchmark", "endurance", *SMALL, *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "endurance.json").read_text())
-    assert len(found["seconds"]) == found["memory"][-1][0] == epochs
-    warm = [mebibytes for epoch, mebibytes in found["memory"] if epoch > 100]
-    assert warm[-1] < warm[0] + 30
-    assert 0 < found["cost"]["mebibytes"] < 1
+    assert message in refused("benchmark", *options, cwd=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder with the start of equal work."""
+    with contextlib.chdir(tmp_path_factory.mktemp("start")):
+        peers.make_start(SMALL._asdict())
+        return pathlib.Path.cwd()
+
+
+def test_all_start_as_a_run_does(start: pathlib.Path) -> None:
+    assert Work().flops == 207_360_000_000
+    assert SMALL.config().task.train_size == 220
+    result = sumrnn.fit(SMALL.config(), SMALL.seed)
+    arrays = np.load(start / peers.START)
+    assert arrays["loss"] == result.history.loss[0]
+    for name, drawn in result.data.train._asdict().items():  # There in the order of an epoch.
+        np.testing.assert_array_equal(np.sort(arrays[name], axis=0), np.sort(drawn, axis=0))
+    # Keras initializes so: orthogonal, and a forget bias of 1.
+    np.testing.assert_allclose(arrays["recurrent"] @ arrays["recurrent"].T, np.eye(8), atol=1e-5)
+    np.testing.assert_array_equal(arrays["bias"].reshape(4, 8)[:, 0], [0, 1, 0, 0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", PACKAGES)
+def test_all_do_equal_work(program: str, start: pathlib.Path) -> None:
+    pytest.importorskip(PACKAGES[program])
+    details = {"program": program, "sizes": SMALL._asdict(), "epochs": 1, "start": peers.START}
+    turn = Program(program, harness.call("peers.train", **details))
+    figures = harness.turn(turn, str(start), SECONDS)  # Fails if the loss is another.
+    assert 0 < figures["seconds"] < figures["first_epoch"]
+
+
+def test_other_work_is_refused() -> None:
+    peers.check_loss(0.70005, 0.7)
+    for loss in (0.703, 0.697, float("nan")):
+        with pytest.raises(ValueError, match=r"^does other work; .*0\.700000$"):
+            peers.check_loss(loss, 0.7)
+
+
+def test_everything_grows_within_what_a_config_allows() -> None:
+    tables = speed.growth(Work(), quick=False).values()
+    factors = [table[-1].facts["flops"] / table[0].facts["flops"] for table in tables]
+    assert factors == pytest.approx([100 / 3, 256, 64, 1, 1])
 
 
 def test_a_level_is_reached_where_it_is_never_left_again() -> None:
     run = [(10, 1.0, 0.5), (20, 2.0, 0.005), (30, 3.0, 0.02), (40, 4.0, 0.005), (50, 5.0, 0.0)]
     assert quality.reached(run, 0.99) == (40, 4.0)
     assert quality.reached(run, 0.4) == (10, 1.0)
-    assert quality.reached(run[:3], 0.99) is None
     later = [(series, 2 * seconds, error) for series, seconds, error in run]
-    found = quality.summary([run, later, run[:3]], 0.99)
-    assert found == {"runs": 2, "of": 3, "series": 40, "seconds": 6.0}
-    assert quality.summary([run[:3]], 0.99)["seconds"] is None
+    assert quality.describe([run, later, run[:3]], 0.99) == "6.0 s, 40 series (2 of 3 runs)"
+    assert quality.describe([run[:3]], 0.99) == "never"
 
 
-def test_the_clock_of_a_training_stops_for_exams() -> None:
-    def slow() -> float:
-        time.sleep(0.3)
-        return 0.25
-
-    began = time.time() - 1
-    course = quality.Course(began)
-    course.stop(7, slow)
-    course.stop(9, slow)
-    told = course.told()
-    assert [point[::2] for point in told["points"]] == [(7, 0.25), (9, 0.25)]
-    assert 1 <= told["points"][0][1] <= told["seconds"] < time.time() - began - 0.5
+def test_the_clock_stops_for_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([7.0, 10.0, 11.0, 20.0])  # Before and after each evaluation.
+    monkeypatch.setenv(harness.BEGAN, "5.0")
+    monkeypatch.setattr(quality.time, "time", lambda: next(times))
+    course = quality.Course()
+    course.stop(7, lambda: 0.25)
+    course.stop(9, lambda: 0.125)
+    assert course.figures() == {"seconds": 3.0, "points": [(7, 2.0, 0.25), (9, 3.0, 0.125)]}
 
 
 @pytest.mark.slow
-def test_time_to_quality(tmp_path: pathlib.Path) -> None:
-    done = run_script("benchmark", "quality", "--quick", "--epochs", 2, "--out", ".", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "quality.json").read_text())
-    *ours, notebook = found["rows"]
-    for row in ours:
-        (points,) = row["points"]
-        assert [series for series, _, _ in points] == [14_400]
-        assert 0 < points[0][2] < 0.2
-    assert notebook["installed"] == (importlib.util.find_spec("tensorflow") is not None)
-    assert "| sumrnn, solved |" in (tmp_path / "quality.md").read_text()
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize(
+    ("kind", "options", "rows"),
+    [
+        ("speed", SIZES, "sumrnn, one run|digits per series: 6|train.py, 1 epoch"),
+        ("quality", ("--epochs", 2), "sumrnn, solved|sumrnn, solved in a tenth"),
+        ("profile", (), "one run"),
+        ("scale", ("--runs", 3), "analyze.py: table, summary, page"),
+    ],
+)
+def test_every_kind_leaves_a_page_and_its_numbers(
+    kind: str, options: tuple[object, ...], rows: str, tmp_path: pathlib.Path
+) -> None:
+    done = call("benchmark", kind, "--quick", *options, "--out", "here", cwd=tmp_path)
+    assert (done.status, done.err) == (0, "")
+    text = (tmp_path / "here" / f"{kind}.md").read_text()
+    assert text in done.out
+    assert all(f"\n| {label} | " in text for label in rows.split("|"))
+    found = json.loads((tmp_path / "here" / f"{kind}.json").read_text())
+    assert {"code", "python", "jax"} < set(found["versions"])
+    assert importlib.import_module(f"benchmarks.{kind}").page(found) == text
+    assert (tmp_path / "here" / f"{kind}.png").exists() == (kind in ("speed", "quality"))
 
 
 @pytest.mark.slow
-def test_the_whole_exercise(tmp_path: pathlib.Path) -> None:
-    options = ("--quick", "--epochs", 1, "--shards", TrainConfig().batch_shards, "--out", ".")
-    done = run_script("benchmark", "whole", *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    ours, notebook = json.loads((tmp_path / "whole.json").read_text())["rows"]
-    assert ours["median"] > 0
-    assert notebook["installed"] == (importlib.util.find_spec("tensorflow") is not None)
+def test_a_long_run_needs_no_more_memory_than_a_short_one() -> None:
+    tables = {"tiny": speed.long_runs(3, (100, 2_000))}
+    short, long = harness.measure(tables, 1, SECONDS)["tables"]["tiny"]
+    assert long["memory_mib"] < short["memory_mib"] + 30
