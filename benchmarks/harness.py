@@ -169,11 +169,15 @@ def origin() -> Row:
     from sumrnn.devices import processor
     from sumrnn.runs import origin
 
-    made = origin.here(Config())
+    made = origin.current(Config())
     for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             made["versions"][name] = importlib.metadata.version(name)
-    return {**made, "processor": origin.kind(made).removeprefix("cpu "), "cores": processor.cores()}
+    return {
+        **made,
+        "processor": origin.processor_kind(made).removeprefix("cpu "),
+        "cores": processor.cores(),
+    }
 
 
 class Column(NamedTuple):

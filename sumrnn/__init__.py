@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sumrnn.devices.evaluation import evaluate
     from sumrnn.devices.mesh import use_cores
     from sumrnn.devices.wave import fit_many
-    from sumrnn.runs.run import Run
+    from sumrnn.runs.results import Run
     from sumrnn.task import generate, sum_law
 
 __all__ = [

@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
     if status == "unfinished":  # Whether memory holds it, before anything is made.
         with progress.waiting("compiling"), futures.ThreadPoolExecutor(1) as aside:
             # Kept for later; the compiler leaves it a core.
-            aside.submit(origin.here, config)
+            aside.submit(origin.current, config)
             program = mesh.prepare(config, 1)
     with folder.lock():
         if folder.stamp() != seen:

@@ -23,7 +23,7 @@ from sumrnn.scores import metrics, statistics
 from sumrnn.scores.statistics import SIGNIFICANT
 from sumrnn.study.experiment import SCORES
 from sumrnn.study.folder import ExperimentFolder
-from sumrnn.study.table import TABLE, Collected, collect, to_csv
+from sumrnn.study.table import TABLE, Collection, collect, to_csv
 from sumrnn.task import sum_law
 
 FORMAT = 1
@@ -33,7 +33,7 @@ SHOWN = 1_000
 """Runs in the table of a page, whose size has a limit then."""
 
 
-def build(collected: Collected) -> dict[str, Any]:
+def build(collected: Collection) -> dict[str, Any]:
     """Every number of the summary, under the names of summary.json.
 
     It holds `continued` only if the batch was.
@@ -59,7 +59,7 @@ def build(collected: Collected) -> dict[str, Any]:
     }
 
 
-def _condition(collected: Collected, name: str, config: Config) -> dict[str, Any]:
+def _condition(collected: Collection, name: str, config: Config) -> dict[str, Any]:
     rows = [row for row in collected.rows if row["condition"] == name]
     finished = [row for row in rows if row["status"] == "finished"]
     diverged = sum(row["status"] == "diverged" for row in rows)
@@ -88,7 +88,7 @@ def _condition(collected: Collected, name: str, config: Config) -> dict[str, Any
     }
 
 
-def _differences(collected: Collected) -> list[dict[str, Any]]:
+def _differences(collected: Collection) -> list[dict[str, Any]]:
     """Between conditions, over the seeds for which both have the score."""
     experiment, found = collected.experiment, []
     every = itertools.combinations(experiment.conditions, 2)
@@ -103,7 +103,7 @@ def _differences(collected: Collected) -> list[dict[str, Any]]:
     return found
 
 
-def _variance(collected: Collected) -> dict[str, Any]:
+def _variance(collected: Collection) -> dict[str, Any]:
     """The split for each score; None where the runs do not cross every seed with every other."""
     configs = collected.experiment.conditions
 
@@ -170,7 +170,7 @@ def overview(summary: dict[str, Any], path: pathlib.Path) -> str:
     return "\n".join([*lines, "", f"summary  {path / REPORT_HTML}"])
 
 
-def draw(collected: Collected, summary: dict[str, Any]) -> dict[str, Callable[[], Figure]]:
+def draw(collected: Collection, summary: dict[str, Any]) -> dict[str, Callable[[], Figure]]:
     """What draws the figures that the experiment asks for, by name; none before a run finished."""
     experiment, conditions = collected.experiment, summary["conditions"]
     if not any(condition["finished"] for condition in conditions.values()):
@@ -201,7 +201,7 @@ def draw(collected: Collected, summary: dict[str, Any]) -> dict[str, Callable[[]
     return {plot: known[plot] for plot in experiment.plots if plot in known}
 
 
-def captions(collected: Collected, summary: dict[str, Any]) -> dict[str, str]:
+def captions(collected: Collection, summary: dict[str, Any]) -> dict[str, str]:
     """What is to be seen in the figures, by the names in `PLOTS`; for a batch that has some."""
     conditions, scores = summary["conditions"], collected.experiment.scores
     means = {
@@ -229,7 +229,7 @@ def captions(collected: Collected, summary: dict[str, Any]) -> dict[str, str]:
     )
 
 
-def table(collected: Collected) -> page.Table:
+def table(collected: Collection) -> page.Table:
     """The runs of the lowest seeds, with the scores that the experiment shows."""
     scores = collected.experiment.scores
     rows = sorted(collected.rows, key=lambda row: row["seed"])

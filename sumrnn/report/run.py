@@ -18,7 +18,7 @@ from sumrnn.report.canvas import pictures
 from sumrnn.runs import files
 from sumrnn.runs.folder import FIGURES as FOLDER
 from sumrnn.runs.folder import REPORT_HTML, REPORT_JSON, REPORT_MD, RunFolder
-from sumrnn.runs.run import Run
+from sumrnn.runs.results import Run
 from sumrnn.scores import exact, metrics
 from sumrnn.scores.statistics import SIGNIFICANT
 from sumrnn.task import sum_law

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sumrnn.config import TaskConfig
 from sumrnn.report import words
 from sumrnn.report.canvas import COLORS, GREY, HATCHES, INK, MARKS, RED, blank, percentages
-from sumrnn.runs.run import Part
+from sumrnn.runs.results import Part
 from sumrnn.scores import metrics
 from sumrnn.task import Law
 

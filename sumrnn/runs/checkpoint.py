@@ -17,17 +17,17 @@ from sumrnn.runs import files
 from sumrnn.train.run import Metrics, State
 
 KEPT = 2
-"""Of a run that goes on, the last ones."""
+"""Checkpoints of a run that goes on."""
 COLUMNS: dict[str, type[np.floating[Any]]] = {
     **dict.fromkeys(Metrics._fields, np.float32),
     "seconds": np.float64,
 }
-"""What a run's history has of each epoch, and the dtypes."""
+"""The columns of a run's history, and their dtypes."""
 BEFORE = "state/params/output/bias"
 """An array that checkpoints of earlier versions have, where weights had the names of Flax."""
 
 History = dict[str, np.ndarray]
-"""By `COLUMNS`: [epochs] each."""
+"""The history of a run by `COLUMNS`, [epochs] each."""
 
 
 class Snapshot(NamedTuple):
@@ -40,7 +40,7 @@ class Snapshot(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of a run.
+    """The checkpoints of a run, each a file EPOCH.npz.
 
     Args:
       path: of their folder, which need not exist.
@@ -50,17 +50,17 @@ class Checkpoints:
         self.path = path
 
     def file(self, epoch: int) -> pathlib.Path:
-        """The checkpoint after an epoch, whether it is there or not."""
+        """The path of the checkpoint after an epoch, whether it is there or not."""
         return self.path / f"{epoch}.npz"
 
     def epochs(self) -> list[int]:
-        """After which epochs there are some, good or not, the newest first."""
+        """The epochs after which there are checkpoints, good or not, the newest first."""
         names = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
-        found = (re.fullmatch(r"([1-9][0-9]{0,8})\.npz", name) for name in names)
-        return sorted((int(match[1]) for match in found if match), reverse=True)
+        matches = (re.fullmatch(r"([1-9][0-9]{0,8})\.npz", name) for name in names)
+        return sorted((int(match[1]) for match in matches if match), reverse=True)
 
     def load(self, config: Config, seed: int, epoch: int) -> Snapshot:
-        """Reads the one after an epoch.
+        """Reads the checkpoint after an epoch.
 
         Raises `UserError` if it is missing, damaged, or of another run.
         """
@@ -69,9 +69,9 @@ class Checkpoints:
             return unpack(arrays, config, seed, epoch)
 
     def newest(self, config: Config, seed: int) -> tuple[int, list[str]]:
-        """The epoch of the newest good one, 0 if there is none; what is wrong with newer ones.
+        """The epoch of the newest good checkpoint, or 0, and what is wrong with newer ones.
 
-        Raises `UserError` if there are some, but no good one, or they are behind a link.
+        Raises `UserError` if there are checkpoints, but no good one, or they are behind a link.
         """
         if self.path.is_symlink():  # Others may have them too, and old ones are removed.
             raise UserError(f"{self.path}: must be a folder, not a link")
@@ -89,9 +89,9 @@ class Checkpoints:
         return 0, []
 
     def save(self, snapshot: Snapshot, config: Config, seed: int) -> None:
-        """Adds one, and keeps the last ones.
+        """Adds a checkpoint, and removes all but the last `KEPT`.
 
-        Raises `OSError` if it cannot be written; those before it are still there.
+        Raises `OSError` if it cannot be written; the earlier ones are still there.
         """
         file = self.file(int(snapshot.epoch))
         files.clear(self.path)
@@ -101,12 +101,12 @@ class Checkpoints:
         self.keep(KEPT)
 
     def keep(self, count: int) -> None:
-        """Removes all but the newest ones."""
+        """Removes all but so many of the newest checkpoints."""
         for old in self.epochs()[count:]:
             files.remove(self.file(old))
 
     def forget(self, epoch: int) -> None:
-        """Removes those after later epochs: kept, they would push out good ones."""
+        """Removes checkpoints after later epochs: they would push out good ones."""
         files.clear(self.path)
         for later in self.epochs():
             if later > epoch:
@@ -114,17 +114,17 @@ class Checkpoints:
 
 
 def identity(config: Config, seed: int) -> str:
-    """Which run this is, in one line of JSON."""
+    """The seed and config of a run as a line of JSON, by which checkpoints are told apart."""
     return json.dumps({"seed": seed, "config": to_dict(config)}, sort_keys=True)
 
 
 def _check_identity(text: str, config: Config, seed: int) -> None:
-    """Raises `ValueError` unless it is of this run, which may have got more epochs since."""
+    """Raises `ValueError` unless an identity is of this run, which may have got more epochs."""
     try:
-        found = json.loads(text)
-        there = from_dict(Config, found["config"])
-        train = dataclasses.replace(there.train, epochs=config.train.epochs)
-        same = (dataclasses.replace(there, train=train), found["seed"]) == (config, seed)
+        named = json.loads(text)
+        other = from_dict(Config, named["config"])
+        train = dataclasses.replace(other.train, epochs=config.train.epochs)
+        same = (dataclasses.replace(other, train=train), named["seed"]) == (config, seed)
     except (ValueError, TypeError, KeyError, RecursionError, UserError):
         same = False
     if not same:
@@ -132,14 +132,14 @@ def _check_identity(text: str, config: Config, seed: int) -> None:
 
 
 def pack(snapshot: Snapshot, config: Config, seed: int) -> dict[str, np.ndarray]:
-    """The arrays by their place in the snapshot, such as state/params/output, and `run`."""
+    """Names the arrays of a checkpoint by their place in it, such as state/params/output."""
     leaves = jax.tree_util.tree_leaves_with_path(snapshot)
     arrays = {_name(path): np.asarray(leaf) for path, leaf in leaves}
     return {"run": np.array(identity(config, seed)), **arrays}
 
 
 def unpack(arrays: dict[str, np.ndarray], config: Config, seed: int, epoch: int) -> Snapshot:
-    """The inverse of `pack`.
+    """Makes a snapshot of the arrays of a checkpoint.
 
     Raises `ValueError` if the arrays are not of this run after this epoch.
     """
@@ -151,8 +151,8 @@ def unpack(arrays: dict[str, np.ndarray], config: Config, seed: int, epoch: int)
     if BEFORE in arrays and BEFORE not in expected:
         raise ValueError("it is of an earlier version, which can go on from it")
     for name, leaf in expected.items():
-        found = arrays.get(name)
-        if found is None or (found.dtype, found.shape) != (leaf.dtype, leaf.shape):
+        array = arrays.get(name)
+        if array is None or (array.dtype, array.shape) != (leaf.dtype, leaf.shape):
             raise ValueError(f"{name} must be {leaf.dtype} {list(leaf.shape)}")
     snapshot: Snapshot = jax.tree.unflatten(structure, [arrays[name] for name in expected])
     return snapshot

@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 from sumrnn.config import Config
 from sumrnn.errors import UserError, require
-from sumrnn.runs import files, lock, origin, run
+from sumrnn.runs import files, lock, origin, results
 from sumrnn.runs.checkpoint import Checkpoints
 from sumrnn.runs.record import EARLIER, FORMAT, Record, Status
-from sumrnn.runs.run import Run
+from sumrnn.runs.results import Run
 
 CONFIG, HISTORY, PREDICTIONS = "config.json", "history.csv", "predictions.npz"
 CHECKPOINTS, FIGURES, EVENTS = "checkpoints", files.FIGURES, "events.out.tfevents.sumrnn"
@@ -34,19 +34,19 @@ PROOF: dict[Status, tuple[str, ...]] = {
     "diverged": (HISTORY,),
     "unfinished": (),
 }
-"""Which files prove how a run ended."""
+"""The files whose SHA-256 proves how a run ended."""
 REST = (REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, CHECKPOINTS, HISTORY)
-"""What there is beside config.json."""
+"""What a run leaves beside config.json."""
 
 
 class Survey(NamedTuple):
-    """How far a run is that no process works on."""
+    """How far a run is on which no process is at work."""
 
     status: Status
     epoch: int
-    """After which it can be continued; 0: from its beginning."""
+    """The epoch after which the run can be continued; 0: from its beginning."""
     wrong: list[str]
-    """What is damaged, but can be made again from what is not."""
+    """What is damaged, but can be made again from the rest."""
 
 
 class RunFolder:
@@ -68,13 +68,12 @@ class RunFolder:
     def status(self) -> Status:
         """How the run ended; "unfinished" if it did not, or there is none.
 
-        Raises:
-          UserError: if what is there is no run, or its record is damaged.
+        Raises `UserError` if what is there is no run, or its record is damaged.
         """
         return "unfinished" if self._is_new() else self.read().status
 
     def attempts(self) -> int:
-        """Starts since the run's newest checkpoint; raises as `status` does."""
+        """The number of starts since the run's newest checkpoint; raises as `status` does."""
         return 0 if self._is_new() else self.read().attempts
 
     def is_run(self) -> bool:
@@ -85,8 +84,8 @@ class RunFolder:
     def stamp(self) -> tuple[int, int, int] | None:
         """What tells config.json from later ones: inode, time and size; None if there is none."""
         with contextlib.suppress(OSError):
-            found = self.config.stat()
-            return found.st_ino, found.st_mtime_ns, found.st_size
+            stat = self.config.stat()
+            return stat.st_ino, stat.st_mtime_ns, stat.st_size
         return None
 
     def check_free(self, overwrite: bool) -> None:
@@ -98,8 +97,8 @@ class RunFolder:
             return
         try:  # Of any version, and its numbers may be damaged, but others have a config.json too.
             with files.writing(self.path):
-                found = json.loads(self.config.read_bytes())
-            is_run = {"format", "seed", "config", "versions"} <= set(found)
+                content = json.loads(self.config.read_bytes())
+            is_run = {"format", "seed", "config", "versions"} <= set(content)
         except (ValueError, TypeError, RecursionError):
             is_run = False
         if not is_run:
@@ -117,17 +116,18 @@ class RunFolder:
         """
         if self._is_new():
             return Survey("unfinished", 0, [])
-        found, wrong, epochs = self.read(), [], config.train.epochs
-        found.check_same(self.config, config, seed)
-        if found.status == "diverged" or (found.status, found.epochs) == ("finished", epochs):
+        record, wrong, epochs = self.read(), [], config.train.epochs
+        record.check_same(self.config, config, seed)
+        if record.status == "diverged" or (record.status, record.epochs) == ("finished", epochs):
             try:
                 self.check_files()
-                return Survey(found.status, found.epochs, [])
+                return Survey(record.status, record.epochs, [])
             except UserError as error:
                 wrong.append(str(error))
-        origin.check_same(self.config, found.made, origin.here(config), anyway)
-        epoch, older = self.checkpoints.newest(found.config, seed)
-        done = found.epochs if found.status == "finished" else epoch
+        now = origin.current(config)
+        origin.check_same(self.config, record.last_origin, now, anyway=anyway)
+        epoch, older = self.checkpoints.newest(record.config, seed)
+        done = record.epochs if record.status == "finished" else epoch
         require(epochs >= done, "epochs", epochs, f"at least {done}, which {self.path} has done")
         if epoch < done < epochs:
             lacks = f"has no checkpoint after epoch {done} to go on from; --overwrite begins again"
@@ -139,11 +139,11 @@ class RunFolder:
 
         Raises `UserError` if one is not.
         """
-        found = self.read()
+        record = self.read()
         with files.reading(self.config):
-            if set(found.files) != set(PROOF[found.status]):
-                raise ValueError(f"files must be those of a run that is {found.status}")
-        for name, digest in found.files.items():
+            if set(record.files) != set(PROOF[record.status]):
+                raise ValueError(f"files must be those of a run that is {record.status}")
+        for name, digest in record.files.items():
             with files.reading(self.path / name):
                 if files.digest(self.path / name) != digest:
                     raise ValueError(f"it does not match {CONFIG}")
@@ -155,22 +155,23 @@ class RunFolder:
         """
         if not self.path.is_dir():
             raise UserError(f"{self.path}: must be a run folder")
-        found = self.read()
-        if found.status == "unfinished":
+        record = self.read()
+        if record.status == "unfinished":
             raise UserError(f"{self.path}: is no finished run; --resume continues it")
         self.check_files()
-        if found.status == "diverged":
+        if record.status == "diverged":
             why = f"missing, because the run diverged (see {HISTORY})"
             raise UserError(f"{self.path / PREDICTIONS}: {why}")
         with files.reading(self.path / HISTORY):
-            history = run.from_csv((self.path / HISTORY).read_text("utf-8"), found.epochs)
-        arrays = files.read_arrays(self.path / PREDICTIONS, run.sizes(found.config.task))
+            history = results.from_csv((self.path / HISTORY).read_text("utf-8"), record.epochs)
+        arrays = files.read_arrays(self.path / PREDICTIONS, results.sizes(record.config.task))
         with files.reading(self.path / PREDICTIONS):
-            same = found.made["versions"].get("exact") in (None, origin.evaluation())
-            return Run(found, history, *run.from_arrays(arrays, found.config, same))
+            exact = record.last_origin["versions"].get("exact")
+            evaluated = exact in (None, origin.evaluation_digest())
+            return Run(record, history, *results.from_arrays(arrays, record.config, evaluated))
 
     def divergence(self) -> str:
-        """One line: when and how the run diverged; raises `UserError` if its history is damaged."""
+        """How the run diverged, in a line; raises `UserError` if its history is damaged."""
         with files.reading(self.path / HISTORY):
             lines = (self.path / HISTORY).read_text(encoding="utf-8").splitlines()
             if not lines or not {"epoch", "loss", "val_loss"} <= set(lines[0].split(",")):
@@ -198,7 +199,7 @@ class RunFolder:
         )
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Makes the folder this process's own; see `lock.hold`."""
+        """A context in which no other process has the folder; see `lock.hold`."""
         return lock.hold(self.path)
 
     def forgive(self) -> None:
@@ -213,5 +214,5 @@ class RunFolder:
         pictures: Iterable[tuple[str, bytes]],
         known: Collection[str] = (),
     ) -> None:
-        """Writes what is rebuilt from the rest; see `files.write_report`."""
+        """Writes a report: texts by name, and PNG pictures; see `files.write_report`."""
         files.write_report(self.path, texts, pictures, known)

@@ -1,4 +1,4 @@
-"""What computed a run: its program, the versions of packages, the processor, and settings.
+"""The origin of a run: its program, the versions of packages, the processor, and settings.
 
 Together with config and seed they determine its bits on CPU.
 """
@@ -38,44 +38,44 @@ traced show in the program's digest, and `compiler.pinned` has those that change
 
 
 class Origin(TypedDict):
-    """What JSON can hold of it."""
+    """What computed a run, as JSON holds it."""
 
     versions: dict[str, str]
-    """Of Python and packages; `code` is the program's digest, `exact` that of exact evaluation."""
+    """Versions of Python and packages; `code` is `program_digest`, `exact` `evaluation_digest`."""
     device: dict[str, str]
     settings: dict[str, str]
 
 
 class Continued(Origin):
-    """Where a run went on in another way."""
+    """What computed a run after an epoch, where it went on in another way."""
 
     epoch: int
-    """After which."""
+    """The last epoch before."""
 
 
 @functools.lru_cache(maxsize=256)
-def program(config: Config) -> str:
-    """A digest of what is computed: data, initial state, epoch and prediction of a config.
+def program_digest(config: Config) -> str:
+    """A digest of what a run computes: data, initial state, epoch and prediction.
 
-    It is that of their StableHLO text without locations, as JAX lowers them before any device or
+    It is that of its StableHLO text without locations, as JAX lowers them before any device or
     processor is chosen, and of the compiler's options.  Comments, names and the number of devices
     leave it alone; constants, orders of summation and shapes do not.
     """
-    parts = compiler.parts(config.program)
-    found = hashlib.sha256(repr(compiler.options(jax.default_backend())).encode())
+    functions = compiler.parts(config.program)
+    digest = hashlib.sha256(repr(compiler.options(jax.default_backend())).encode())
     with compiler.pinned(), jax.disable_jit(False):
-        begin = jax.jit(parts.begin).trace(jax.ShapeDtypeStruct((3,), np.uint32))
+        begin = jax.jit(functions.begin).trace(jax.ShapeDtypeStruct((3,), np.uint32))
         data, state, shuffle = begin.out_info
         number = jax.ShapeDtypeStruct((), np.uint32)
-        epoch = jax.jit(parts.epoch).trace(state, shuffle, data.train, number)
-        answer = jax.jit(parts.predict).trace(state.params, data, number)
-        for traced in (begin, epoch, answer):
-            found.update(traced.lower().as_text().encode())
-    return found.hexdigest()[:12]
+        epoch = jax.jit(functions.epoch).trace(state, shuffle, data.train, number)
+        predict = jax.jit(functions.predict).trace(state.params, data, number)
+        for traced in (begin, epoch, predict):
+            digest.update(traced.lower().as_text().encode())
+    return digest.hexdigest()[:12]
 
 
 @functools.cache
-def evaluation() -> str:
+def evaluation_digest() -> str:
     """A digest of exact evaluation: the strata, how many series each one gets, and their digits.
 
     It is that of whole numbers, and of the lowered program that draws digits, for the exercise's
@@ -93,21 +93,22 @@ def evaluation() -> str:
     )
     drawn = (evaluation_lib.SHARE, evaluation_lib.PER_STRATUM, evaluation_lib.MAX_LAWS)
     divided = (strata.EDGES, strata.LEAST, strata.SHARES, strata.PILOT)
-    found = hashlib.sha256(repr((drawn, divided)).encode())
+    digest = hashlib.sha256(repr((drawn, divided)).encode())
     for array in (*layout.sums, first, more, *strata.sums(layout, first), *rounded):
-        found.update(np.asarray(array, np.int64).tobytes())
+        digest.update(np.asarray(array, np.int64).tobytes())
     shapes = [(laws.shape, np.float32), ((config.task.size,), np.int32), ((), np.uint32)]
     with compiler.pinned(), jax.disable_jit(False):
         draw = jax.jit(compiler.parts(config.program).draw)
         traced = draw.trace(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
-        found.update(traced.lower().as_text().encode())
-    return found.hexdigest()[:12]
+        digest.update(traced.lower().as_text().encode())
+    return digest.hexdigest()[:12]
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of exact evaluation, and of the packages that bits depend on."""
-    own = {"python": platform.python_version(), "sumrnn": __version__, "exact": evaluation()}
-    return own | {name: _version(name) for name in PACKAGES}
+    """The versions of Python, of exact evaluation, and of the packages that bits depend on."""
+    packages = {name: _version(name) for name in PACKAGES}
+    exact = {"exact": evaluation_digest()}
+    return {"python": platform.python_version(), "sumrnn": __version__} | exact | packages
 
 
 @functools.cache
@@ -116,80 +117,80 @@ def _version(name: str) -> str:
 
 
 def device() -> dict[str, str]:
-    """What computes: `vectors` are the processor's instruction sets, as NumPy finds them.
+    """The first device, and the processor with its instruction sets (`vectors`), as NumPy has them.
 
     Processors of the same sets but of another `model` round otherwise too.
     """
     first = mesh.available()[0]
-    found = np.show_config(mode="dicts")["SIMD Extensions"]
+    sets = np.show_config(mode="dicts")["SIMD Extensions"]
     return {
         "platform": first.platform,
         "kind": first.device_kind,
         "machine": platform.machine(),
         "model": processor.model(),
-        "vectors": " ".join([*found.get("baseline", []), *found.get("found", [])]),
+        "vectors": " ".join([*sets.get("baseline", []), *sets.get("found", [])]),
     }
 
 
-def kind(made: Origin) -> str:
-    """The kind of processor in a few words: its model, and the widest vectors that it has."""
-    found = made["device"]
-    model = found.get("model") or found.get("machine", "")
-    vectors = found.get("vectors", "").split(" ")
-    return " ".join(x for x in (found["kind"], model, vectors[-1]) if x)
+def processor_kind(origin: Origin) -> str:
+    """The kind of a processor in a line: its model, and the widest vectors that it has."""
+    device = origin["device"]
+    model = device.get("model") or device.get("machine", "")
+    vectors = device.get("vectors", "").split(" ")
+    return " ".join(x for x in (device["kind"], model, vectors[-1]) if x)
 
 
 def settings() -> dict[str, str]:
-    """What is not as usual, by the names of `VARIABLES` and `OPTIONS`."""
-    found = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
+    """Settings that are not as usual, by the names of `VARIABLES` and `OPTIONS`."""
+    variables = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
     options = {name: jax.config.values.get(name, usual) for name, usual in OPTIONS.items()}
-    return found | {name: str(x) for name, x in options.items() if x != OPTIONS[name]}
+    return variables | {name: str(x) for name, x in options.items() if x != OPTIONS[name]}
 
 
-def here(config: Config) -> Origin:
-    """The origin of a run of a config that begins now."""
-    code = {"code": program(config.program)}
+def current(config: Config) -> Origin:
+    """The origin of a run of a config that begins now in this process."""
+    code = {"code": program_digest(config.program)}
     return {"versions": code | versions(), "device": device(), "settings": settings()}
 
 
-def check(made: Origin) -> None:
-    """Holds an origin that was read to what reports show of it; raises `UserError`."""
+def check(origin: Origin) -> None:
+    """Holds an origin from a file to what reports show of it; raises `UserError`."""
     for part, needed in (("versions", "jax"), ("device", "kind")):
-        texts: dict[str, str] = made[part]  # type: ignore[literal-required]
+        texts: dict[str, str] = origin[part]  # type: ignore[literal-required]
         lines = all(text.isprintable() for pair in texts.items() for text in pair)
         require(lines and needed in texts, part, texts, f"lines of text with {needed}")
 
 
-def difference(made: Origin, now: Origin) -> str | None:
-    """The first thing in which two origins differ, in words; None if they are the same.
+def difference(before: Origin, now: Origin) -> str | None:
+    """The first difference between two origins, in words; None if they are the same.
 
-    What was made before exact evaluation was recorded says nothing of it.
+    An origin from before exact evaluation was recorded says nothing of it.
     """
     for part in ("versions", "device", "settings"):
-        for name in sorted({*made[part], *now[part]} - ({"exact"} - {*made["versions"]})):
-            there, here = made[part].get(name), now[part].get(name)
-            if there != here:
-                return f"was made with {name} {there or 'unset'}, this is {here or 'unset'}"
+        for name in sorted({*before[part], *now[part]} - ({"exact"} - {*before["versions"]})):
+            old, new = before[part].get(name), now[part].get(name)
+            if old != new:
+                return f"was made with {name} {old or 'unset'}, this is {new or 'unset'}"
     return None
 
 
-def moved(made: Origin, here: Origin) -> Origin:
-    """An origin as it would be on the device of another one.
+def on_device_of(origin: Origin, other: Origin) -> Origin:
+    """An origin as it would be on the device of another one, for a comparison of all the rest.
 
-    For another platform the program is compiled otherwise: it is not compared.
+    Programs are not compared between platforms, for which they are compiled otherwise.
     """
-    same = made["device"].get("platform") == here["device"].get("platform")
-    code = made["versions"].get("code") if same else here["versions"].get("code")
-    versions = made["versions"] | ({"code": code} if code else {})
-    return Origin(versions=versions, device=here["device"], settings=made["settings"])
+    same = origin["device"].get("platform") == other["device"].get("platform")
+    code = (origin if same else other)["versions"].get("code")
+    versions = origin["versions"] | ({"code": code} if code else {})
+    return Origin(versions=versions, device=other["device"], settings=origin["settings"])
 
 
-def check_same(file: object, made: Origin, now: Origin, anyway: bool) -> None:
-    """Makes sure that what is continued here keeps its bits, unless somebody wants it anyway.
+def check_same(file: object, before: Origin, now: Origin, *, anyway: bool) -> None:
+    """Makes sure that a run which goes on here keeps its bits, unless it shall go on anyway.
 
-    Raises `UserError` if `made`, read from the file, and `now`, of this process, differ.
+    Raises `UserError` if the origin `before`, from the file, and `now`, of this process, differ.
     """
-    if not anyway and (what := difference(made, now)):
+    if not anyway and (what := difference(before, now)):
         raise UserError(
             f"{file}: {what}, which may give other bits; choose another folder, go back, or "
             "--anyway continues and records it"

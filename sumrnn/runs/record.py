@@ -1,4 +1,4 @@
-"""config.json: which run this is, what computed it, where it was continued, and how it ended."""
+"""The record of a run, config.json: its seed and config, what computed it, and how it ended."""
 
 import dataclasses
 import pathlib
@@ -28,7 +28,7 @@ class Record:
     device: dict[str, str]
     settings: dict[str, str]
     continued: tuple[Continued, ...] = ()
-    """After which `epoch` it went on with other versions, settings or another kind of device."""
+    """The origins of its later parts, if it went on with other versions, settings or devices."""
     status: Status = "unfinished"
     files: dict[str, str] = dataclasses.field(default_factory=dict)
     """The SHA-256 of each file that proves how it ended, by name."""
@@ -37,39 +37,39 @@ class Record:
 
     def __post_init__(self) -> None:
         fields.check(self)
-        for made in self.origins:
-            origin.check(made)
+        for part in self.origins:
+            origin.check(part)
 
     @property
-    def made(self) -> Origin:
-        """What computed it last."""
+    def last_origin(self) -> Origin:
+        """What computed the last part of the run."""
         return self.origins[-1]
 
     @property
     def epochs(self) -> int:
-        """How many the run has at its end."""
+        """The number of epochs that the run has at its end."""
         return self.config.train.epochs
 
     @property
     def origins(self) -> list[Origin]:
-        """What computed it at first, and wherever it was continued."""
+        """What computed the run at first, and each part that was continued otherwise."""
         first = Origin(versions=self.versions, device=self.device, settings=self.settings)
         return [first, *self.continued]
 
     def check_same(self, file: pathlib.Path, config: Config, seed: int) -> None:
         """Raises `UserError` unless this is the run of this seed and config but for the epochs."""
-        there, here = (
+        recorded, wanted = (
             _flat({"seed": s} | fields.to_dict(c))
             for s, c in ((self.seed, self.config), (seed, config))
         )
-        for name in there:
-            if (name != "epochs" or config.train.planned) and there[name] != here[name]:
-                differs = f"its {name} is {there[name]!r}, not {here[name]!r}"
+        for name in recorded:
+            if (name != "epochs" or config.train.planned) and recorded[name] != wanted[name]:
+                differs = f"its {name} is {recorded[name]!r}, not {wanted[name]!r}"
                 raise UserError(f"{file}: is of another run; {differs}")
 
 
 def _flat(nested: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in nested.items():
-        found |= _flat(value) if isinstance(value, dict) else {name: value}
-    return found
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat

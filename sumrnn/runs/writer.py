@@ -8,7 +8,7 @@ import numpy as np
 
 from sumrnn.config import Config
 from sumrnn.errors import UserError
-from sumrnn.runs import files, origin, run
+from sumrnn.runs import files, origin, results
 from sumrnn.runs.checkpoint import COLUMNS, Snapshot
 from sumrnn.runs.folder import (
     ERROR,
@@ -54,7 +54,7 @@ class RunWriter:
         """Starts a run: removes the one that may be there, and writes its record."""
         with files.writing(self._path):
             files.clear(self._path)
-            new = Record(name, seed, config, **origin.here(config), attempts=1)
+            new = Record(name, seed, config, **origin.current(config), attempts=1)
             # Killed in between, this is still the old run, which lacks something.
             self._write_record(new, lambda: self._remove(*REST, EVENTS, ERROR))
 
@@ -63,29 +63,29 @@ class RunWriter:
 
         Raises `UserError` if its checkpoint is damaged by now.
         """
-        snapshot, found = self._folder.checkpoints.load(config, seed, epoch), self._folder.read()
+        snapshot, record = self._folder.checkpoints.load(config, seed, epoch), self._folder.read()
         self._history = {name: values.tolist() for name, values in snapshot.history.items()}
-        now, continued = origin.here(config), found.continued
-        if origin.difference(found.made, now):
+        now, continued = origin.current(config), record.continued
+        if origin.difference(record.last_origin, now):
             continued = (*continued, Continued(epoch=epoch, **now))
         # What had ended was damaged, or gets more epochs.
         new = dataclasses.replace(
-            found,
+            record,
             config=config,
             continued=continued,
             status="unfinished",
             files={},
-            attempts=found.attempts + 1,
+            attempts=record.attempts + 1,
         )
         self._write_record(new)
-        if config != found.config:  # What there is of the end is not that of this run.
+        if config != record.config:  # What there is of the end is not that of this run.
             self._remove(REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, EVENTS)
         self._folder.checkpoints.forget(epoch)
         self._write_history()
         return snapshot
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Takes an epoch's row of the history down, by `COLUMNS`; on disk with the next save."""
+        """Adds an epoch's row, by `COLUMNS`, to the history that the next `save` writes."""
         for name in COLUMNS:
             self._history[name].append(row[name])
 
@@ -103,10 +103,10 @@ class RunWriter:
             self._write_record(dataclasses.replace(record, attempts=0))
 
     def finish(self, data: Splits, logits: Sequence[Any], exam: Counts | None) -> None:
-        """Writes predictions and what an exam found, and that the run has finished."""
+        """Writes predictions and the counts of exact evaluation, and that the run has finished."""
         self._write_history()  # That of a checkpoint may be missing, or damaged.
-        kept = run.to_arrays(data, logits, exam)
-        files.write_arrays(self._path / PREDICTIONS, kept, compressed=True)
+        arrays = results.to_arrays(data, logits, exam)
+        files.write_arrays(self._path / PREDICTIONS, arrays, compressed=True)
         self._end("finished")
 
     def give_up(self) -> None:
@@ -128,7 +128,7 @@ class RunWriter:
 
     def _write_history(self) -> None:
         self._check_kept()
-        files.write_atomic(self._path / HISTORY, run.to_csv(self._history))
+        files.write_atomic(self._path / HISTORY, results.to_csv(self._history))
 
     def _write_record(self, new: Record, first: Callable[[], object] = lambda: None) -> None:
         files.write_json(self._folder.config, new, FORMAT, first)

@@ -27,7 +27,7 @@ RUNS = "runs"
 
 
 @dataclasses.dataclass(frozen=True)
-class Declared:
+class Declaration:
     """The content of experiment.json."""
 
     experiment: Experiment
@@ -55,7 +55,7 @@ class ExperimentFolder:
             return (self.path / EXPERIMENT).exists()
 
     def run(self, condition: str, seed: int) -> RunFolder:
-        """Where a run is."""
+        """The folder of the run of a condition and seed."""
         return RunFolder(self.path / RUNS / f"{condition}-seed{seed}")
 
     def specs(self, experiment: Experiment, seeds: Iterable[int]) -> list[Spec]:
@@ -68,7 +68,7 @@ class ExperimentFolder:
 
     def check(
         self, experiment: Experiment, *, anyway: bool = False, anywhere: bool = False
-    ) -> Declared | None:
+    ) -> Declaration | None:
         """The declaration that is there and may be continued; None where a new one may begin.
 
         With `anywhere` the runs may be made on other kinds of devices than here.
@@ -91,21 +91,21 @@ class ExperimentFolder:
             self._check_origin(name, declared, anywhere)
         return declared
 
-    def _check_origin(self, condition: str, declared: Declared, anywhere: bool) -> None:
+    def _check_origin(self, condition: str, declared: Declaration, anywhere: bool) -> None:
         """Raises `UserError` if runs of a condition are there, and none is made as it would be now.
 
         Those of an earlier version stay beside those that were continued anyway.
         """
         first: tuple[pathlib.Path, origin.Origin] | None = None
-        here = None
+        now = None
         for folder, record in self._records(condition, declared.seeds):
-            here = here or origin.here(record.config)
-            made = origin.moved(record.made, here) if anywhere else record.made
-            if origin.difference(made, here) is None:
+            now, before = now or origin.current(record.config), record.last_origin
+            before = origin.on_device_of(before, now) if anywhere else before
+            if origin.difference(before, now) is None:
                 return
-            first = first or (folder.path / CONFIG, made)
-        if first and here:
-            origin.check_same(*first, here, anyway=False)
+            first = first or (folder.path / CONFIG, before)
+        if first and now:
+            origin.check_same(*first, now, anyway=False)
 
     def _records(self, condition: str, seeds: Iterable[int]) -> Iterator[tuple[RunFolder, Record]]:
         """The runs of a condition that are there, with their records, but for damaged ones."""
@@ -131,19 +131,19 @@ class ExperimentFolder:
         with self.lock(), files.writing(self.path):
             declared = self.check(experiment, anyway=True)
             seeds = {*seeds, *(declared.seeds if declared else ())}
-            declared = Declared(experiment, tuple(sorted(seeds)))
+            declared = Declaration(experiment, tuple(sorted(seeds)))
             files.write_json(self.path / EXPERIMENT, declared, FORMAT)
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Makes declaration and summary this process's own; others wait a while for it."""
+        """A context in which no other process writes declaration or summary; others wait for it."""
         return lock.hold(self.path, PATIENCE)
 
-    def read(self) -> Declared:
+    def read(self) -> Declaration:
         """The content of experiment.json.
 
         Raises `UserError` if it is missing, unreadable or damaged.
         """
-        return files.read_json(self.path / EXPERIMENT, Declared, FORMAT)
+        return files.read_json(self.path / EXPERIMENT, Declaration, FORMAT)
 
     def write_report(
         self, texts: Mapping[str, bytes | str], pictures: Iterable[tuple[str, bytes]]

@@ -1,4 +1,4 @@
-"""The table of a batch: what its runs left, one row per condition and seed."""
+"""The table of an experiment: a row of scores for each condition and seed."""
 
 import collections
 import csv
@@ -22,27 +22,27 @@ from sumrnn.task import sum_law
 TABLE = "runs.csv"
 COLUMNS = ("condition", "seed", "status", *SCORES)
 PROCESSOR = "processor"
-"""One more column, where the runs are of different kinds."""
+"""A further column, where the runs were made by processors of different kinds."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Collected:
-    """What the runs of a batch left."""
+class Collection:
+    """The results of all runs of an experiment."""
 
     experiment: Experiment
     seeds: tuple[int, ...]
     versions: dict[str, str]
     rows: list[dict[str, Any]]
-    """One per condition and seed, by `COLUMNS`; scores are None where undefined or not there."""
+    """A row per condition and seed, by `COLUMNS`; scores are None where undefined or missing."""
     histories: dict[str, dict[str, np.ndarray]]
-    """By condition: columns of history.csv of the finished runs, float64 [runs, epochs]."""
+    """The columns of history.csv of finished runs, by condition: float64 [runs, epochs]."""
     continued: bool = False
-    """Whether the batch or a run went on with other versions, settings or kind of device."""
+    """Whether a run went on, or was begun, with other versions or settings than the others."""
     processors: dict[str, int] = dataclasses.field(default_factory=dict)
     """Runs that have ended, by the kind of processor that made them (the last one, if several)."""
 
     def values(self, condition: str, score: str) -> dict[int, float]:
-        """By seed: a score where it is defined."""
+        """The values of a score by seed, where it is defined."""
         return {
             row["seed"]: float(row[score])
             for row in self.rows
@@ -50,7 +50,7 @@ class Collected:
         }
 
 
-def collect(folder: ExperimentFolder) -> Collected:
+def collect(folder: ExperimentFolder) -> Collection:
     """Reads every run of an experiment.
 
     Raises `UserError` if the folder holds no experiment, or a run in it that ended is damaged or
@@ -69,10 +69,10 @@ def collect(folder: ExperimentFolder) -> Collected:
             histories[condition] = {
                 name: np.stack([history[name] for history in finished]) for name in finished[0]
             }
-    kinds = collections.Counter(origin.kind(record.made) for record in records)
+    kinds = collections.Counter(origin.processor_kind(record.last_origin) for record in records)
     continued = _differ(records) or any(record.continued for record in records)
     versions = _versions(records)
-    return Collected(experiment, declared.seeds, versions, rows, histories, continued, dict(kinds))
+    return Collection(experiment, declared.seeds, versions, rows, histories, continued, dict(kinds))
 
 
 def _versions(records: list[Record]) -> dict[str, str]:
@@ -90,7 +90,7 @@ def _differ(records: list[Record]) -> bool:
     first: dict[str, origin.Origin] = {}
     for record in records:
         made = record.origins[0]
-        other = origin.moved(first.setdefault(record.name, made), made)
+        other = origin.on_device_of(first.setdefault(record.name, made), made)
         if origin.difference(other, made):
             return True
     return False
@@ -108,7 +108,7 @@ def _row(
     if (record.config, record.seed) != (config, seed):
         has = f"the batch has {condition} with seed {seed} here"
         raise UserError(f"{folder.path / CONFIG}: is another run; {has}")
-    row[PROCESSOR] = origin.kind(record.made)
+    row[PROCESSOR] = origin.processor_kind(record.last_origin)
     if row["status"] == "diverged":  # What has finished is checked as it is loaded.
         folder.check_files()
         return row, record, None

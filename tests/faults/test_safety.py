@@ -267,7 +267,7 @@ NAMES = ["../../outside", "/tmp/outside", "a/b", "..", "a\0b", ""]
 @pytest.mark.parametrize("name", NAMES)
 def test_a_condition_cannot_name_a_place_outside(name: str, tmp_path: pathlib.Path) -> None:
     experiment = small_experiment(2)
-    made = study_folder.Declared(experiment, (0,))
+    made = study_folder.Declaration(experiment, (0,))
     experiment.conditions[name] = experiment.conditions.pop("a")
     files.write_json(tmp_path / study_folder.EXPERIMENT, made, study_folder.FORMAT)
     told = r"experiment\.json: damaged \(conditions = .*: must be up to 100 lower-case letters"

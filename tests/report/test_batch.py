@@ -22,7 +22,7 @@ from sumrnn.report import batch_figures as figures
 from sumrnn.runs import files
 from sumrnn.runs.folder import REPORT_HTML
 from sumrnn.runs.record import Record
-from sumrnn.runs.run import Part, Run
+from sumrnn.runs.results import Part, Run
 from sumrnn.scores import statistics
 from sumrnn.study import table
 from sumrnn.study.experiment import Experiment
@@ -111,7 +111,7 @@ def write(folders: Folders, drawn: bool = False) -> dict[str, Any]:
         return report.write(folders)  # type: ignore[arg-type]
 
 
-def collect(folders: Folders) -> table.Collected:
+def collect(folders: Folders) -> table.Collection:
     return table.collect(folders)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ import pytest
 from sumrnn.config import TaskConfig
 from sumrnn.report import batch, canvas, page, run, svg
 from sumrnn.runs.folder import REPORT_HTML, REPORT_MD
-from sumrnn.runs.run import Run
+from sumrnn.runs.results import Run
 from tests.report import test_batch, test_run
 
 NASTY = (

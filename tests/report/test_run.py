@@ -12,7 +12,7 @@ from sumrnn.config import PRESETS, Config, TaskConfig
 from sumrnn.report import run as report
 from sumrnn.runs import files
 from sumrnn.runs.record import Record
-from sumrnn.runs.run import Part, Run
+from sumrnn.runs.results import Part, Run
 from sumrnn.scores.strata import Counts, strata
 from sumrnn.task import sum_law
 

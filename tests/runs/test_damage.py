@@ -500,7 +500,7 @@ def batch(made: Made, tmp_path: pathlib.Path) -> ExperimentFolder:
 
 def rows(batch: ExperimentFolder) -> list[dict[str, Any]] | str:
     """The table of a batch, or why it is refused."""
-    found: list[table.Collected] = []
+    found: list[table.Collection] = []
     refused = refusal(lambda: found.append(table.collect(batch)), batch.path)
     return refused or found[0].rows
 

@@ -357,7 +357,7 @@ def test_a_run_is_continued_elsewhere_only_if_it_is_asked_for(
     RunWriter(folder).restore(THREE, 7, 2)
     (continued,) = folder.read().continued
     assert continued["epoch"] == 2
-    now = origin.here(THREE)
+    now = origin.current(THREE)
     assert {part: continued[part] for part in ("versions", "device", "settings")} == now
     assert (folder.read().versions, folder.read().device) == (first.versions, first.device)
     # From now on that is where it belongs.
@@ -375,7 +375,7 @@ def test_a_run_of_another_exact_evaluation_is_read_without_it(
     told: list[str] = []
     with monkeypatch.context() as later:  # Its strata are no longer today's.
         later.setattr("sumrnn.scores.strata.EDGES", (0, 20))
-        later.setattr(origin, "evaluation", lambda: "of another version")
+        later.setattr(origin, "evaluation_digest", lambda: "of another version")
         assert copy.load().exam is None
         assert report.write(copy, told.append)["exact"] is None
         assert copy.survey(SMALL, 7).status == "finished"

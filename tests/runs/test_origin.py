@@ -26,7 +26,7 @@ from tests.conftest import ROOT, SECONDS, SMALL
 def digest(config: Config = SMALL) -> str:
     compiler.parts.cache_clear()
     origin.program.cache_clear()
-    return origin.program(config)
+    return origin.program_digest(config)
 
 
 @functools.cache
@@ -123,7 +123,8 @@ from sumrnn.runs import origin
 mesh.use_cores(int(sys.argv[1]))
 assert jax.device_count() == int(sys.argv[1])
 task = TaskConfig(size=200, length=5, high=3, threshold=8)
-print(origin.program(Config(task, ModelConfig(cells=8), TrainConfig(epochs=2, batch_size=48))))
+config = Config(task, ModelConfig(cells=8), TrainConfig(epochs=2, batch_size=48))
+print(origin.program_digest(config))
 """
 
 
@@ -181,19 +182,19 @@ def test_what_draws_and_weighs_the_exact_evaluation_is_recorded(
         with monkeypatch.context() as other:
             other.setattr(name, value)
             compiler.parts.cache_clear()
-            origin.evaluation.cache_clear()
-            digests[change] = origin.evaluation()
+            origin.evaluation_digest.cache_clear()
+            digests[change] = origin.evaluation_digest()
     compiler.parts.cache_clear()
-    origin.evaluation.cache_clear()
-    digests["none"] = origin.evaluation()
-    origin.evaluation.cache_clear()
+    origin.evaluation_digest.cache_clear()
+    digests["none"] = origin.evaluation_digest()
+    origin.evaluation_digest.cache_clear()
     with jax.enable_x64(True):  # Whatever the environment says.
-        assert origin.evaluation() == digests["none"]
+        assert origin.evaluation_digest() == digests["none"]
     assert len(set(digests.values())) == len(digests), digests
 
 
 def test_what_was_made_before_the_exact_evaluation_was_recorded_goes_on() -> None:
-    now = origin.here(SMALL)
+    now = origin.current(SMALL)
     versions = {k: v for k, v in now["versions"].items() if k != "exact"}
     old, other = ({**now, "versions": v} for v in (versions, versions | {"exact": "0" * 12}))
     assert origin.difference(old, now) is None
@@ -228,8 +229,8 @@ def test_settings_that_are_not_usual_are_recorded(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_first_difference_is_named() -> None:
-    made = origin.here(SMALL)
-    assert origin.difference(made, origin.here(SMALL)) is None
+    made = origin.current(SMALL)
+    assert origin.difference(made, origin.current(SMALL)) is None
     for part, name in (("device", "vectors"), ("versions", "jax"), ("settings", "XLA_FLAGS")):
         other = {**made, part: {**made[part], name: "another"}}
         told = origin.difference(made, other)

@@ -18,12 +18,12 @@ from sumrnn.train.evaluation import is_evaluated
 PREFIXES = {"train": "train_", "validation": "validation_", "test": ""}
 """Splits, and what their arrays' names in predictions.npz begin with."""
 EXAM = "exam_"
-"""And those of the exam."""
+"""What the names of the arrays of exact evaluation begin with."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One split with the final network's answers."""
+    """The series of one split, with the logits of the final network."""
 
     digits: np.ndarray
     """uint8 [n, length]."""
@@ -43,12 +43,12 @@ class Run:
     parts: dict[str, Part]
     """By split: train, validation, test."""
     exam: Counts | None = None
-    """What `exact.scores` makes scores of; None if the task has no exam, or its exam was another
-    one than today's."""
+    """Errors by stratum, of which `exact.scores` makes scores; None if the task has no exact
+    evaluation, or the run's was that of another version."""
 
 
 def to_csv(history: Mapping[str, Sequence[float]]) -> str:
-    """history.csv; nine digits hold a float32 exactly."""
+    """Writes columns as history.csv, in nine digits, which hold a float32 exactly."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("epoch", *COLUMNS))
@@ -58,7 +58,7 @@ def to_csv(history: Mapping[str, Sequence[float]]) -> str:
 
 
 def from_csv(text: str, epochs: int) -> dict[str, np.ndarray]:
-    """The columns of history.csv, float64 [epochs].
+    """Reads the columns of history.csv, float64 [epochs].
 
     Raises `ValueError, csv.Error` if they are not those of a finished run of so many epochs.
     """
@@ -77,22 +77,22 @@ def from_csv(text: str, epochs: int) -> dict[str, np.ndarray]:
 
 
 def to_arrays(data: Splits, logits: Sequence[Any], exam: Counts | None) -> dict[str, np.ndarray]:
-    """The arrays of predictions.npz."""
-    found = {} if exam is None else exam._asdict()
-    return {EXAM + name: array for name, array in found.items()} | {
+    """Names the arrays of predictions.npz: of each split, and of exact evaluation if any."""
+    counts = {} if exam is None else exam._asdict()
+    return {EXAM + name: array for name, array in counts.items()} | {
         PREFIXES[name] + field: np.asarray(array)
-        for name, split, answer in zip(data._fields, data, logits, strict=True)
-        for field, array in (*zip(split._fields, split, strict=True), ("logits", answer))
+        for name, split, outputs in zip(data._fields, data, logits, strict=True)
+        for field, array in (*zip(split._fields, split, strict=True), ("logits", outputs))
     }
 
 
 def from_arrays(
     arrays: dict[str, np.ndarray], config: Config, evaluated: bool = True
 ) -> tuple[dict[str, Part], Counts | None]:
-    """The splits of predictions.npz, each as the config wants it, and the exam.
+    """Reads the splits of predictions.npz, and the counts of exact evaluation.
 
-    The exam is None unless it was `evaluated` as it is here.  Raises `ValueError` if one is
-    missing, or not such data of this config.
+    The counts are None unless series were `evaluated` by today's strata.  Raises `ValueError` if an
+    array is missing, or is not such data of this config.
     """
     task = config.task
     pairs = zip(PREFIXES.items(), _series(task), strict=True)
@@ -101,13 +101,13 @@ def from_arrays(
 
 
 def _series(task: TaskConfig) -> tuple[int, int, int]:
-    """How many series each of `PREFIXES` has."""
+    """The number of series of each split, in the order of `PREFIXES`."""
     return task.train_size, task.validation_size, task.test_size
 
 
 def sizes(task: TaskConfig) -> dict[str, int]:
-    """The arrays of predictions.npz, and the most numbers that each may have."""
-    sums = task.length * (task.high - task.low) + 1  # Which any exam's strata part.
+    """The names of the arrays of predictions.npz, and the most numbers that each may have."""
+    sums = task.length * (task.high - task.low) + 1  # No stratum has less than one.
     pairs = [*zip(PREFIXES.values(), _series(task), strict=True)]
     digits = {prefix + "digits": size * task.length for prefix, size in pairs}
     others = {prefix + name: size for prefix, size in pairs for name in ("labels", "logits")}
@@ -120,10 +120,11 @@ def _exam(arrays: dict[str, np.ndarray], task: TaskConfig) -> Counts:
         array = arrays.get(EXAM + name)
         if array is None or array.dtype != np.int64 or array.shape != shape:
             raise ValueError(f"{EXAM}{name} must be int64 {list(shape)}")
-    found = Counts(*(arrays[EXAM + name] for name in Counts._fields))
-    if (found.series < 1).any() or (found.wrong < 0).any() or (found.wrong > found.series).any():
+    counts = Counts(*(arrays[EXAM + name] for name in Counts._fields))
+    series, wrong = counts
+    if (series < 1).any() or (wrong < 0).any() or (wrong > series).any():
         raise ValueError(f"{EXAM}wrong must lie between 0 and {EXAM}series, which are at least 1")
-    return found
+    return counts
 
 
 def _part(arrays: dict[str, np.ndarray], prefix: str, size: int, config: Config) -> Part:
