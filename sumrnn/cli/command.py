@@ -46,10 +46,10 @@ def parse(cls: type[T], argv: list[str], description: str, default: T | None = N
 def parse_known(cls: type[T], argv: list[str]) -> T:
     """Parses only the options of `cls`, on which the defaults of the others depend."""
     with _one_line():
-        found, _ = tyro.cli(
+        known, _ = tyro.cli(
             cls, args=argv, prog=console.program(), return_unknown_args=True, add_help=False
         )
-        return found
+        return known
 
 
 class _Lines(str):

@@ -97,19 +97,19 @@ def series(lines: Iterable[str], task: TaskConfig) -> Iterator[np.ndarray]:
         if len(line) > MAX_LINE:
             raise UserError(f"row {number}: must have at most {MAX_LINE:,} characters")
         try:
-            found = [known[word] for word in words]
+            digits = [known[word] for word in words]
         except KeyError as error:
             column = 1 + words.index(error.args[0])
             where = f"row {number}, column {column}"
             allowed = f"a digit from {task.low} to {task.high}"
             raise UserError(f"{where}: {error.args[0][:40]!r} must be {allowed}") from None
-        if found:
-            yield np.array(found, np.uint8)
+        if digits:
+            yield np.array(digits, np.uint8)
 
 
-def chunks(found: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
+def chunks(series: Iterator[np.ndarray]) -> Iterator[list[np.ndarray]]:
     """So many at a time that memory stays bounded."""
-    while chunk := list(itertools.islice(found, CHUNK)):
+    while chunk := list(itertools.islice(series, CHUNK)):
         yield chunk
 
 
@@ -121,7 +121,7 @@ def rows(
         total = int(digits.sum(dtype=int))
         answer, label = int(probability > 0.5), int(total >= task.threshold)
         if as_json:
-            found = {"probability": probability, "answer": answer, "sum": total, "label": label}
-            yield json.dumps(found) + "\n"
+            row = {"probability": probability, "answer": answer, "sum": total, "label": label}
+            yield json.dumps(row) + "\n"
         else:
             yield f"{probability:11.7f}{answer:8}{total:5}{label:7}\n"

@@ -1,4 +1,4 @@
-"""Programs of the system: what they say, and those that go on without this process."""
+"""Programs of the system: their output, and processes that go on without this one."""
 
 import contextlib
 import io
@@ -27,12 +27,15 @@ def apart(log: pathlib.Path | None) -> Iterator[None]:
     is given, and import nothing from the folder that they are started in.
     """
     heard: list[int] = []
-    ways: dict[str, Any] = {
+    handlers: dict[str, Any] = {
         **dict.fromkeys(("SIGINT", "SIGQUIT", "SIGHUP"), signal.SIG_IGN),
         **dict.fromkeys(("SIGTERM", "SIGUSR1", "SIGUSR2"), lambda number, _: heard.append(number)),
     }
-    known = {getattr(signal, name): way for name, way in ways.items() if hasattr(signal, name)}
-    before = {number: signal.signal(number, way) for number, way in known.items()}
+    before = {
+        getattr(signal, name): signal.signal(getattr(signal, name), handler)
+        for name, handler in handlers.items()
+        if hasattr(signal, name)
+    }
     streams = {stream: os.dup(stream) for stream in (1, 2)} if log else {}
     path = os.environ.get(SAFE)
     os.environ[SAFE] = "1"
@@ -55,7 +58,7 @@ def apart(log: pathlib.Path | None) -> Iterator[None]:
 
 
 def output(command: list[str], seconds: float, needed: bool = False) -> str:
-    """What a command says; empty if it fails, unless it is needed."""
+    """The output of a command; empty if it fails, or `Unanswered` is raised where it is needed."""
     try:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=seconds, check=needed

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Basis:
-    """The options on which the defaults of all depend."""
+    """The options on which the defaults of the others depend."""
 
     preset: Text | None = None
     seed: int = 0
@@ -62,7 +62,7 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     """Trains, writes the run folder, and prints the summary of its report."""
-    out, default = basis(command.parse_known(Basis, argv))
+    out, default = defaults(command.parse_known(Basis, argv))
     arguments = command.parse(Arguments, argv, __doc__ or "", default)
     fields.check(arguments)
     require(not (arguments.resume and arguments.overwrite), "overwrite", True, "without --resume")
@@ -86,14 +86,14 @@ def main(argv: list[str]) -> None:
         folder.check_free(arguments.overwrite)
     if survey.epoch == 0:
         algorithm.check_weights(config, params)
-    seen, status = folder.stamp(), survey.status
+    stamp, status = folder.stamp(), survey.status
     if status == "unfinished":  # Whether memory holds it, before anything is made.
         with progress.waiting("compiling"), futures.ThreadPoolExecutor(1) as aside:
             # Kept for later; the compiler leaves it a core.
             aside.submit(origin.current, config)
             program = mesh.prepare(config, 1)
     with folder.lock():
-        if folder.stamp() != seen:
+        if folder.stamp() != stamp:
             raise UserError(f"{folder.path}: another process was at work there")
         for line in survey.wrong:
             console.warn(f"{line}; continuing after epoch {survey.epoch}")
@@ -111,29 +111,29 @@ def main(argv: list[str]) -> None:
             events.write(folder)
 
 
-def basis(given: Basis) -> tuple[pathlib.Path, Arguments]:
-    """The run folder, and what all options are unless given."""
-    name = "sheet" if given.preset is None else given.preset
+def defaults(basis: Basis) -> tuple[pathlib.Path, Arguments]:
+    """The run folder, and the default of every option: those of the run there, if it goes on."""
+    name = "sheet" if basis.preset is None else basis.preset
     default = Arguments(preset=name, config=preset(name))
-    out = command.folder("out", f"runs/{name}-seed{given.seed}" if given.out is None else given.out)
-    if not given.resume:
+    out = command.folder("out", f"runs/{name}-seed{basis.seed}" if basis.out is None else basis.out)
+    if not basis.resume:
         return out, default
     from sumrnn.runs.folder import RunFolder
 
     folder = RunFolder(out)
     if not folder.is_run():
         return out, default
-    read = folder.read()
-    config = read.config
-    if given.preset is not None:
-        same = given.preset == read.name or {given.preset, read.name} <= {*PRESETS}
-        require(same, "preset", name, f"{read.name}, with which the run in {out} began")
+    record = folder.read()
+    config = record.config
+    if basis.preset is not None:
+        same = basis.preset == record.name or {basis.preset, record.name} <= {*PRESETS}
+        require(same, "preset", name, f"{record.name}, with which the run in {out} began")
         config = dataclasses.replace(config, task=preset(name).task)
-    return out, Arguments(preset=read.name, seed=read.seed, config=config)
+    return out, Arguments(preset=record.name, seed=record.seed, config=config)
 
 
 def weights(arguments: Arguments) -> tuple[Params | None, Arguments]:
-    """The parameters to begin with, if any are given, and the options with their digest."""
+    """The parameters that `--init-from` names, if it does, and the options with their digest."""
     if arguments.init_from is None:
         return None, arguments
     from sumrnn.exchange import formats
