@@ -137,8 +137,11 @@ def digest(path: pathlib.Path) -> str:
 
 def seal(content: Mapping[str, Any]) -> str:
     """The SHA-256 of an object's fields, in hexadecimal, whatever their order and layout."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256()
+    for name, value in sorted(content.items()):
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        digest.update(f"{name} {text}\n".encode())
+    return digest.hexdigest()
 
 
 def write_json(

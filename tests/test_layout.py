@@ -1,4 +1,4 @@
-"""The architecture: rooms import downwards only, and files stay short."""
+"""The layout: packages import downwards only, and files stay short."""
 
 import ast
 import graphlib
@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-ROOMS = (
+PACKAGES = (
     *("version", "errors", "fields", "config", "task", "models", "scores"),
     *("train", "devices", "runs", "exchange", "study", "report", "cli", "__main__"),
 )
@@ -44,29 +44,29 @@ def imported(path: pathlib.Path) -> set[str]:
     return {name for name in found if name.split(".")[0] == "sumrnn"}
 
 
-def room(name: str) -> int:
-    return ROOMS.index(name.split(".")[1])
+def level(name: str) -> int:
+    return PACKAGES.index(name.split(".")[1])
 
 
-def test_every_room_is_known() -> None:
-    assert {name.split(".")[1] for name in NAMES} == set(ROOMS)
+def test_every_package_is_known() -> None:
+    assert {name.split(".")[1] for name in NAMES} == set(PACKAGES)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_room_imports_only_from_rooms_below_it(path: pathlib.Path) -> None:
+def test_a_package_imports_only_from_those_below_it(path: pathlib.Path) -> None:
     for name in imported(path):
         assert name in NAMES, f"{path}: imports {name}"
-        assert room(name) <= room(name_of(path)), f"{path}: imports {name}"
+        assert level(name) <= level(name_of(path)), f"{path}: imports {name}"
 
 
-def test_the_wheel_has_every_room() -> None:
+def test_the_wheel_has_every_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     folders = {path.parent for path in PACKAGE.rglob("*.py")} | {PACKAGE / "report" / "templates"}
-    rooms = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert set(project["tool"]["setuptools"]["packages"]) == rooms | {"sumrnn.experiments"}
+    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(project["tool"]["setuptools"]["packages"]) == packages | {"sumrnn.experiments"}
 
 
-def test_within_rooms_nothing_imports_in_circles() -> None:
+def test_within_packages_nothing_imports_in_circles() -> None:
     graph = {name_of(path): imported(path) for path in MODULES}
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) >= len(MODULES)
 
