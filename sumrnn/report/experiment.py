@@ -21,8 +21,8 @@ from sumrnn.runs.folder import FIGURES as FOLDER
 from sumrnn.runs.folder import REPORT_HTML
 from sumrnn.scores import metrics, statistics
 from sumrnn.scores.statistics import SIGNIFICANT
-from sumrnn.study.folder import ExperimentFolder
 from sumrnn.study.experiment import SCORES
+from sumrnn.study.folder import ExperimentFolder
 from sumrnn.study.table import TABLE, Collected, collect, to_csv
 from sumrnn.task import sum_law
 
@@ -65,12 +65,12 @@ def _condition(runs: Collected, name: str, config: Config) -> dict[str, Any]:
     ended = len(finished) + diverged
     failed = diverged + sum(row["accuracy"] <= row["majority_accuracy"] for row in finished)
     beating = sum(row["gain"] > 0 and row["constant_p_value"] < SIGNIFICANT for row in finished)
-    law = sum_law(config.task)
+    distribution = sum_law(config.task)
     values = {score: np.array([*runs.values(name, score).values()]) for score in SCORES}
     references = runs.experiment.references.get(name, {})
     return {
-        "positive_rate": law.positive_rate,
-        "majority_accuracy": law.majority_accuracy,
+        "positive_rate": distribution.positive_rate,
+        "majority_accuracy": distribution.majority_accuracy,
         "finished": len(finished),
         "diverged": diverged,
         "unfinished": len(rows) - ended,
@@ -156,7 +156,7 @@ def figures(runs: Collected, summary: dict[str, Any]) -> list[str]:
 
 
 def captions(runs: Collected, summary: dict[str, Any]) -> dict[str, str]:
-    """What is to be seen in the figures, by their names, for an experiment that has some."""
+    """What is to be seen in the figures, by their names, whether or not they are drawn."""
     text = words.render(
         "experiment_captions.txt.j2",
         summary=summary,
@@ -176,7 +176,9 @@ def table(runs: Collected) -> str:
     return words.render("runs.html.j2", **values)
 
 
-def write(folder: ExperimentFolder, warn: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def write(
+    folder: ExperimentFolder, warn: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
     """Rebuilds runs.csv, summary.json, summary.md, report.html and the figures of an experiment.
 
     Returns the numbers of `build`.  `warn` is told of a figure that cannot be drawn.  Raises
@@ -188,12 +190,13 @@ def write(folder: ExperimentFolder, warn: Callable[[str], None] = lambda line: N
         names = figures(runs, summary)
         drawn = pictures({n: functools.partial(FIGURES[n], runs, summary) for n in names}, warn)
         text = markdown(summary, runs.experiment.scores, names)
-        said = captions(runs, summary) if drawn else {}
         texts = {
             TABLE: to_csv(runs.rows),
             SUMMARY_JSON: files.to_json(summary),
             SUMMARY_MD: text,
-            REPORT_HTML: page.render(text, drawn, said, sections={"Every run": table(runs)}),
+            REPORT_HTML: page.render(
+                text, drawn, captions(runs, summary), sections={"Every run": table(runs)}
+            ),
         }
         folder.write_report(texts, [(name, png) for name, (png, _) in drawn.items()])
         return summary

@@ -1,4 +1,7 @@
-"""The figures of an experiment: pure functions of its runs and of the numbers of its summary."""
+"""The figures of an experiment: pure functions of its runs and of the numbers of its summary.
+
+These numbers have the names of summary.json.
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -13,9 +16,6 @@ from sumrnn.report import words
 from sumrnn.report.drawing import COLORS, FILLS, GREY, INK, RED, TEXTURES, blank, percentages
 from sumrnn.study.table import Collected
 
-Summary = dict[str, Any]
-"""The content of summary.json."""
-
 # Where marks stand beside the place of their condition, which is 1 away from the next one's.
 REFERENCE, MEAN, RUNS = -0.18, -0.06, (0.04, 0.3)
 
@@ -25,7 +25,7 @@ def _values(runs: Collected, condition: str, score: str) -> np.ndarray:
     return np.array([*runs.values(condition, score).values()], np.float64)
 
 
-def _means(ax: Axes, places: Iterable[float], score: str, *, summary: Summary) -> None:
+def _means(ax: Axes, places: Iterable[float], score: str, *, summary: dict[str, Any]) -> None:
     """A diamond at the mean of each condition; a bar through it where there is an interval."""
     for x, condition in zip(places, summary["conditions"].values(), strict=True):
         mean, interval = (condition["scores"][score][name] for name in ("mean", "mean_interval"))
@@ -39,7 +39,7 @@ def _means(ax: Axes, places: Iterable[float], score: str, *, summary: Summary) -
         ax.errorbar(x, mean, bar, zorder=3, clip_on=False, label=label, **style)
 
 
-def scores(runs: Collected, summary: Summary) -> Figure:
+def scores(runs: Collected, summary: dict[str, Any]) -> Figure:
     """Every run as a point beside the mean with its interval; a panel for each score.
 
     Values from elsewhere, the references of the experiment, are drawn as crosses.
@@ -81,12 +81,12 @@ def scores(runs: Collected, summary: Summary) -> Figure:
         figure.legend(handles=list(kinds.values()), loc="outside lower center", ncols=3)
     exact = [score.startswith("exact_") for score in shown]
     series = "" if all(exact) else ", on its own test series"
-    law = "; exact: by the law" if any(exact) and series else ""
-    figure.suptitle(f"{runs.experiment.name}: every run{series}{law}")
+    mixed = "; exact: by the law" if any(exact) and series else ""
+    figure.suptitle(f"{runs.experiment.name}: every run{series}{mixed}")
     return figure
 
 
-def learning(runs: Collected, _: Summary) -> Figure:
+def learning(runs: Collected, _: dict[str, Any]) -> Figure:
     """Learning curves of all runs: median, and bands of the middle 50 % and 90 %.
 
     Training losses above, validation errors below, with a panel for each condition, which has the
@@ -142,11 +142,11 @@ def _bands(ax: Axes, epochs: np.ndarray, values: np.ndarray, *, median_only: boo
     ax.plot(epochs, middle, color=COLORS[1], lw=1.6, marker=marker, ms=4)
 
 
-def skew(runs: Collected, summary: Summary) -> Figure:
+def skew(runs: Collected, summary: dict[str, Any]) -> Figure:
     """Scores against the exact share of positives: every run, and the mean with its interval."""
     shown = runs.experiment.scores
     figure, axes = blank(len(shown), width=3.7, height=4.4)
-    rates = {name: found["positive_rate"] for name, found in summary["conditions"].items()}
+    rates = {name: values["positive_rate"] for name, values in summary["conditions"].items()}
     # A logit axis has no 0 and no 1: what is there stands beside them, under its own label.
     x = {name: min(max(rate, 1e-6), 1 - 1e-6) for name, rate in rates.items()}
     labels = dict(zip(x.values(), words.percents(rates.values()), strict=True))
@@ -175,7 +175,7 @@ def skew(runs: Collected, summary: Summary) -> Figure:
     return figure
 
 
-def variance(runs: Collected, summary: Summary) -> Figure:
+def variance(runs: Collected, summary: dict[str, Any]) -> Figure:
     """Stacked bars: the share of each score's variance that each source explains."""
     splits = {words.score_name(s): split for s, split in summary["variance"].items() if split}
     figure, (ax,) = blank(height=1.6 + 0.7 * len(splits))
@@ -200,7 +200,7 @@ def variance(runs: Collected, summary: Summary) -> Figure:
     return figure
 
 
-FIGURES: dict[str, Callable[[Collected, Summary], Figure]] = {
+FIGURES: dict[str, Callable[[Collected, dict[str, Any]], Figure]] = {
     figure.__name__: figure for figure in (scores, learning, skew, variance)
 }
 """By their names, which are those of `study.experiment.PLOTS`."""

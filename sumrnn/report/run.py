@@ -38,7 +38,7 @@ def build(run: Run) -> dict[str, Any]:
     `continued` only if the run was continued by something else than what began it.
     """
     record = run.record
-    task, law = record.config.task, sum_law(record.config.task)
+    task, distribution = record.config.task, sum_law(record.config.task)
     return {
         "format": FORMAT,
         "run": {
@@ -52,16 +52,16 @@ def build(run: Run) -> dict[str, Any]:
         },
         "task": {
             **{name: getattr(task, name) for name in ("length", "low", "high", "threshold")},
-            "mean_sum": law.mean,
-            "std_sum": law.std,
-            "positive_rate": law.positive_rate,
-            "majority_class": law.majority_class,
-            "minority_class": 1 - law.majority_class,
-            "majority_accuracy": law.majority_accuracy,
+            "mean_sum": distribution.mean,
+            "std_sum": distribution.std,
+            "positive_rate": distribution.positive_rate,
+            "majority_class": distribution.majority_class,
+            "minority_class": 1 - distribution.majority_class,
+            "majority_accuracy": distribution.majority_accuracy,
         },
         **{
-            name: metrics.counts(part.labels, law.positive_rate)
-            | metrics.scores(part.labels, part.logits, law.majority_class)
+            name: metrics.counts(part.labels, distribution.positive_rate)
+            | metrics.scores(part.labels, part.logits, distribution.majority_class)
             for name, part in run.parts.items()
         },
         "exact": None if run.exam is None else exact.scores(task, run.exam),

@@ -1,4 +1,7 @@
-"""The figures of one run: pure functions of the run and of the numbers of its report."""
+"""The figures of one run: pure functions of the run and of the numbers of its report.
+
+These numbers have the names of report.json.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +21,6 @@ from sumrnn.task import sum_law
 
 REACH = 15
 """Distance from the threshold up to which each sum has its own bar."""
-Report = dict[str, Any]
-"""The content of report.json."""
 
 
 def _title(run: Run) -> str:
@@ -34,7 +35,7 @@ def _class_label(label: int, task: TaskConfig) -> str:
     return f"{metrics.CLASSES[label]}: sum {'≥' if label else '<'} {task.threshold}"
 
 
-def confusion(run: Run, report: Report) -> Figure:
+def confusion(run: Run, report: dict[str, Any]) -> Figure:
     """Heat map of the four outcomes of the test series, each with its name, count and share."""
     figure, (ax,) = blank(height=4.8)
     names = ("true negatives", "false positives", "false negatives", "true positives")
@@ -54,7 +55,7 @@ def confusion(run: Run, report: Report) -> Figure:
     return figure
 
 
-def learning(run: Run, report: Report) -> Figure:
+def learning(run: Run, report: dict[str, Any]) -> Figure:
     """Loss, and accuracy beside the constant answer's, over the epochs."""
     figure, (loss, accuracy) = blank(2, height=4.6)
     history, marker = run.history, "o" if len(run.history["epoch"]) < 10 else ""
@@ -78,7 +79,7 @@ def learning(run: Run, report: Report) -> Figure:
     return figure
 
 
-def ranking(run: Run, report: Report) -> Figure:
+def ranking(run: Run, report: dict[str, Any]) -> Figure:
     """ROC and precision-recall curves of the minority class, if both classes are present."""
     figure, (roc, pr) = blank(2, height=4.8)
     test, scores, minority = run.parts["test"], report["test"], report["task"]["minority_class"]
@@ -111,24 +112,28 @@ def ranking(run: Run, report: Report) -> Figure:
     return figure
 
 
-def sums(run: Run, _: Report) -> Figure:
+def sums(run: Run, _: dict[str, Any]) -> Figure:
     """Histogram of the sums of all series over the exact distribution of one sum."""
     figure, (ax,) = blank()
-    task, law = run.record.config.task, sum_law(run.record.config.task)
+    task, distribution = run.record.config.task, sum_law(run.record.config.task)
     digits = np.concatenate([part.digits for part in run.parts.values()])
-    counts = np.bincount(digits.sum(axis=1, dtype=np.int64) - law.sums[0], minlength=law.sums.size)
+    counts = np.bincount(
+        digits.sum(axis=1, dtype=np.int64) - distribution.sums[0], minlength=distribution.sums.size
+    )
     for label in (0, 1):
-        chosen = (law.sums >= task.threshold) == label
+        chosen = (distribution.sums >= task.threshold) == label
         name = f"{_class_label(label, task)} ({counts[chosen].sum():,} series)"
         edge = INK if HATCHES[label] else COLORS[label]
-        bars = ax.bar(law.sums[chosen], counts[chosen], 1.0, color=COLORS[label], label=name)
+        bars = ax.bar(
+            distribution.sums[chosen], counts[chosen], 1.0, color=COLORS[label], label=name
+        )
         for bar in bars:
             bar.set(hatch=HATCHES[label], edgecolor=edge, lw=0.3)
-    expected = law.probabilities * len(digits)
-    ax.plot(law.sums, expected, color=INK, lw=1.2, label="expected by the exact law")
+    expected = distribution.probabilities * len(digits)
+    ax.plot(distribution.sums, expected, color=INK, lw=1.2, label="expected by the exact law")
     threshold = f"threshold {task.threshold}"
     ax.axvline(task.threshold - 0.5, ymax=0.8, color=INK, ls="--", lw=1, label=threshold)
-    shown = law.sums[(counts > 0) | (expected > 0.05)]
+    shown = distribution.sums[(counts > 0) | (expected > 0.05)]
     ax.set(
         xlim=(shown[0] - 1.5, shown[-1] + 1.5), title=f"{_title(run)}: all {len(digits):,} series"
     )
@@ -153,7 +158,7 @@ def _error_rates(
     return np.array(high)
 
 
-def errors(run: Run, _: Report) -> Figure:
+def errors(run: Run, _: dict[str, Any]) -> Figure:
     """Error rate on the test series against the distance of the sum from the threshold.
 
     Sums further away than `REACH` share the outermost bins.
@@ -184,7 +189,7 @@ def errors(run: Run, _: Report) -> Figure:
     return figure
 
 
-def exact(run: Run, report: Report) -> Figure:
+def exact(run: Run, report: dict[str, Any]) -> Figure:
     """Error rate by sum, with 95 % intervals, of the strata of the exact evaluation."""
     figure, (ax,) = blank()
     task, strata = run.record.config.task, report["exact"]["strata"]
@@ -205,7 +210,7 @@ def exact(run: Run, report: Report) -> Figure:
     return figure
 
 
-FIGURES: dict[str, Callable[[Run, Report], Figure]] = {
+FIGURES: dict[str, Callable[[Run, dict[str, Any]], Figure]] = {
     figure.__name__: figure for figure in (confusion, learning, ranking, sums, errors, exact)
 }
 """By their names, in the order of the report."""

@@ -17,8 +17,6 @@ ROUNDING = 1e-14
 """A number that is nearer than this to a whole one is that one, but for the rounding of float64."""
 MARKUP = re.compile(r"[\\`*\[\]<>&|~#$]|(?<![^\W_])_|_(?![^\W_])|:(?=\S)|(?<=www)\.|^[-+=]", re.I)
 """What means something in Markdown, or to programs that make links of addresses, and formulas."""
-UNDEFINED = "undefined"
-NO_INTERVAL = "no interval"
 
 
 def score_name(score: str) -> str:
@@ -59,7 +57,7 @@ def number(value: float | None, digits: int = 4) -> str:
     none; and more digits where it would read as 1 and is not.
     """
     if value is None:
-        return UNDEFINED
+        return "undefined"
     value = _clean(value, keep_tiny=True)
     small = 10.0 ** (1 - digits) if digits > 2 else 0.5 * 10**-digits
     form = "#.2g" if 0 < abs(value) < small else f".{_digits(value, digits)}f"
@@ -87,7 +85,7 @@ def percent(value: float | None, digits: int = 2) -> str:
 
     None is undefined.
     """
-    return UNDEFINED if value is None else percents([value], digits)[0]
+    return "undefined" if value is None else percents([value], digits)[0]
 
 
 def percents(values: Iterable[float], digits: int = 2) -> list[str]:
@@ -99,14 +97,14 @@ def percents(values: Iterable[float], digits: int = 2) -> list[str]:
 
 def span(interval: list[float] | None, digits: int = 2) -> str:
     """An interval of shares; None is no interval."""
-    return NO_INTERVAL if interval is None else " to ".join(percents(interval, digits))
+    return "no interval" if interval is None else " to ".join(percents(interval, digits))
 
 
 def with_interval(value: float | None, interval: list[float] | None) -> str:
     """A number and its interval, which may be missing; None is undefined."""
     if value is None:
-        return UNDEFINED
-    ends = " to ".join(map(number, interval)) if interval else NO_INTERVAL
+        return "undefined"
+    ends = " to ".join(map(number, interval)) if interval else "no interval"
     return f"{number(value)} ({ends})"
 
 
