@@ -111,12 +111,11 @@ def _variance(runs: Collected) -> dict[str, Any]:
         pinned = (config.data_seed, config.init_seed, config.shuffle_seed)
         return tuple(row["seed"] if seed is None else seed for seed in pinned)
 
-    splits: dict[str, Any] = {}
-    for score in runs.experiment.scores:
+    splits: dict[str, Any] = dict.fromkeys(runs.experiment.scores)
+    for score in splits:
         cells = {seeds(row): row[score] for row in runs.rows if row[score] is not None}
         levels = [sorted(set(column)) for column in zip(*cells, strict=True)]
         grid, shape = list(itertools.product(*levels)), [len(level) for level in levels]
-        splits[score] = None
         if set(grid) == set(cells) and min(shape, default=0) >= 2:
             values = np.array([cells[cell] for cell in grid]).reshape(shape)
             splits[score] = statistics.variance_split(values)

@@ -97,15 +97,14 @@ def overview(report: dict[str, Any], path: pathlib.Path) -> str:
 
 def captions(run: Run, report: dict[str, Any]) -> dict[str, str]:
     """What is to be seen in the figures, by their names."""
-    test, evaluation = run.parts["test"], report["exact"]
+    test, strata = run.parts["test"], report["exact"]["strata"] if report["exact"] else []
     wrong = metrics.answers(test.logits) != test.labels
     text = _render(
         "run_captions.txt.j2",
         report,
         last={name: float(column[-1]) for name, column in run.history.items()},
         wrong_sums=test.digits[wrong].sum(axis=1, dtype=np.int64).tolist(),
-        worst=evaluation
-        and max(evaluation["strata"], key=lambda row: row["wrong"] / row["series"]),
+        worst=max(strata, key=lambda row: row["wrong"] / row["series"], default=None),
     )
     return words.by_name(text)
 

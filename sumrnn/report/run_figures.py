@@ -116,24 +116,20 @@ def sums(run: Run, _: dict[str, Any]) -> Figure:
     """Histogram of the sums of all series over the exact distribution of one sum."""
     figure, (ax,) = blank()
     task, distribution = run.record.config.task, sum_law(run.record.config.task)
-    digits = np.concatenate([part.digits for part in run.parts.values()])
-    counts = np.bincount(
-        digits.sum(axis=1, dtype=np.int64) - distribution.sums[0], minlength=distribution.sums.size
-    )
+    values, digits = distribution.sums, np.concatenate([part.digits for part in run.parts.values()])
+    counts = np.bincount(digits.sum(axis=1, dtype=np.int64) - values[0], minlength=values.size)
     for label in (0, 1):
-        chosen = (distribution.sums >= task.threshold) == label
+        chosen = (values >= task.threshold) == label
         name = f"{_class_label(label, task)} ({counts[chosen].sum():,} series)"
         edge = INK if HATCHES[label] else COLORS[label]
-        bars = ax.bar(
-            distribution.sums[chosen], counts[chosen], 1.0, color=COLORS[label], label=name
-        )
+        bars = ax.bar(values[chosen], counts[chosen], 1.0, color=COLORS[label], label=name)
         for bar in bars:
             bar.set(hatch=HATCHES[label], edgecolor=edge, lw=0.3)
     expected = distribution.probabilities * len(digits)
-    ax.plot(distribution.sums, expected, color=INK, lw=1.2, label="expected by the exact law")
+    ax.plot(values, expected, color=INK, lw=1.2, label="expected by the exact law")
     threshold = f"threshold {task.threshold}"
     ax.axvline(task.threshold - 0.5, ymax=0.8, color=INK, ls="--", lw=1, label=threshold)
-    shown = distribution.sums[(counts > 0) | (expected > 0.05)]
+    shown = values[(counts > 0) | (expected > 0.05)]
     ax.set(
         xlim=(shown[0] - 1.5, shown[-1] + 1.5), title=f"{_title(run)}: all {len(digits):,} series"
     )
