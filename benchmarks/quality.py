@@ -157,18 +157,18 @@ def page(results: Row) -> str:
 
 def draw(results: Row) -> Figure:
     """Error against seconds of training, a line for each run."""
-    from sumrnn.report import canvas
+    from sumrnn.report import drawing
 
-    figure, (ax,) = canvas.blank(width=9, height=4.6)
+    figure, (ax,) = drawing.blank(width=9, height=4.6)
     for row, style in zip(results["tables"][TABLE], ("--", ":", "-", "-.", "-"), strict=False):
-        others, ours = canvas.COLORS
+        others, ours = drawing.COLORS
         color = ours if row["label"].startswith("sumrnn") else others
         for number, turn in enumerate(row["turns"]):
             points = [(seconds, error) for _, seconds, error in turn["points"] if error > 0]
             label = None if number else row["label"]
             ax.plot(*zip(*points, strict=True), style, color=color, lw=1.4, label=label)
     for level in LEVELS:
-        ax.axhline(1 - level, color=canvas.GREY, lw=0.8, zorder=0.5)
+        ax.axhline(1 - level, color=drawing.GREY, lw=0.8, zorder=0.5)
     ax.set(xscale="log", yscale="log", xlabel="seconds", ylabel="error by the exact law")
     ax.legend(frameon=False)
     return figure

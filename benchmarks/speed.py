@@ -187,19 +187,19 @@ def page(results: Row) -> str:
 
 def draw(results: Row) -> Figure:
     """Seconds per epoch of every program, and the time of the matrix products alone."""
-    from sumrnn.report import canvas
+    from sumrnn.report import drawing
 
     rows = with_shares(results)
     floor = rows[0]["seconds"] * rows[0]["share"]
-    figure, (ax,) = canvas.blank(width=9, height=1.7 + 0.46 * len(rows))
+    figure, (ax,) = drawing.blank(width=9, height=1.7 + 0.46 * len(rows))
     for place, row in enumerate(rows):
-        others, ours = canvas.COLORS
+        others, ours = drawing.COLORS
         middle, values = row["seconds"], [turn["seconds"] for turn in row["turns"]]
         ax.barh(place, middle, color=ours if row["label"].startswith("sumrnn") else others)
         spread = [[middle - min(values)], [max(values) - middle]]
-        ax.errorbar(middle, place, xerr=spread, color=canvas.INK, lw=1, capsize=3)
+        ax.errorbar(middle, place, xerr=spread, color=drawing.INK, lw=1, capsize=3)
         ax.text(max(values), place, f"  {middle:.3g} s ({row['times_as_long']:.2f}×)", va="center")
-    ax.axvline(floor, color=canvas.INK, lw=1.2, ls="--", zorder=0.5)
+    ax.axvline(floor, color=drawing.INK, lw=1.2, ls="--", zorder=0.5)
     ax.set_yticks(range(len(rows)), [row["label"] for row in rows])
     ax.invert_yaxis()
     ax.margins(x=0.25)

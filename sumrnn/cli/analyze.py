@@ -29,9 +29,9 @@ def main(argv: list[str]) -> None:
     from sumrnn.study.folder import ExperimentFolder
 
     if ExperimentFolder(path).is_experiment():
-        from sumrnn.report import batch
+        from sumrnn.report import experiment
 
-        print(batch.overview(batch.write(ExperimentFolder(path), console.warn), path))
+        print(experiment.overview(experiment.write(ExperimentFolder(path), console.warn), path))
         if arguments.tensorboard:
             events.write_all(ExperimentFolder(path))
     else:

@@ -172,7 +172,7 @@ def sum_up(arguments: Arguments, folder: ExperimentFolder, progress: Progress) -
         console.warn(f"{name} with seed {seed} failed; {why}")
     if progress.elsewhere:
         console.warn(f"{progress.elsewhere} runs are being made by other processes")
-    from sumrnn.report import batch as report  # Not before: it takes memory and time.
+    from sumrnn.report import experiment as report  # Not before: it takes memory and time.
 
     print(report.overview(report.write(folder, console.warn), folder.path))
     if arguments.tensorboard:

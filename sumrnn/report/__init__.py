@@ -1,1 +1,1 @@
-"""What a person reads and looks at: of one run, and of a batch of runs."""
+"""What a person reads and looks at: the report of one run, and that of an experiment."""

@@ -1,5 +1,6 @@
-"""A run's history for TensorBoard, in its folder: one --logdir shows the runs of any folder."""
+"""The history of a run for TensorBoard, in the run's folder: --logdir takes any folder of runs."""
 
+import itertools
 import pathlib
 import tempfile
 
@@ -21,7 +22,11 @@ TAGS = {
 
 
 def encode(history: dict[str, np.ndarray]) -> bytes:
-    """The content of an events file: a point of each column of `TAGS` for every epoch."""
+    """The content of an events file: a point of each column of `TAGS` for every epoch.
+
+    The history has the columns of history.csv, float64 [epochs].  Raises `UserError` if
+    tensorboardX is missing or does not load.
+    """
     with extra("tensorboard"):
         from tensorboardX import SummaryWriter
     ends = FIRST + np.cumsum(history["seconds"])
@@ -43,11 +48,10 @@ def write(folder: RunFolder) -> None:
     folder.write_report({EVENTS: encode(folder.load().history)}, ())
 
 
-def write_all(batch: ExperimentFolder) -> None:
-    """Likewise into the folder of every finished run of a batch."""
-    found = batch.read()
-    for condition in found.experiment.conditions:
-        for seed in found.seeds:
-            folder = batch.run(condition, seed)
-            if folder.status() == "finished":
-                write(folder)
+def write_all(folder: ExperimentFolder) -> None:
+    """Writes the events of every finished run of an experiment into the folder of the run."""
+    declared = folder.read()
+    for condition, seed in itertools.product(declared.experiment.conditions, declared.seeds):
+        run = folder.run(condition, seed)
+        if run.status() == "finished":
+            write(run)

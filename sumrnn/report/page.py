@@ -2,34 +2,31 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 
 from sumrnn.report import words
 
-NAME = re.compile(r"\(?[\w.]+(-[\w.]+)+[),;:]*")
-
-
-class Table(NamedTuple):
-    """A table of texts, which a reader can sort."""
-
-    title: str
-    note: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
+HYPHENATED = re.compile(r"\(?[\w.]+(-[\w.]+)+[),;:]*")
+"""A name with hyphens, and the signs around it."""
 
 
 def render(
-    text: str, svgs: Mapping[str, str], captions: Mapping[str, str], table: Table | None = None
+    text: str,
+    pictures: Mapping[str, tuple[bytes, str]],
+    captions: Mapping[str, str],
+    *,
+    sections: Mapping[str, str] | None = None,
 ) -> str:
     """The page of a report in Markdown; an image becomes the figure of its name, if there is one.
 
-    The captions say what is to be seen in the figures, and are their alternative texts.  HTML in
-    the report is text like the rest.
+    The captions say what is to be seen in the pictures (see `drawing.pictures`), and are their
+    alternative texts.  HTML in the report is text like the rest; further sections, by their
+    titles, are HTML and come last.
     """
-    left = dict(svgs)
+    left = {name: svg for name, (_, svg) in pictures.items()}  # Each figure comes once.
 
     def image(_: Any, tokens: Sequence[Any], i: int, *__: Any) -> str:
         name = tokens[i].content
@@ -60,28 +57,22 @@ def render(
         elif [child.type for child in children] == ["image"]:
             before.hidden = after.hidden = True  # A paragraph holds no figure.
     body = parser.renderer.render(tokens, parser.options, {})
-    table_id = table and _enter(contents, table.title)
-    top, *_ = contents
-    return words.render(
-        "page.html.j2",
-        title=contents.pop(top),
-        contents=contents,
-        body=body,
-        table=table,
-        table_id=table_id,
-    )
+    added = [(_enter(contents, title), title, html) for title, html in (sections or {}).items()]
+    title = contents.pop(next(iter(contents)))
+    values = {"title": title, "contents": contents, "body": body, "sections": added}
+    return words.render("page.html.j2", **values)
 
 
 def _unbroken(text: str) -> str:
     """Text as HTML; names with hyphens, and percentages, stay on one line that is long enough."""
-    whole = NAME.sub(r'<span class="name">\g<0></span>', escapeHtml(text))
+    whole = HYPHENATED.sub(r'<span class="name">\g<0></span>', escapeHtml(text))
     return whole.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _enter(contents: dict[str, str], heading: str) -> str:
-    """The id of a new heading; ids within figures have a dot, these none."""
-    found = re.sub(r"\W+", "-", heading.lower()).strip("-")
-    while found in contents:
-        found += "-"
-    contents[found] = heading
-    return found
+    """Enters a heading into the contents, under an id of its own, which it returns."""
+    name = re.sub(r"\W+", "-", heading.lower()).strip("-")
+    while name in contents:
+        name += "-"
+    contents[name] = heading
+    return name

@@ -1,98 +1,95 @@
-"""The figures of one run: pure functions from arrays to figures."""
+"""The figures of one run: pure functions of the run and of the numbers of its report.
 
-from collections.abc import Mapping, Sequence
+These numbers have the names of report.json.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import sklearn.metrics as sk
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sumrnn.config import TaskConfig
 from sumrnn.report import words
-from sumrnn.report.canvas import COLORS, GREY, HATCHES, INK, MARKS, RED, blank, percentages
-from sumrnn.runs.results import Part
+from sumrnn.report.drawing import COLORS, GREY, HATCHES, INK, MARKS, RED, blank, percentages
+from sumrnn.runs.results import Run
 from sumrnn.scores import metrics
-from sumrnn.task import Law
+from sumrnn.task import sum_law
 
 REACH = 15
 """Distance from the threshold up to which each sum has its own bar."""
 
 
-def _class_label(c: int, task: TaskConfig) -> str:
-    return f"{metrics.CLASSES[c]}: sum {'≥' if c else '<'} {task.threshold}"
+def _title(run: Run) -> str:
+    return f"{run.record.name}, seed {run.record.seed}"
 
 
-def _mark(c: int) -> dict[str, Any]:
-    """How the error rates of a class are marked."""
-    return {"fmt": MARKS[c], "ms": 5, "color": COLORS[c], "mec": INK, "mew": 0.5}
+def _test_title(run: Run) -> str:
+    return f"{_title(run)}: {run.parts['test'].labels.size:,} test series"
 
 
-def confusion(cells: dict[str, int], task: TaskConfig, title: str) -> Figure:
-    """Heat map of the four outcomes, each with its name, count and share."""
+def _class_label(label: int, task: TaskConfig) -> str:
+    return f"{metrics.CLASSES[label]}: sum {'≥' if label else '<'} {task.threshold}"
+
+
+def confusion(run: Run, report: dict[str, Any]) -> Figure:
+    """Heat map of the four outcomes of the test series, each with its name, count and share."""
     figure, (ax,) = blank(height=4.8)
-    names = [["true negatives", "false positives"], ["false negatives", "true positives"]]
-    counts = np.array([[cells["tn"], cells["fp"]], [cells["fn"], cells["tp"]]])
-    shares = counts / counts.sum()
-    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), share in np.ndenumerate(shares):
-        text = f"{names[row][column]}\n{counts[row, column]:,}\n{words.percent(share)}"
+    names = ("true negatives", "false positives", "false negatives", "true positives")
+    counts = np.array([report["test"]["confusion"][cell] for cell in ("tn", "fp", "fn", "tp")])
+    shares, threshold = counts / counts.sum(), run.record.config.task.threshold
+    image = ax.imshow(shares.reshape(2, 2), cmap="Blues", vmin=0, vmax=1)
+    for i, (name, count, share) in enumerate(zip(names, counts, shares, strict=True)):
+        text = f"{name}\n{count:,}\n{words.percent(share)}"
         color = "white" if share > 0.5 else INK
-        ax.text(column, row, text, ha="center", va="center", fontsize=13, color=color)
-    answers = [f"sum < {task.threshold}", f"sum ≥ {task.threshold}"]
-    ax.set_xticks([0, 1], answers)
-    ax.set_yticks([0, 1], answers, rotation=90, va="center")
-    ax.set(xlabel="answer of the network", ylabel="truth", title=title)
+        ax.text(i % 2, i // 2, text, ha="center", va="center", fontsize=13, color=color)
+    classes = [f"sum < {threshold}", f"sum ≥ {threshold}"]
+    ax.set_xticks([0, 1], classes)
+    ax.set_yticks([0, 1], classes, rotation=90, va="center")
+    ax.set(xlabel="answer of the network", ylabel="truth", title=_test_title(run))
     ax.spines[:].set_visible(False)
     figure.colorbar(image, format=PercentFormatter(1, 0, " %"), label="share of the series")
     return figure
 
 
-def learning_curves(
-    history: dict[str, np.ndarray], constants: dict[str, float], title: str
-) -> Figure:
-    """Loss, and accuracy beside the constant answer's, over the epochs.
-
-    `history` has the columns of history.csv, `constants` the constant answer's accuracy by split.
-    """
+def learning(run: Run, report: dict[str, Any]) -> Figure:
+    """Loss, and accuracy beside the constant answer's, over the epochs."""
     figure, (loss, accuracy) = blank(2, height=4.6)
-    epochs = history["epoch"]
-    few = "o" if len(epochs) < 10 else ""
+    history, marker = run.history, "o" if len(run.history["epoch"]) < 10 else ""
     for ax, name in ((loss, "loss"), (accuracy, "accuracy")):
-        for column, label, color, style in (
-            (name, "training", COLORS[1], "-"),
-            (f"val_{name}", "validation", RED, "--"),
-        ):
-            ax.plot(epochs, history[column], color=color, ls=style, marker=few, label=label)
+        curves = ((name, "training", COLORS[1], "-"), (f"val_{name}", "validation", RED, "--"))
+        for column, label, color, style in curves:
+            values = history[column]
+            ax.plot(history["epoch"], values, color=color, ls=style, marker=marker, label=label)
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     loss.set(ylabel="binary cross-entropy (nats)", yscale="log", title="Loss")
-    for split, style in (("training", "-"), ("validation", "--")):
-        label = f"constant answer, {split}: {words.percent(constants[split])}"
-        accuracy.axhline(constants[split], color=GREY, lw=1, ls=style, label=label)
+    for split, name, style in (("train", "training", "-"), ("validation", "validation", "--")):
+        constant = report[split]["majority_accuracy"]
+        label = f"constant answer, {name}: {words.percent(constant)}"
+        accuracy.axhline(constant, color=GREY, lw=1, ls=style, label=label)
     accuracy.set(ylabel="accuracy (share of series)", title="Accuracy")
     accuracy.yaxis.set_major_formatter(percentages())
     for ax in (loss, accuracy):
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(_title(run))
     return figure
 
 
-def ranking(
-    part: Part, scores: dict[str, Any], minority: int, task: TaskConfig, title: str
-) -> Figure:
-    """ROC and precision-recall curves of the minority class, if both classes are present.
-
-    `scores` are the part's, as from `metrics.scores`; `minority` is 0 or 1.
-    """
+def ranking(run: Run, report: dict[str, Any]) -> Figure:
+    """ROC and precision-recall curves of the minority class, if both classes are present."""
     figure, (roc, pr) = blank(2, height=4.8)
+    test, scores, minority = run.parts["test"], report["test"], report["task"]["minority_class"]
     if scores["roc_auc"] is None:
         reason = f"undefined:\n{scores['undefined']['roc_auc']}"
         for ax in (roc, pr):
             ax.text(0.5, 0.5, reason, ha="center", va="center")
     else:
-        is_minority = part.labels == minority
-        confidence = part.logits if minority else -part.logits
+        is_minority = test.labels == minority
+        confidence = test.logits if minority else -test.logits
         fpr, tpr, _ = sk.roc_curve(is_minority, confidence)
         label = f"network, area {words.number(scores['roc_auc'])}"
         roc.plot(fpr, tpr, color=COLORS[1], label=label)
@@ -104,128 +101,112 @@ def ranking(
         pr.axhline(share, color=GREY, ls="--", label=f"chance, {words.number(share)}")
         roc.legend(loc="lower right")
         pr.legend(loc="center left")
-    roc.set(
-        xlabel="false positive rate (share of the majority)",
-        ylabel="true positive rate (share of the minority)",
-        title="ROC",
-    )
-    pr.set(
-        xlabel="recall (share of the minority found)",
-        ylabel="precision (share of the found that is minority)",
-        title="Precision and recall",
-    )
+    roc.set(title="ROC", xlabel="false positive rate (share of the majority)")
+    roc.set_ylabel("true positive rate (share of the minority)")
+    pr.set(title="Precision and recall", xlabel="recall (share of the minority found)")
+    pr.set_ylabel("precision (share of the found that is minority)")
     for ax in (roc, pr):
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    figure.suptitle(f"{title}; minority class {_class_label(minority, task)}")
+    label = _class_label(minority, run.record.config.task)
+    figure.suptitle(f"{_test_title(run)}; minority class {label}")
     return figure
 
 
-def sums(observed: np.ndarray, law: Law, task: TaskConfig, title: str) -> Figure:
-    """Histogram of the sums of all series, integer [n], over the exact law of one sum."""
+def sums(run: Run, _: dict[str, Any]) -> Figure:
+    """Histogram of the sums of all series over the exact distribution of one sum."""
     figure, (ax,) = blank()
-    counts = np.bincount(observed - law.sums[0], minlength=law.sums.size)
-    for c in (0, 1):
-        of_class = (law.sums >= task.threshold) == c
-        ax.bar(
-            law.sums[of_class],
-            counts[of_class],
-            width=1.0,
-            color=COLORS[c],
-            hatch=HATCHES[c],
-            edgecolor=INK if HATCHES[c] else COLORS[c],
-            lw=0.3,
-            label=f"{_class_label(c, task)} ({counts[of_class].sum():,} series)",
-        )
-    expected = law.probabilities * observed.size
-    ax.plot(law.sums, expected, color=INK, lw=1.2, label="expected by the exact law")
+    task, distribution = run.record.config.task, sum_law(run.record.config.task)
+    values, digits = distribution.sums, np.concatenate([part.digits for part in run.parts.values()])
+    counts = np.bincount(digits.sum(axis=1, dtype=np.int64) - values[0], minlength=values.size)
+    for label in (0, 1):
+        chosen = (values >= task.threshold) == label
+        name = f"{_class_label(label, task)} ({counts[chosen].sum():,} series)"
+        edge = INK if HATCHES[label] else COLORS[label]
+        bars = ax.bar(values[chosen], counts[chosen], 1.0, color=COLORS[label], label=name)
+        for bar in bars:
+            bar.set(hatch=HATCHES[label], edgecolor=edge, lw=0.3)
+    expected = distribution.probabilities * len(digits)
+    ax.plot(values, expected, color=INK, lw=1.2, label="expected by the exact law")
     threshold = f"threshold {task.threshold}"
     ax.axvline(task.threshold - 0.5, ymax=0.8, color=INK, ls="--", lw=1, label=threshold)
-    shown = law.sums[(counts > 0) | (expected > 0.05)]
+    shown = values[(counts > 0) | (expected > 0.05)]
     ax.set(
-        xlim=(shown[0] - 1.5, shown[-1] + 1.5),
-        xlabel="sum of the digits of a series",
-        ylabel="number of series per sum",
-        title=title,
+        xlim=(shown[0] - 1.5, shown[-1] + 1.5), title=f"{_title(run)}: all {len(digits):,} series"
     )
+    ax.set(xlabel="sum of the digits of a series", ylabel="number of series per sum")
     ax.margins(y=0.28)
     ax.legend(loc="upper left", fontsize=8, ncols=2, frameon=False)
     return figure
 
 
-def errors(part: Part, task: TaskConfig, title: str) -> Figure:
-    """Error rate against the distance of the sum from the threshold, with 95 % intervals.
+def _error_rates(
+    ax: Axes, label: int, task: TaskConfig, *, wrong: np.ndarray, series: np.ndarray, **where: Any
+) -> np.ndarray:
+    """Marks error rates on a class, wrong [n] of series [n], with their 95 % Wilson intervals.
+
+    The rest is for `Axes.errorbar`.  Returns the upper ends of the intervals, float64 [n].
+    """
+    ends = [metrics.interval(*pair) for pair in zip(wrong.tolist(), series.tolist(), strict=True)]
+    (low, high), rates = np.array(ends).T, wrong / series
+    bars = np.maximum((rates - low, high - rates), 0)  # Rounding may move a rate past its end.
+    where |= {"fmt": MARKS[label], "ms": 5, "color": COLORS[label], "mec": INK, "mew": 0.5}
+    ax.errorbar(y=rates, yerr=bars, label=_class_label(label, task), **where)
+    return np.array(high)
+
+
+def errors(run: Run, _: dict[str, Any]) -> Figure:
+    """Error rate on the test series against the distance of the sum from the threshold.
 
     Sums further away than `REACH` share the outermost bins.
     """
     figure, (ax,) = blank()
-    distance = part.digits.sum(axis=1, dtype=np.int64) - task.threshold
-    wrong = metrics.answers(part.logits) != part.labels
-    binned = np.clip(distance, -REACH, REACH)
-    for place in np.unique(binned):
-        chosen = binned == place
-        size, count = int(chosen.sum()), int(wrong[chosen].sum())
-        c, rate = int(place >= 0), count / size
-        low, high = metrics.interval(count, size)
-        spread = ([max(rate - low, 0.0)], [max(high - rate, 0.0)])
-        ax.errorbar(place, rate, spread, ecolor=GREY, elinewidth=0.8, capsize=2.5, **_mark(c))
-        ax.annotate(
-            f"{size:,}",
-            (place, high),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            rotation=90,
-            fontsize=7,
-        )
+    test, task = run.parts["test"], run.record.config.task
+    distances = test.digits.sum(axis=1, dtype=np.int64) - task.threshold
+    distances, wrong = distances.clip(-REACH, REACH), metrics.answers(test.logits) != test.labels
+    bars = {"ecolor": GREY, "elinewidth": 0.8, "capsize": 2.5}
+    above: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "rotation": 90}
+    for label in np.unique(test.labels).tolist():
+        x, series = np.unique(distances[test.labels == label], return_counts=True)
+        missed = np.array([wrong[distances == place].sum() for place in x])
+        tops = _error_rates(ax, label, task, wrong=missed, series=series, x=x, **bars)
+        for place, top, number in zip(x, tops, series, strict=True):
+            ax.annotate(f"{number:,}", (place, top), ha="center", va="bottom", fontsize=7, **above)
     ax.axvline(-0.5, color=INK, ls="--", lw=1)
     ticks = [-REACH, -10, -5, 0, 5, 10, REACH]
-    labels = [f"≤ −{REACH}", "−10", "−5", "0", "5", "10", f"≥ {REACH}"]
-    ax.set_xticks(ticks, labels)
-    ax.set(
-        xlim=(-REACH - 1, REACH + 1),
-        xlabel=f"sum of the digits minus the threshold {task.threshold}",
-        ylabel="error rate (share of the series)",
-    )
+    ax.set_xticks(ticks, [f"≤ −{REACH}", "−10", "−5", "0", "5", "10", f"≥ {REACH}"])
+    ax.set(xlim=(-REACH - 1, REACH + 1), ylabel="error rate (share of the series)")
+    ax.set_xlabel(f"sum of the digits minus the threshold {task.threshold}")
     rates = "error rate" if wrong.any() else "error rate, 0 everywhere"
     legend = f"marks: {rates}; lines: 95 % Wilson interval; numbers: series"
-    ax.set_title(f"{title}\n{legend}", fontsize=10)
+    ax.set_title(f"{_test_title(run)}\n{legend}", fontsize=10)
     ax.yaxis.set_major_formatter(percentages())
     ax.margins(y=0.15)
     ax.set_ylim(bottom=-0.02 * ax.get_ylim()[1])  # A mark at 0 is whole.
     return figure
 
 
-def exact(strata: Sequence[Mapping[str, Any]], task: TaskConfig, title: str) -> Figure:
-    """Error rate by sum, with 95 % intervals, of the `strata` of `exact.scores`."""
+def exact(run: Run, report: dict[str, Any]) -> Figure:
+    """Error rate by sum, with 95 % intervals, of the strata of the exact evaluation."""
     figure, (ax,) = blank()
-    for c in (0, 1):
-        own = [of for of in strata if (of["first"] >= task.threshold) == bool(c)]
-        if not own:
-            continue
-        middle = np.array([(of["first"] + of["last"]) / 2 for of in own])
-        half = np.array([(of["last"] - of["first"] + 1) / 2 for of in own])
-        rates = np.array([of["wrong"] / of["series"] for of in own])
-        low, high = np.array([metrics.interval(of["wrong"], of["series"]) for of in own]).T
-        spread = (np.maximum(rates - low, 0), np.maximum(high - rates, 0))
-        ax.errorbar(
-            middle,
-            rates,
-            spread,
-            half,
-            lw=1,
-            label=_class_label(c, task),
-            **_mark(c),
-        )
+    task, strata = run.record.config.task, report["exact"]["strata"]
+    names = ("first", "last", "wrong", "series")
+    rows = np.array([[stratum[name] for name in names] for stratum in strata])
+    for label in (0, 1):
+        first, last, wrong, series = rows[(rows[:, 0] >= task.threshold) == bool(label)].T
+        if first.size:
+            x, half = (first + last) / 2, (last - first + 1) / 2
+            _error_rates(ax, label, task, wrong=wrong, series=series, x=x, xerr=half, lw=1)
     ax.axvline(task.threshold - 0.5, color=INK, ls="--", lw=1)
     ax.set_yscale("symlog", linthresh=1e-3)
-    ax.set(
-        xlim=(task.threshold - REACH - 5, task.threshold + REACH + 5),
-        ylim=(-5e-5, 1.3),
-        xlabel="sum of the digits",
-        ylabel="error rate (linear below 0.001)",
-    )
-    number = sum(of["series"] for of in strata)
-    ax.set_title(f"{title}: {number:,} series drawn by sum, 95 % Wilson intervals", fontsize=10)
+    ax.set(xlim=(task.threshold - REACH - 5, task.threshold + REACH + 5), ylim=(-5e-5, 1.3))
+    ax.set(xlabel="sum of the digits", ylabel="error rate (linear below 0.001)")
+    title = f"{_title(run)}: {rows[:, 3].sum():,} series drawn by sum, 95 % Wilson intervals"
+    ax.set_title(title, fontsize=10)
     ax.legend(fontsize=8, frameon=False)
     return figure
+
+
+FIGURES: dict[str, Callable[[Run, dict[str, Any]], Figure]] = {
+    figure.__name__: figure for figure in (confusion, learning, ranking, sums, errors, exact)
+}
+"""By their names, in the order of the report."""

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from sumrnn.errors import UserError
-from sumrnn.report import batch as batch_report
+from sumrnn.report import experiment as experiment_report
 from sumrnn.runs import files
 from sumrnn.runs.folder import (
     CONFIG,
@@ -406,8 +406,8 @@ def results_of_batch(path: pathlib.Path) -> dict[str, object]:
     names = (
         study_folder.EXPERIMENT,
         "runs.csv",
-        batch_report.SUMMARY_JSON,
-        batch_report.SUMMARY_MD,
+        experiment_report.SUMMARY_JSON,
+        experiment_report.SUMMARY_MD,
         REPORT_HTML,
     )
     return {name: (path / name).read_bytes() for name in names} | {

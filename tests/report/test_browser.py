@@ -33,7 +33,7 @@ ENOUGH = 4.5
 PAGES = {
     "run": lambda: test_page.texts("run"),
     "even": lambda: test_page.write_run(task=TaskConfig(threshold=135)),
-    "batch": lambda: test_page.texts("batch"),
+    "experiment": lambda: test_page.texts("experiment"),
 }
 OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
@@ -200,7 +200,7 @@ def test_a_name_in_a_table_is_on_one_line(browser: Browser, tmp_path: pathlib.Pa
     assert browser.run("return document.querySelector('tbody th').offsetHeight") > 2 * lines[0] - 2
 
 
-@pytest.mark.parametrize("page", ["batch"], indirect=True)
+@pytest.mark.parametrize("page", ["experiment"], indirect=True)
 def test_a_click_sorts_and_another_turns_the_order(browser: Browser, page: pathlib.Path) -> None:
     browser.show(page, 1_280, "light")
     click = "document.querySelectorAll('.sorted th button')[{}].click()"

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from sumrnn.report import words
 
-SHARES = st.floats(0, 1).filter(lambda x: x == 0 or x > words.NOISE)
+SHARES = st.floats(0, 1).filter(lambda x: x == 0 or x > words.ROUNDING)
 TEXTS = st.text("a1 .)(!#*_~-+=<>[]|&;`\\:/$\"'é", max_size=40) | st.sampled_from(
     ["![scores](x.png)", "[a](http://evil.org)", "<http://evil.org>", "[a]: /x", "&lt;", "1. a"]
 )
@@ -27,7 +27,7 @@ def read(text: str) -> float:
 @example(0.1, 0, 1)
 def test_only_0_and_1_read_as_0_and_1(share: float, digits: int, sign: int) -> None:
     """And what is read is as near as the digits promise."""
-    value, near = sign * share, abs(abs(share) - 1) < words.NOISE
+    value, near = sign * share, abs(abs(share) - 1) < words.ROUNDING
     for text, digit in (
         (words.number(value, digits), digits),
         (words.percent(value, digits), digits + 2),

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from sumrnn.report import batch as batch_report
+from sumrnn.report import experiment as experiment_report
 from sumrnn.runs.folder import (
     CHECKPOINTS,
     CONFIG,
@@ -22,7 +22,7 @@ from sumrnn.study.table import TABLE
 from tests.conftest import Done, call, files_of, refused, small_experiment, train_experiment
 
 Trained = tuple[pathlib.Path, Done]
-SUMMARY = (TABLE, batch_report.SUMMARY_JSON, batch_report.SUMMARY_MD, REPORT_HTML)
+SUMMARY = (TABLE, experiment_report.SUMMARY_JSON, experiment_report.SUMMARY_MD, REPORT_HTML)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def batched(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """A finished batch of two conditions and a seed, with its summary.  Do not change it."""
     path, experiment = tmp_path_factory.mktemp("batched"), small_experiment(2)
     train_experiment(path, experiment, (7,))
-    batch_report.write(ExperimentFolder(path))
+    experiment_report.write(ExperimentFolder(path))
     return path
 
 

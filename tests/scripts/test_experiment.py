@@ -15,7 +15,7 @@ import pytest
 
 from sumrnn.cli import declaration
 from sumrnn.devices import memory, mesh
-from sumrnn.report import batch as report
+from sumrnn.report import experiment as report
 from sumrnn.runs import files
 from sumrnn.runs.folder import CHECKPOINTS, CONFIG, FIGURES, HISTORY, PREDICTIONS, REPORT_HTML
 from sumrnn.study.experiment import Experiment

@@ -8,10 +8,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from sumrnn.report import canvas
+from sumrnn.report import drawing
 
-TEMPLATES = pathlib.Path(canvas.__file__).parent / "templates"
-
+STYLE = pathlib.Path(drawing.__file__).parent / "templates" / "page.css.j2"
 STRANGE = {
     "text.usetex": True,
     "font.family": ["No Such Font"],
@@ -37,41 +36,32 @@ def in_the_dark(color: np.ndarray) -> np.ndarray:
 
 def test_every_colour_has_contrast_on_white_paper_and_on_dark() -> None:
     """Three, that of what must be seen to understand a figure (WCAG 2.2, 1.4.11)."""
-    style = (TEMPLATES / "page.css.j2").read_text()
+    style = STYLE.read_text()
     assert "svg { filter: invert(.9) hue-rotate(180deg) brightness(1.2); }" in style
     _, dark = (to_rgb(paper) for paper in re.findall(r"--paper: (#\w+)", style))
-    for name in (*canvas.COLORS, *canvas.FILLS, canvas.GREY, canvas.RED, canvas.INK):
+    for name in (*drawing.COLORS, *drawing.FILLS, drawing.GREY, drawing.RED, drawing.INK):
         color = np.array(to_rgb(name))
         for shown, paper in ((color, (1, 1, 1)), (in_the_dark(color), dark)):
             low, high = sorted((luminance(shown), luminance(np.array(paper))))
             assert (high + 0.05) / (low + 0.05) >= 3, (name, paper)
-    assert len(set(zip(canvas.FILLS, canvas.TEXTURES, strict=True))) == len(set(canvas.TEXTURES))
-
-
-def test_a_label_of_orders_of_magnitude_is_its_share() -> None:
-    label = canvas.orders()
-    ticks = (0, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 1)
-    for tick in ticks:
-        read = float(label(tick, 0).removesuffix(" %").replace("−", "-")) / 100
-        assert read == pytest.approx(tick)
-    assert [label(tick, 0) for tick in ticks[4:]] == ["0.1 %", "1 %", "10 %", "50 %", "100 %"]
+    assert len(set(drawing.TEXTURES)) == len(drawing.FILLS)
 
 
 @pytest.mark.parametrize("ends", [(0.99998, 0.999999), (1e-9, 2e-9), (10_000, 10_001)])
 def test_what_a_label_says_is_its_place(ends: tuple[float, float]) -> None:
-    figure, (ax,) = canvas.blank()
+    figure, (ax,) = drawing.blank()
     ax.plot(ends, ends)
     figure.draw_without_rendering()
     for axis in (ax.xaxis, ax.yaxis):
         factor = float(axis.get_offset_text().get_text().replace("−", "-") or 1)
         for tick in axis.get_major_ticks():
-            read = float(tick.label1.get_text().replace("−", "-"))
-            assert read * factor == pytest.approx(tick.get_loc(), rel=1e-7, abs=0)
+            label = float(tick.label1.get_text().replace("−", "-"))
+            assert label * factor == pytest.approx(tick.get_loc(), rel=1e-7, abs=0)
 
 
-def draw() -> Figure:
-    figure, (ax,) = canvas.blank()
-    ax.plot([1, 2], label="a line")
+def line(points: int = 2) -> Figure:
+    figure, (ax,) = drawing.blank()
+    ax.plot(np.linspace(0, 1, points), np.random.default_rng(0).random(points), "o", label="a line")
     ax.legend()
     return figure
 
@@ -87,16 +77,22 @@ def warned(line: str) -> None:
 def test_pictures_are_the_same_under_a_stranger_s_settings(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    usual = canvas.pictures({"a": draw}, warned)
+    usual = drawing.pictures({"a": line}, warned)
     with mpl.rc_context(STRANGE), caplog.at_level(logging.WARNING):
-        assert canvas.pictures({"a": draw}, warned) == usual
+        assert drawing.pictures({"a": line}, warned) == usual
         assert {name: mpl.rcParams[name] for name in STRANGE} == STRANGE
     assert not caplog.records
-    assert usual["a"].png.startswith(b"\x89PNG")
+    assert usual["a"][0].startswith(b"\x89PNG")
 
 
 def test_a_picture_that_cannot_be_drawn_costs_itself_and_a_line() -> None:
     lines: list[str] = []
-    found = canvas.pictures({"a": broken, "b": draw}, lines.append)
-    assert set(found) == {"b"}
+    assert set(drawing.pictures({"a": broken, "b": line}, lines.append)) == {"b"}
     assert lines == ["figure a: not drawn (no room)"]
+
+
+def test_a_figure_of_very_many_points_stays_small() -> None:
+    few, many = (drawing.svg(line(points), "a") for points in (100, 100_000))
+    assert "<image" in many
+    assert "<image" not in few
+    assert max(len(few), len(many)) < 200_000
