@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from sumrnn.config import Config
 from sumrnn.devices import compiler
 from sumrnn.errors import UserError
 from sumrnn.fields import from_dict, to_dict
+from sumrnn.models import network
 from sumrnn.runs import files
 from sumrnn.train.run import Metrics, State
 
@@ -23,8 +25,8 @@ COLUMNS: dict[str, type[np.floating[Any]]] = {
     "seconds": np.float64,
 }
 """The columns of a run's history, and their dtypes."""
-BEFORE = "state/params/output/bias"
-"""An array that checkpoints of earlier versions have, where weights had the names of Flax."""
+BIAS = "/output/bias"
+"""The end of names in checkpoints of earlier versions, where weights had the names of Flax."""
 
 History = dict[str, np.ndarray]
 """The history of a run by `COLUMNS`, [epochs] each."""
@@ -148,14 +150,29 @@ def unpack(arrays: dict[str, np.ndarray], config: Config, seed: int, epoch: int)
         raise ValueError(f"it is of epoch {arrays.get('epoch')}")
     leaves, structure = jax.tree_util.tree_flatten_with_path(like(config, epoch))
     expected = {_name(path): leaf for path, leaf in leaves}
-    if BEFORE in arrays and BEFORE not in expected:
-        raise ValueError("it is of an earlier version, which can go on from it")
+    arrays = _renamed(arrays, config) if config.model.recurrence == "fused" else arrays
     for name, leaf in expected.items():
         array = arrays.get(name)
         if array is None or (array.dtype, array.shape) != (leaf.dtype, leaf.shape):
             raise ValueError(f"{name} must be {leaf.dtype} {list(leaf.shape)}")
     snapshot: Snapshot = jax.tree.unflatten(structure, [arrays[name] for name in expected])
     return snapshot
+
+
+def _renamed(arrays: dict[str, np.ndarray], config: Config) -> dict[str, np.ndarray]:
+    """The arrays by today's names, also those of an earlier version."""
+    for place in [name.removesuffix(BIAS) for name in arrays if name.endswith(BIAS)]:
+        parts = {
+            tuple(name.removeprefix(f"{place}/").split("/")): array
+            for name, array in arrays.items()
+            if name.startswith(f"{place}/")
+        }
+        try:
+            weights = network.from_flax(traverse_util.unflatten_dict(parts), config.model)
+        except (KeyError, IndexError, TypeError):
+            raise ValueError(f"{place} must have all arrays of its weights") from None
+        arrays = arrays | {f"{place}/{name}": x for name, x in weights._asdict().items()}
+    return arrays
 
 
 def _name(path: Any) -> str:

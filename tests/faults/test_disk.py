@@ -138,7 +138,7 @@ def test_a_full_disk_is_told_and_the_run_continues_elsewhere(
     disk: Run, whole: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     """A real one; the next test but one has a disk that is full at any moment."""
-    done = disk(*TRAIN, tmp_path / "disk" / "run", size="52k")
+    done = disk(*TRAIN, tmp_path / "disk" / "run", size="32k")
     assert_one_line(done, 1, "No space left on device: '[^']*/checkpoints/2.npz'")
     assert_goes_on(tmp_path / "after" / "run", whole)
 

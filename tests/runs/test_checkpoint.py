@@ -9,7 +9,9 @@ import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 
+from sumrnn.models import network
 from sumrnn.runs import checkpoint, files
 from sumrnn.runs.checkpoint import Checkpoints, Snapshot
 from sumrnn.train.run import State
@@ -135,9 +137,9 @@ FORGED: dict[str, tuple[dict[str, np.ndarray | None], str]] = {
     "an array missing": ({OUTPUT: None}, f"{OUTPUT} must be float32 [9]"),
     "a wrong type": ({OUTPUT: np.zeros(9)}, f"{OUTPUT} must be float32 [9]"),
     "a wrong shape": ({OUTPUT: np.zeros(1, np.float32)}, f"{OUTPUT} must be float32 [9]"),
-    "weights by the names of Flax": (
+    "half of the weights by the names of Flax": (
         {OUTPUT: None, f"{OUTPUT}/bias": np.zeros(1, np.float32)},
-        "it is of an earlier version, which can go on from it",
+        "state/params must have all arrays of its weights",
     ),
     "a wide epoch": ({"epoch": np.array(5, np.int64)}, "epoch must be int32 []"),
     "a short history": (
@@ -145,6 +147,18 @@ FORGED: dict[str, tuple[dict[str, np.ndarray | None], str]] = {
         "history/loss must be float32 [5]",
     ),
 }
+
+
+def test_one_of_an_earlier_version_is_read(copy: Checkpoints) -> None:
+    """There the weights had the names of Flax, in the optimizer's state too."""
+    arrays = files.read_arrays(copy.file(5))
+    for name in [name for name in arrays if name.endswith("/lstm")]:
+        place = name.removesuffix("/lstm")
+        packed = network.Packed(arrays.pop(name), arrays.pop(f"{place}/output"))
+        named = traverse_util.flatten_dict(network.to_flax(packed), sep="/")
+        arrays |= {f"{place}/{part}": array for part, array in named.items()}
+    files.write_arrays(copy.file(5), arrays, compressed=False)
+    chex.assert_trees_all_equal(copy.load(CONFIG, 7, 5), snapshot(5))
 
 
 @pytest.mark.parametrize("kind", FORGED)

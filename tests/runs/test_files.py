@@ -131,7 +131,8 @@ def test_no_damage_changes_what_arrays_say(
     else:
         path.write_bytes(data[:position] + (data[position:] + data) * (kind == "grow"))
     found = read(path, lambda: files.read_arrays(path)) or ARRAYS
-    assert {n: x.tobytes() for n, x in found.items()} == {n: x.tobytes() for n, x in ARRAYS.items()}
+    for name, array in found.items():  # One whose entry in the archive was hit may be missing.
+        np.testing.assert_array_equal(array, ARRAYS[name], strict=True)
 
 
 @pytest.mark.parametrize("name", ["more", "digits", "run"])

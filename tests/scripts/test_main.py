@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sumrnn.cli import command, main
+from sumrnn.cli import command, console, main
 from sumrnn.runs.folder import REPORT_MD
 from sumrnn.version import __version__
 from tests.conftest import SECONDS, Done, files_of
@@ -62,4 +62,4 @@ def test_it_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "scripts/train.py": "python scripts/train.py --out 'a b'",
     }.items():
         monkeypatch.setattr(sys, "argv", [called])
-        assert command.typed("--out", "a b") == typed
+        assert console.command_line("--out", "a b") == typed
