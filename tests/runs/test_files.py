@@ -94,7 +94,7 @@ def test_no_flipped_bit_changes_what_json_says(
 
 def test_nesting_of_any_depth_is_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "a.json"
-    for depth in (*range(700, 1100, 7), 100_000):
+    for depth in (*range(700, 1100, 50), 100_000):
         for name in ("size", files.SEAL):
             path.write_text(f'{{"format": 1, "{name}": ' + "[" * depth + "]" * depth + "}")
             with pytest.raises(UserError, match=r"a\.json: damaged"):
@@ -135,14 +135,20 @@ def test_no_damage_changes_what_arrays_say(
         np.testing.assert_array_equal(array, ARRAYS[name], strict=True)
 
 
-@pytest.mark.parametrize("name", ["more", "digits", "run"])
-@pytest.mark.parametrize("sizes", [None, SIZES])
-@pytest.mark.parametrize("lie", [False, True])
+@pytest.mark.parametrize(
+    ("name", "sizes", "lie"),
+    [
+        ("more", SIZES, True),
+        ("digits", None, False),
+        ("digits", SIZES, False),
+        ("run", SIZES, True),
+    ],
+)
 def test_what_would_become_large_is_not_read(
     name: str, sizes: dict[str, int] | None, lie: bool, tmp_path: pathlib.Path
 ) -> None:
     """An array of zeros, also where the file says that they are few, or it is no array."""
-    path, zeros = tmp_path / "a.npz", np.zeros(50 << 20, np.uint8)
+    path, zeros = tmp_path / "a.npz", np.zeros(20 << 20, np.uint8)
     arrays = ARRAYS | {name: zeros}
     np.savez_compressed(path, **arrays)
     if name == "run":
@@ -190,10 +196,10 @@ def test_a_fault_of_the_program_is_not_told_as_damage(tmp_path: pathlib.Path) ->
             raise fault
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_is_no_misuse(number: int, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(OSError, match=os.strerror(number)), files.writing(tmp_path):
-        raise OSError(number, os.strerror(number))
+def test_a_full_disk_is_no_misuse(tmp_path: pathlib.Path) -> None:
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        with pytest.raises(OSError, match=os.strerror(number)), files.writing(tmp_path):
+            raise OSError(number, os.strerror(number))
     with pytest.raises(UserError, match=r"written \(Permission"), files.writing(tmp_path):
         raise OSError(13, os.strerror(13))
 

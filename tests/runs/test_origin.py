@@ -5,13 +5,14 @@ import functools
 import inspect
 import pathlib
 import platform
+import re
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import pytest
 
-import sumrnn
 from sumrnn import task
 from sumrnn.config import Config, ModelConfig
 from sumrnn.devices import compiler, processor
@@ -25,7 +26,7 @@ from tests.conftest import ROOT, SECONDS, SMALL
 
 def digest(config: Config = SMALL) -> str:
     compiler.parts.cache_clear()
-    origin.program.cache_clear()
+    origin.program_digest.cache_clear()
     return origin.program_digest(config)
 
 
@@ -47,17 +48,11 @@ def edited(module: object, function: str, old: str, new: str, patch: pytest.Monk
             patch.setattr(user, function, scope[function])
 
 
-LEFT_ALONE = {
-    "a comment": (
-        algorithm,
-        "epoch",
-        "    loss, hits = loss.sum(), hits.sum()\n",
-        "    # Why.\n    loss, hits = loss.sum(), hits.sum()\n",
-    ),
-    "another name": (algorithm, "epoch", "hits", "correct_answers"),
-    "a helper's name": (algorithm, "train_step", "shard_loss", "renamed"),
-    "a docstring": (algorithm, "begin", "Draws the data", "Makes the data"),
-}
+LEFT_ALONE = [
+    (algorithm, "train_step", "shard_loss", "renamed"),
+    (algorithm, "epoch", "hits", "correct_answers"),
+    (algorithm, "begin", "Draws the data", "Makes\n    the data"),  # And later lines.
+]
 CHANGES = {
     "a constant": (predictions, "losses", "labels.astype", "0.999 * labels.astype"),
     "a constant of the data": (
@@ -82,10 +77,10 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("kind", LEFT_ALONE)
-def test_words_leave_the_program_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_leave_the_program_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = before()
-    edited(*LEFT_ALONE[kind], monkeypatch)
+    for edit in LEFT_ALONE:
+        edited(*edit, monkeypatch)
     assert digest() == usual
 
 
@@ -97,48 +92,42 @@ def test_numbers_change_the_program(kind: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_settings_and_defaults_change_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    programs = {digest()}
-    for name, value in {"learning_rate": 2e-3, "beta1": 0.8, "epsilon": 1e-7}.items():
-        train = dataclasses.replace(SMALL.train, **{name: value})
-        programs.add(digest(dataclasses.replace(SMALL, train=train)))
-    for model in (ModelConfig(8, "flax"), ModelConfig(8, recurrence="scan"), ModelConfig(9)):
+    rate = dataclasses.replace(SMALL.train, learning_rate=2e-3)
+    programs = {before(), digest(dataclasses.replace(SMALL, train=rate))}
+    for model in (ModelConfig(8, "flax"), ModelConfig(8, recurrence="scan")):
         programs.add(digest(dataclasses.replace(SMALL, model=model)))
     monkeypatch.setattr(predictions, "MIN_ROWS", 7)
     programs.add(digest())
     monkeypatch.setitem(compiler.CPU_OPTIONS, "xla_cpu_prefer_vector_width", 256)
     programs.add(digest())
-    assert len(programs) == 9
+    assert len(programs) == 6
 
 
-def test_seeds_and_epochs_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_and_epochs_do_not() -> None:
     longer = dataclasses.replace(SMALL.train, epochs=9)
-    assert digest(dataclasses.replace(SMALL, data_seed=3, train=longer)) == digest()
+    assert digest(dataclasses.replace(SMALL, data_seed=3, train=longer)) == before()
 
 
 ALONE = """
-import dataclasses, jax, sys
-from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
+import tests.conftest
 from sumrnn.devices import mesh
 from sumrnn.runs import origin
-mesh.use_cores(int(sys.argv[1]))
-assert jax.device_count() == int(sys.argv[1])
-task = TaskConfig(size=200, length=5, high=3, threshold=8)
-config = Config(task, ModelConfig(cells=8), TrainConfig(epochs=2, batch_size=48))
-print(origin.program_digest(config))
+mesh.use_cores(3)
+assert len(mesh.available()) == 3
+print(origin.program_digest(tests.conftest.SMALL))
 """
 
 
-@pytest.mark.parametrize("devices", [3, pytest.param(1, marks=pytest.mark.slow)])
-def test_it_is_the_same_in_other_processes_and_for_other_devices(devices: int) -> None:
+def test_it_is_the_same_in_other_processes_and_for_other_devices() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ALONE, str(devices)],
+        [sys.executable, "-c", ALONE],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=SECONDS,
         check=True,
     )
-    assert done.stdout.strip() == digest()
+    assert done.stdout.strip() == before()
 
 
 def test_the_processor_is_recorded(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,9 +151,8 @@ def test_the_processor_is_recorded(tmp_path: pathlib.Path, monkeypatch: pytest.M
 
 EVALUATION = {
     "other strata": ("sumrnn.scores.strata.EDGES", (*range(10), 20)),
-    "another spread": ("sumrnn.scores.strata.LEAST", 0.01),
+    "another spread": ("sumrnn.scores.strata.LEAST", 0.0031),
     "other shares": ("sumrnn.scores.strata.SHARES", {"accuracy": 0.5, "balanced accuracy": 0.1}),
-    "a slightly other spread": ("sumrnn.scores.strata.LEAST", 0.0031),
     "fewer series at least": ("sumrnn.train.evaluation.PER_STRATUM", 9),
     "another pilot": ("sumrnn.scores.strata.PILOT", 0.5),
     "more series": ("sumrnn.train.evaluation.SHARE", 0.2),
@@ -201,19 +189,6 @@ def test_what_was_made_before_the_exact_evaluation_was_recorded_goes_on() -> Non
     assert "was made with exact 000000000000, this is " in str(origin.difference(other, now))
 
 
-def test_a_checkout_that_is_not_installed_knows_its_version(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def missing(name: str) -> str:
-        assert name != "sumrnn"
-        return "1"
-
-    monkeypatch.setattr("importlib.metadata.version", missing)
-    origin._version.cache_clear()
-    assert origin.versions()["sumrnn"] == sumrnn.__version__
-    origin._version.cache_clear()
-
-
 def test_settings_that_are_not_usual_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert origin.settings() == {}
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_max_isa=AVX2")
@@ -228,14 +203,23 @@ def test_settings_that_are_not_usual_are_recorded(monkeypatch: pytest.MonkeyPatc
     assert len(set(origin.OPTIONS) - set(jax.config.values)) <= 2
 
 
-def test_the_first_difference_is_named() -> None:
+@pytest.mark.parametrize(
+    ("part", "name", "old"),
+    [
+        ("versions", "code", "[0-9a-f]{12}"),
+        ("versions", "jax", re.escape(jax.__version__)),
+        ("versions", "new", "unset"),
+        ("device", "platform", "cpu"),
+        ("device", "model", ".*"),
+        ("device", "vectors", ".*"),
+        ("settings", "XLA_FLAGS", "unset"),
+    ],
+)
+def test_the_first_difference_is_named(part: str, name: str, old: str) -> None:
     made = origin.current(SMALL)
-    assert origin.difference(made, origin.current(SMALL)) is None
-    for part, name in (("device", "vectors"), ("versions", "jax"), ("settings", "XLA_FLAGS")):
-        other = {**made, part: {**made[part], name: "another"}}
-        told = origin.difference(made, other)
-        assert told is not None
-        assert told.startswith(f"was made with {name} ")
-        with pytest.raises(UserError, match=rf"config: was made with {name} .*--anyway"):
-            origin.check_same("config", made, other, anyway=False)
-        origin.check_same("config", made, other, anyway=True)
+    origin.check_same("config", made, origin.current(SMALL), anyway=False)
+    other: Any = {**made, part: {**made[part], name: "another"}}
+    told = f"config: was made with {name} {old}, this is another, which may give other bits; "
+    with pytest.raises(UserError, match=f"^{told}.*--anyway continues and records it$"):
+        origin.check_same("config", made, other, anyway=False)
+    origin.check_same("config", made, other, anyway=True)

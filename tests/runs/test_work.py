@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pytest
 
@@ -16,16 +15,11 @@ from sumrnn.runs.record import FORMAT
 from sumrnn.runs.recorder import Row, Spec
 from sumrnn.runs.work import Options, Progress
 from sumrnn.runs.writer import RunWriter
-from tests.conftest import SMALL, THREE, results_of, train
+from tests.conftest import THREE, results_of, train
 
 
 def spec_of(path: pathlib.Path, seed: int = 7) -> Spec:
     return Spec(RunFolder(path / str(seed)), "sheet", THREE, seed)
-
-
-def rewrite(folder: RunFolder, **changes: Any) -> None:
-    """Changes fields of a run's record."""
-    files.write_json(folder.config, dataclasses.replace(folder.read(), **changes), FORMAT)
 
 
 def attempt(spec: Spec) -> None:
@@ -34,7 +28,8 @@ def attempt(spec: Spec) -> None:
         RunWriter(spec.folder).begin(spec.config, spec.seed, spec.name)
         return
     record = spec.folder.read()
-    rewrite(spec.folder, attempts=record.attempts + 1)
+    record = dataclasses.replace(record, attempts=record.attempts + 1)
+    files.write_json(spec.folder.config, record, FORMAT)
 
 
 def test_attempts_are_counted_until_the_next_checkpoint_and_gone_at_the_end(
@@ -112,17 +107,6 @@ def test_a_folder_of_something_else_is_refused_or_passed_over(tmp_path: pathlib.
     assert (done.done, list(done.failures)) == (1, [("sheet", 1)])
 
 
-def test_runs_of_another_program_are_named_and_the_others_end(tmp_path: pathlib.Path) -> None:
-    """As where jobs are on machines of two kinds."""
-    specs = [spec_of(tmp_path, seed) for seed in (1, 2)]
-    folder = train(specs[0].folder.path, THREE, 1, until=2)
-    record = folder.read()
-    rewrite(folder, device=record.device | {"model": "another"})
-    done = work.work(specs, Options())
-    assert done.done == 1
-    assert "was made with model another" in done.failures["sheet", 1]
-
-
 @pytest.fixture
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that only pretends to lock."""
@@ -155,17 +139,3 @@ def test_without_locks_two_workers_on_one_run_never_mix_their_files(
         assert spec.folder.survey(THREE, spec.seed) == ("finished", 3, [])
         whole = train(tmp_path / f"whole{spec.seed}", THREE, spec.seed)
         assert results_of(spec.folder.path) == results_of(whole.path)
-
-
-@pytest.mark.usefixtures("no_locks")
-def test_without_locks_a_command_on_one_run_ends_in_one_line(tmp_path: pathlib.Path) -> None:
-    spec = spec_of(tmp_path)
-
-    def watch(seeds: Sequence[int], epoch: int, row: Row) -> None:
-        if epoch == 1:
-            RunWriter(spec_of(tmp_path).folder).begin(SMALL, 8, "sheet")
-
-    ended = recorder.train([spec], 0, mesh.prepare(THREE, 1), watch=watch, every=1)
-    told = "config.json: is no longer that of the run with seed 7"
-    assert str(ended.lost[7]) == f"{spec.folder.path}/{told}"
-    assert (spec.folder.read().seed, spec.folder.checkpoints.epochs()) == (8, [])

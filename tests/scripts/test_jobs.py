@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from sumrnn.cli.pool import Pool, State
 from sumrnn.cli.signals import Stop
 from sumrnn.errors import UserError
 from sumrnn.runs import files, work
-from sumrnn.runs.folder import CHECKPOINTS, CONFIG, ERROR, HISTORY
+from sumrnn.runs.folder import CHECKPOINTS, CONFIG
 from sumrnn.runs.record import FORMAT
 from sumrnn.runs.work import Options, Progress
 from sumrnn.runs.writer import RunWriter
@@ -41,7 +40,6 @@ from tests.conftest import (
     refused,
     results_of,
     small_experiment,
-    train,
     train_experiment,
     wait_for,
 )
@@ -179,8 +177,6 @@ def test_what_another_process_has_is_waited_for(start: Start, tmp_path: pathlib.
 @pytest.mark.parametrize(
     ("cores", "count", "expected"),
     [
-        ((0, 1), 1, [(0, 1)]),
-        ((4, 6), 2, [(4,), (6,)]),
         ((0, 1), 4, [(0,), (1,), (0,), (1,)]),
         ((0, 1, 2, 3, 4), 2, [(0, 1), (2, 3)]),
     ],
@@ -232,16 +228,16 @@ def begun(path: pathlib.Path) -> bool:
     )
 
 
+def contents(path: pathlib.Path) -> dict[str, Any]:
+    return {folder.name: results_of(folder) for folder in (path / RUNS).iterdir()}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The results of every run, made by this process."""
     path = tmp_path_factory.mktemp("whole") / "batch"
     train_experiment(path, small_experiment(EPOCHS), (0, 1, 2))
     return contents(path)
-
-
-def contents(path: pathlib.Path) -> dict[str, Any]:
-    return {folder.name: results_of(folder) for folder in (path / RUNS).iterdir()}
 
 
 linux = pytest.mark.skipif(not pathlib.Path("/proc/self/cmdline").exists(), reason="needs /proc")
@@ -271,34 +267,6 @@ def test_a_killed_worker_a_preempted_one_and_an_interrupted_launcher_lose_nothin
 
 
 @pytest.mark.slow
-def test_a_run_that_raises_is_named_with_its_traceback_and_the_others_end(
-    start: Start, tmp_path: pathlib.Path, whole: dict[str, Any]
-) -> None:
-    path, experiment = tmp_path / "batch", small_experiment(EPOCHS)
-    ExperimentFolder(path).open(experiment, (0, 1, 2))
-    folder = train(ExperimentFolder(path).run("a", 1).path, experiment.conditions["a"], 1, until=2)
-    (folder.path / HISTORY).unlink()
-    (folder.path / HISTORY / "in the way").mkdir(parents=True)
-    launched = begin(start, path, "--launcher", "local", "--retries", 1)
-    _, err = launched.communicate(timeout=SECONDS)
-    assert launched.returncode == 1
-    warned, told = err.splitlines()
-    assert told == "experiment.py: error: 1 of 6 runs failed; the same command tries them again"
-    file = folder.path / ERROR
-    assert warned == f"experiment.py: warning: a with seed 1 failed; see {file}"
-    assert "Traceback" in file.read_text()
-    assert f"{folder.path / HISTORY}" in file.read_text()
-    # What was wrong is mended, and the same command goes on.
-    shutil.rmtree(folder.path / HISTORY)
-    again = begin(start, path, "--launcher", "local")
-    assert again.communicate(timeout=SECONDS)[1] == ""
-    found = contents(path)
-    found["a-seed1"]["config.json"]["name"] = "a"
-    assert found == whole
-    assert not file.exists()
-
-
-@pytest.mark.slow
 def test_several_starts_on_one_folder_divide_the_work(
     start: Start, tmp_path: pathlib.Path, whole: dict[str, Any]
 ) -> None:
@@ -316,7 +284,6 @@ def test_several_starts_on_one_folder_divide_the_work(
 
 
 MISUSE = {
-    "unknown launcher": (("--launcher", "sge"), "invalid choice 'sge' for argument '--launcher'"),
     "no Slurm": (("--launcher", "slurm"), "launcher = 'slurm': must be used where Slurm is"),
     "no jobs": (("--launcher", "local", "--parallel", 0), "parallel = 0: must be between 1 and"),
     "no launcher": (("--parallel", 2), "parallel = 2: must be left out without --launcher"),

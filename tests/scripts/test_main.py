@@ -1,47 +1,34 @@
 """The command `sumrnn`, as `python -m sumrnn`."""
 
-import pathlib
-import shutil
-import subprocess
+import runpy
 import sys
 
 import pytest
 
 from sumrnn.cli import command, console, main
-from sumrnn.runs.folder import REPORT_MD
 from sumrnn.version import __version__
-from tests.conftest import SECONDS, Done, files_of
+from tests.conftest import ROOT, load_script
 
 
-def sumrnn(*words: object, cwd: pathlib.Path) -> "subprocess.CompletedProcess[str]":
-    argv = [sys.executable, "-m", "sumrnn", *map(str, words)]
-    return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=SECONDS)
-
-
-@pytest.mark.slow
-def test_it_is_the_same_code_as_the_scripts(
-    trained: tuple[pathlib.Path, Done], tmp_path: pathlib.Path
+def test_it_shows_its_commands_and_version(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = pathlib.Path(shutil.copytree(trained[0], tmp_path / "run"))
-    before = files_of(path)
-    (path / REPORT_MD).unlink()
-    done = sumrnn("analyze", "run", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert files_of(path) == before
-
-
-def test_it_shows_its_commands_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for argv in ([], ["--help"]):
         main.main(argv)
         shown = capsys.readouterr().out
         assert all(f"\n  {name} " in shown for name in main.COMMANDS)
-    main.main(["--version"])
+    monkeypatch.setattr(sys, "argv", ["sumrnn", "--version"])
+    runpy.run_module("sumrnn", run_name="__main__")
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-def test_its_commands_are_the_scripts() -> None:
-    scripts = {path.stem for path in (pathlib.Path(__file__).parents[2] / "scripts").glob("*.py")}
-    assert {*main.COMMANDS, "benchmark"} == scripts
+def test_its_commands_are_the_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts, run = sorted((ROOT / "scripts").glob("*.py")), list[object]()
+    assert {path.stem for path in scripts} == {*main.COMMANDS, "benchmark"}
+    monkeypatch.setattr(command, "run", run.append)
+    for path in scripts:
+        runpy.run_path(str(path), run_name="__main__")
+    assert run == [load_script(path.stem).main for path in scripts]
 
 
 @pytest.mark.parametrize("words", [("fly",), ("train", "--seed", "-1")])

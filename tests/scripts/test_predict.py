@@ -18,13 +18,14 @@ from sumrnn.config import ModelConfig
 from sumrnn.exchange.predictor import Predictor
 from sumrnn.models import network
 from sumrnn.models.initializer import init
-from tests.conftest import SMALL, Done, call, refused, run_script
+from tests.conftest import SMALL, Done, call, refused
 
 Trained = tuple[pathlib.Path, Done]
 
 
-def given(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+def given(monkeypatch: pytest.MonkeyPatch, text: bytes | str) -> None:
+    data = text.encode() if isinstance(text, str) else text
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
 
 
 def test_it_answers_as_the_run_did(
@@ -61,7 +62,7 @@ def test_one_series_may_follow_the_folder(trained: Trained, tmp_path: pathlib.Pa
 def test_other_lengths_are_answered_with_a_note(
     trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    given(monkeypatch, "3 3\n\n1 2 3 1 2\n0 1 2 3 0 1 2 3\n3 0\n")
+    given(monkeypatch, "\ufeff3 3\n\n1 2 3 1 2\n0 1 2 3 0 1 2 3\n3 0\n")
     done = call("predict", trained[0], cwd=tmp_path)
     assert done.status == 0
     assert [line.split()[2] for line in done.out.splitlines()[1:]] == ["6", "9", "12", "3"]
@@ -81,27 +82,16 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("words", [("",), (" ", ","), (";",)])
 def test_no_digits_are_no_series(
-    words: tuple[str, ...], trained: Trained, tmp_path: pathlib.Path
-) -> None:
-    assert "must be at least one digit" in refused("predict", trained[0], *words, cwd=tmp_path)
-
-
-def test_a_closed_input_is_misuse(
     trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
+    for words in (("",), (" ", ","), (";",)):
+        assert "must be at least one digit" in refused("predict", trained[0], *words, cwd=tmp_path)
+    given(monkeypatch, b"\xff\xfe\0")
+    assert "row 1" in refused("predict", trained[0], cwd=tmp_path)
     monkeypatch.setattr(sys, "stdin", None)
     line = refused("predict", trained[0], cwd=tmp_path)
     assert "must be given, because standard input is closed" in line
-
-
-def test_a_byte_order_mark_is_no_digit(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
-) -> None:
-    given(monkeypatch, "\ufeff1 2 3 0 1\n")
-    done = call("predict", trained[0], "--json", cwd=tmp_path)
-    assert (done.status, json.loads(done.out)["sum"]) == (0, 7)
 
 
 class Endless(io.RawIOBase):
@@ -166,23 +156,7 @@ def test_what_is_no_digit_is_named_by_row_and_column(
     text: str, trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     given(monkeypatch, text)
-    done = call("predict", trained[0], "--json", cwd=tmp_path)
-    (line,) = done.err.splitlines()
-    assert (done.status, BAD[text] in line) == (2, True)
-
-
-def test_bytes_that_are_no_text_are_no_digits(
-    trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe\0")))
-    done = call("predict", trained[0], "--json", cwd=tmp_path)
-    assert (done.status, len(done.err.splitlines())) == (2, 1)
-
-
-def test_there_must_be_a_finished_run(tmp_path: pathlib.Path) -> None:
-    assert "nothing: must be a run folder" in refused("predict", "nothing", 1, cwd=tmp_path)
-    (tmp_path / "out").mkdir()
-    assert "out/config.json: missing" in refused("predict", "out", 1, cwd=tmp_path)
+    assert BAD[text] in refused("predict", trained[0], "--json", cwd=tmp_path)
 
 
 @pytest.mark.slow
@@ -200,9 +174,3 @@ def test_a_long_stream_takes_no_more_memory(trained: Trained, tmp_path: pathlib.
         assert done.stdout.count("\n") == rows
         peaks.append(int(done.stderr))
     assert peaks[1] < peaks[0] + 40_000, peaks
-
-
-@pytest.mark.slow
-def test_it_is_a_script(trained: Trained, tmp_path: pathlib.Path) -> None:
-    done = run_script("predict", trained[0], 1, 2, 3, 0, 1, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
