@@ -113,6 +113,10 @@ def test_scalars_of_numpy_and_jax_are_numbers() -> None:
     assert config == Config(train=TrainConfig(epochs=3, learning_rate=0.5))
     assert type(config.train.epochs) is int
     assert type(config.train.learning_rate) is float
+    # As integers these would have to fit into int32.
+    train = TrainConfig(learning_rate=10**37, beta1=0)
+    assert (type(train.learning_rate), type(train.beta1)) == (float, float)
+    assert train == TrainConfig(learning_rate=1e37, beta1=0.0)
     assert check_seeds("seeds", np.arange(3, dtype=np.uint32)) == (0, 1, 2)
     assert all(type(seed) is int for seed in check_seeds("seeds", jnp.arange(3)))
 
@@ -121,19 +125,13 @@ def test_scalars_of_numpy_and_jax_are_numbers() -> None:
     ("cls", "field", "value"),
     [
         (TaskConfig, "size", np.array([100])),
-        (TaskConfig, "high", 256),
-        (TaskConfig, "test_fraction", 0.0),
         (TaskConfig, "test_fraction", 1.0),
         (ModelConfig, "initializer", ["keras"]),
-        (TrainConfig, "epochs", 0),
-        (TrainConfig, "learning_rate", 0.0),
         (TrainConfig, "learning_rate", 1e-320),
         (TrainConfig, "learning_rate", 1e300),
         (TrainConfig, "beta1", 1 - 1e-12),
-        (TrainConfig, "beta2", -0.1),
         (TrainConfig, "epsilon", 1e-50),
         (Config, "model", TaskConfig()),
-        (Config, "data_seed", -1),
         (Config, "init_seed", MAX_SEED + 1),
     ],
 )
@@ -141,13 +139,6 @@ def test_impossible_values_are_named(cls: type[Any], field: str, value: object) 
     with pytest.raises(UserError) as caught:
         cls(**{field: value})
     assert str(caught.value).startswith(f"{field} = {value!r}: must be ")
-
-
-def test_whole_numbers_become_floats() -> None:
-    """As integers they would have to fit into int32."""
-    train = TrainConfig(learning_rate=10**37, beta1=0)
-    assert (type(train.learning_rate), type(train.beta1)) == (float, float)
-    assert train == TrainConfig(learning_rate=1e37, beta1=0.0)
 
 
 @pytest.mark.parametrize(

@@ -37,12 +37,9 @@ def test_a_home_is_a_users_as_in_a_shell(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("words", "field"),
     [
-        (("train", "--out", "x"), "out = 'x'"),
         (("train",), "out = 'runs/sheet-seed0'"),
         (("experiment", "tiny"), "out = 'runs/tiny'"),
         (("analyze", "x"), "folder = 'x'"),
-        (("predict", "x", "1"), "folder = 'x'"),
-        (("export", "x", "--to", "keras"), "folder = 'x'"),
         (("export", "/", "--to", "keras"), "out = '.keras'"),
         (("benchmark", "--out", "x"), "out = 'x'"),
     ],

@@ -216,17 +216,6 @@ def test_a_link_in_the_place_of_what_is_written_first_is_not_followed(
     assert not path.is_symlink()
 
 
-def test_a_link_is_removed_not_what_it_leads_to(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "thesis").write_text("years")
-    (tmp_path / "link").symlink_to(tmp_path / "folder")
-    files.remove(tmp_path / "link")
-    files.remove(tmp_path / "nothing")
-    assert (tmp_path / "folder" / "thesis").read_text() == "years"
-    files.remove(tmp_path / "folder")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_pictures_that_are_not_drawn_any_more_are_removed(tmp_path: pathlib.Path) -> None:
     known = ("a", "b")
     files.write_report(tmp_path, {"r.md": "1"}, [(name, b"drawn") for name in known], known)

@@ -277,20 +277,10 @@ def test_a_run_continued_elsewhere_and_back_says_both(
     assert finish(folder.path, THREE).status() == "finished"
 
 
-def test_a_diverged_run_says_so_where_it_is_read(tmp_path: pathlib.Path, copy: RunFolder) -> None:
-    folder = train(tmp_path / "other", THREE, until=2)
-    writer = RunWriter(folder)
-    writer.restore(THREE, 7, 2)
-    writer.append(
-        dict.fromkeys(("loss", "accuracy", "val_loss", "val_accuracy"), np.nan) | {"seconds": 1}
-    )
-    writer.give_up()
-    assert folder.status() == "diverged"
-    assert folder.survey(THREE, 7)[0] == "diverged"
-    with pytest.raises(UserError, match=r"predictions\.npz: missing, because the run diverged"):
-        folder.load()
-    assert folder.divergence().startswith("loss = nan, val_loss = nan in epoch 3: ")
-    for text in ("", "\n", "epoch,loss\n1,2\n", "epoch,loss,val_loss\n1,2\n", "epoch\n"):
-        (folder.path / HISTORY).write_text(text)
+def test_a_history_says_how_a_run_diverged_unless_it_is_damaged(copy: RunFolder) -> None:
+    (copy.path / HISTORY).write_text("epoch,loss,val_loss\n3,nan,nan\n")
+    assert copy.divergence().startswith("loss = nan, val_loss = nan in epoch 3: ")
+    for text in ("", "\n", "epoch,loss\n1,2\n", "epoch,loss,val_loss\n1,2\n"):
+        (copy.path / HISTORY).write_text(text)
         with pytest.raises(UserError, match=r"history\.csv: damaged"):
-            folder.divergence()
+            copy.divergence()

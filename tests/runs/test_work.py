@@ -10,7 +10,7 @@ import pytest
 from sumrnn.devices import mesh
 from sumrnn.errors import UserError
 from sumrnn.runs import files, lock, recorder, work
-from sumrnn.runs.folder import ERROR, HISTORY, RunFolder
+from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.record import FORMAT
 from sumrnn.runs.recorder import Row, Spec
 from sumrnn.runs.work import Options, Progress
@@ -48,33 +48,6 @@ def test_attempts_are_counted_until_the_next_checkpoint_and_gone_at_the_end(
     assert seen == [1, 0, 0]
     assert spec.folder.read().attempts == 0
     assert results_of(spec.folder.path) == results_of(train(tmp_path / "whole", THREE).path)
-
-
-def test_a_run_that_raises_leaves_its_traceback_and_the_others_end(tmp_path: pathlib.Path) -> None:
-    specs = [spec_of(tmp_path, seed) for seed in (1, 2, 3)]
-    bad = train(specs[1].folder.path, THREE, 2, until=2)
-    (bad.path / HISTORY).unlink()
-    (bad.path / HISTORY / "in the way").mkdir(parents=True)
-    tried: list[tuple[int, ...]] = []
-
-    def view(progress: Progress) -> None:
-        tried.extend([progress.seeds] if progress.epoch == 1 else [])
-
-    done = work.work(specs, Options(retries=1), view=view)
-    assert (done.done, tried) == (2, [(1, 3)])
-    assert done.failures == {("sheet", 2): f"see {bad.path / ERROR}"}
-    text = (bad.path / ERROR).read_text()
-    assert text.startswith("Traceback")
-    assert str(bad.path / HISTORY) in text
-    with bad.lock():
-        pass  # It is nobody's.
-    # Somebody mends it and asks again.
-    (bad.path / HISTORY / "in the way").rmdir()
-    (bad.path / HISTORY).rmdir()
-    assert work.work([specs[1]], Options(retries=1)).failures
-    work.forgive(specs)
-    assert work.work([specs[1]], Options(retries=1)).done == 1
-    assert not (bad.path / ERROR).exists()
 
 
 def test_a_run_that_kills_its_process_is_tried_alone_and_then_left(tmp_path: pathlib.Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from sumrnn.cli import declaration
 from sumrnn.devices import memory, mesh
 from sumrnn.report import experiment as report
-from sumrnn.runs import files
+from sumrnn.runs import files, lock
 from sumrnn.runs.folder import (
     CHECKPOINTS,
     CONFIG,
@@ -95,21 +95,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, str]:
     return folder / "runs" / "2", done.out
 
 
-def test_a_declaration_may_be_anywhere_and_have_dataclasses_of_its_own(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "mine.py").write_text(MINE)
-    find = declaration.find
-    monkeypatch.chdir(tmp_path)
-    assert find("mine.py").question == find(str(tmp_path / "mine.py")).question == "3 cells?"
-    monkeypatch.delitem(sys.modules, "experiments.mine")
-
-
 def test_a_declaration_is_read_from_its_source_and_from_what_lies_beside_it(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever was compiled before: a changed one may have the same time and size."""
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.chdir(tmp_path)
     find, path = declaration.find, tmp_path / "mine.py"
     beside = tmp_path / "cells_of_mine.py"
     (tmp_path / "random.py").write_text("raise SystemExit('never imported')")
@@ -123,7 +114,7 @@ def test_a_declaration_is_read_from_its_source_and_from_what_lies_beside_it(
             if asked == "cells?":
                 py_compile.compile(str(file))
         compiled = {entry.name for entry in (tmp_path / "__pycache__").iterdir()}
-        assert find(str(path)).question == f"{cells} {asked}"
+        assert find("mine.py" if cells == 3 else str(path)).question == f"{cells} {asked}"
         assert {entry.name for entry in (tmp_path / "__pycache__").iterdir()} == compiled
         monkeypatch.delitem(sys.modules, "experiments.mine")
         monkeypatch.delitem(sys.modules, "cells_of_mine")
@@ -202,6 +193,7 @@ def test_a_run_that_raises_is_named_with_its_traceback_and_the_others_end(
     )
     assert told == "experiment.py: error: 1 of 8 runs failed; the same command tries them again"
     assert str(bad.relative_to(tmp_path) / HISTORY) in (bad / ERROR).read_text()
+    assert not lock.is_held(bad)
     (bad / HISTORY / "in the way").rmdir()
     (bad / HISTORY).rmdir()
     assert call(*command, cwd=tmp_path).status == 0

@@ -41,7 +41,6 @@ from tests.conftest import (
     results_of,
     small_experiment,
     train_experiment,
-    wait_for,
 )
 from tests.study.test_experiment import TWO
 
@@ -154,22 +153,16 @@ def test_a_signal_leaves_jobs_alone(tmp_path: pathlib.Path) -> None:
     assert (ended.done, ended.jobs, machines.cleared) == (0, {"running": 2}, False)
 
 
-def test_what_another_process_has_is_waited_for(start: Start, tmp_path: pathlib.Path) -> None:
-    hold = "import pathlib, sys, time; from sumrnn.runs import lock\n"
-    hold += "with lock.hold(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(999)"
-    ExperimentFolder(tmp_path).open(TWO, (0, 1, 2))
-    held = ExperimentFolder(tmp_path).run("a", 1).path
-    holder = start(sys.executable, "-c", hold, held, cwd=tmp_path)
-    wait_for(holder, "held")
-
-    def free() -> None:
-        holder.kill()
-        holder.wait(timeout=SECONDS)
-
+def test_what_another_process_has_is_waited_for(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = {ExperimentFolder(tmp_path).run("a", 1).path}
+    monkeypatch.setattr(watch.lock, "is_held", held.__contains__)  # type: ignore[attr-defined]
     machines = Machines(9)
     others = [run for run in ALL if run != ("a", 1)]
     machines.acts = [lambda: None, lambda: None, lambda: machines.end(tmp_path, *others)]
-    machines.acts += [lambda: None, free, lambda: None, lambda: machines.end(tmp_path, ("a", 1))]
+    machines.acts += [lambda: None, held.clear, lambda: None]
+    machines.acts += [lambda: machines.end(tmp_path, ("a", 1))]
     ended, _ = watched(tmp_path, machines)
     assert (ended.done, machines.started) == (6, [5, 1])
 
@@ -349,22 +342,20 @@ def test_without_submitit_it_is_told_what_to_install(
     assert told.endswith("python -m pip install 'sumrnn[cluster]' brings it")
 
 
-def test_a_folder_that_slurm_s_machines_do_not_see_is_refused(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("programs", "told"),
+    [
+        ({"srun": "echo unseen"}, "batch': must be a folder that Slurm's machines see too"),
+        ({"sbatch": "echo 'error: no such partition' >&2; exit 1"}, "no such partition"),
+    ],
+)
+def test_what_slurm_does_not_take_is_told(
+    programs: dict[str, str], told: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slurm(tmp_path / "bin", monkeypatch, srun="echo unseen")
+    slurm(tmp_path / "bin", monkeypatch, **programs)
     done = call("experiment", "tiny", "--launcher", "slurm", "--out", "batch", cwd=tmp_path)
-    assert done.status == 2
-    assert "batch': must be a folder that Slurm's machines see too" in done.err
-    assert not (tmp_path / "batch" / pool.FOLDER).exists()
-
-
-def test_what_slurm_says_of_jobs_that_it_does_not_take_is_told(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slurm(tmp_path / "bin", monkeypatch, sbatch="echo 'error: no such partition' >&2; exit 1")
-    done = call("experiment", "tiny", "--launcher", "slurm", "--out", "batch", cwd=tmp_path)
-    assert (done.status, "no such partition" in done.err) == (2, True), done
+    assert (done.status, told in done.err) == (2, True), done
+    assert not ("srun" in programs and (tmp_path / "batch" / pool.FOLDER).exists())
 
 
 def slurm(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -> None:

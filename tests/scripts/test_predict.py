@@ -14,11 +14,11 @@ import pytest
 import scipy.special
 
 import sumrnn
-from sumrnn.config import ModelConfig
 from sumrnn.exchange.predictor import Predictor
 from sumrnn.models import network
 from sumrnn.models.initializer import init
 from tests.conftest import SMALL, Done, call, refused
+from tests.models.test_network import numpy_logits
 
 Trained = tuple[pathlib.Path, Done]
 
@@ -118,22 +118,6 @@ def test_a_line_without_an_end_is_refused_after_its_first_digits(
     assert line.size < 200_000
 
 
-def reference(params: Any, model: ModelConfig, digits: np.ndarray) -> float:
-    """The answer by the equations, in float64."""
-    hidden, cell = np.zeros((2, model.cells))
-    for digit in (digits.astype(float) - model.input_center) / model.input_scale:
-        i, f, g, o = (
-            digit * params["lstm"][f"i{gate}"]["kernel"][0].astype(float)
-            + hidden @ params["lstm"][f"h{gate}"]["kernel"].astype(float)
-            + params["lstm"][f"h{gate}"]["bias"].astype(float)
-            for gate in "ifgo"
-        )
-        cell = scipy.special.expit(f) * cell + scipy.special.expit(i) * np.tanh(g)
-        hidden = scipy.special.expit(o) * np.tanh(cell)
-    logit = hidden @ params["output"]["kernel"][:, 0].astype(float) + params["output"]["bias"][0]
-    return float(scipy.special.expit(logit))
-
-
 def test_few_programs_answer_all_lengths() -> None:
     model = dataclasses.replace(SMALL.model, input_center=1.5, input_scale=1.25)
     config = dataclasses.replace(SMALL, model=model)
@@ -142,7 +126,9 @@ def test_few_programs_answer_all_lengths() -> None:
     draw, lengths = np.random.default_rng(0), [*range(130, 0, -1), 5, 5, 10_000]
     series = [draw.integers(0, 4, length).astype(np.uint8) for length in lengths]
     answer = Predictor(params, config)
-    expected = [reference(params, model, digits) for digits in series]
+    exact = jax.tree.map(np.float64, params)
+    inputs = [(digits[None].astype(float) - 1.5) / 1.25 for digits in series]
+    expected = [scipy.special.expit(numpy_logits(exact, row)[0]) for row in inputs]
     programs = (answer._logits, answer._ragged)
     before = [program._cache_size() for program in programs]  # Those of other tests.
     np.testing.assert_allclose(answer(series), expected, rtol=0, atol=1e-6)

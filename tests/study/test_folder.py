@@ -15,7 +15,6 @@ from sumrnn.errors import UserError
 from sumrnn.runs import files, origin, trained, work
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
 from sumrnn.runs.work import Progress
-from sumrnn.study import table
 from sumrnn.study.folder import EXPERIMENT, RUNS, ExperimentFolder
 from tests.conftest import files_of, results_of, train_experiment
 from tests.study.test_experiment import OTHER, TWO
@@ -61,7 +60,9 @@ def test_every_condition_and_seed_is_the_run_that_it_is_alone(whole: pathlib.Pat
         record = found.record
         assert (record.config, record.seed, record.name) == (config, 1, name)
         np.testing.assert_array_equal(found.parts["test"].logits, expected.logits[-1][0])
-        chex.assert_trees_all_equal(trained.load(folder).params, jax.tree.map(lambda x: x[0], expected.state.params))
+        chex.assert_trees_all_equal(
+            trained.load(folder).params, jax.tree.map(lambda x: x[0], expected.state.params)
+        )
 
 
 def test_what_is_missing_is_run_and_the_rest_is_left_alone(
@@ -148,7 +149,7 @@ def test_a_folder_of_something_else_is_refused_untouched(
     assert files_of(tmp_path) == before
 
 
-def test_another_machine_is_refused_unless_asked_and_then_recorded(
+def test_jobs_may_be_on_another_device_but_go_on_with_no_run_of_this_one(
     whole: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = pathlib.Path(shutil.copytree(whole, tmp_path / "elsewhere"))
@@ -158,12 +159,7 @@ def test_another_machine_is_refused_unless_asked_and_then_recorded(
     monkeypatch.setattr(origin, "device", lambda: here | {"kind": "another"})
     with pytest.raises(UserError, match=r"config\.json: was made with kind .*--anyway"):
         run(path, (0, 1, 2))
-    # Jobs may be on another kind of device; they end other runs, but go on with none of this one.
     ExperimentFolder(path).open(TWO, (0, 1, 2), anywhere=True)
     done = work.work(ExperimentFolder(path).specs(TWO.only("a"), (1, 2)), work.Options())
     assert (done.done, [*done.failures]) == (1, [("a", 1)])
     assert "was made with kind" in done.failures["a", 1]
-    assert run(path, (0, 1, 2), anyway=True).todo == 1
-    (entry,) = ExperimentFolder(path).run("a", 1).read().continued
-    assert (entry["epoch"], entry["device"]["kind"]) == (1, "another")
-    assert table.collect(ExperimentFolder(path)).continued
