@@ -322,7 +322,7 @@ ELSEWHERE: dict[str, tuple[str, dict[str, str], str]] = {
         rf"was made with jax {re.escape(jax.__version__)}, this is 9",
     ),
     "another package": ("versions", {"new": "1"}, "was made with new unset, this is 1"),
-    "another program": ("program", {}, "was made with code [0-9a-f]{12}, this is other"),
+    "another program": ("program_digest", {}, "was made with code [0-9a-f]{12}, this is other"),
     "another processor": ("device", {"vectors": "SSE"}, "was made with vectors .*, this is SSE"),
     "another model": ("device", {"model": "x"}, "was made with model .*, this is x"),
     "another platform": ("device", {"platform": "x"}, "was made with platform cpu, this is x"),
@@ -341,7 +341,7 @@ def test_a_run_is_continued_elsewhere_only_if_it_is_asked_for(
     part, changes, told = ELSEWHERE[kind]
     folder = train(tmp_path / "run", THREE, until=2)
     first = folder.read()
-    if part == "program":
+    if part == "program_digest":
         monkeypatch.setattr(origin, part, lambda config: "other")
     else:
         here = getattr(origin, part)() | changes

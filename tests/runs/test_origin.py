@@ -25,7 +25,7 @@ from tests.conftest import ROOT, SECONDS, SMALL
 
 def digest(config: Config = SMALL) -> str:
     compiler.parts.cache_clear()
-    origin.program.cache_clear()
+    origin.program_digest.cache_clear()
     return origin.program_digest(config)
 
 
