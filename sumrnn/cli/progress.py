@@ -166,7 +166,8 @@ def describe(progress: Progress) -> list[str]:
         parts.append(_left(progress.seconds_left))
     if progress.diverged:
         parts.append(f"{progress.diverged} diverged")
-    parts += [f"{count} jobs {state}" for state, count in progress.jobs.items()]
+    for state, count in progress.jobs.items():
+        parts.append(f"{count} job{'s' * (count != 1)} {state}")
     if progress.elsewhere:
         parts.append(f"{progress.elsewhere} elsewhere")
     if progress.failures:
@@ -174,6 +175,6 @@ def describe(progress: Progress) -> list[str]:
     if progress.epoch:
         seeds = ",".join(map(str, progress.seeds[:4])) + ("..." if len(progress.seeds) > 4 else "")
         parts += [f"epoch {progress.epoch}/{progress.epochs}", progress.name, f"seeds {seeds}"]
-    if progress.worked and not progress.jobs:
+    if progress.worked and progress.name:
         parts.append(f"{progress.speed:.2f} seed-epochs/s")
     return parts

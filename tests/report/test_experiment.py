@@ -26,7 +26,7 @@ from sumrnn.runs.results import Part, Run
 from sumrnn.scores import statistics
 from sumrnn.study import table
 from sumrnn.study.experiment import Experiment
-from sumrnn.study.folder import Declared
+from sumrnn.study.folder import Declaration
 from sumrnn.study.table import Collection
 
 COMMITTED = pathlib.Path(__file__).parents[2] / "experiments"
@@ -86,14 +86,14 @@ class Folders:
     """The folder of an experiment in memory."""
 
     def __init__(self, experiment: Experiment = EXPERIMENT, seeds: tuple[int, ...] = SEEDS) -> None:
-        self.path, self.declared = pathlib.Path("out"), Declared(experiment, seeds)
+        self.path, self.declared = pathlib.Path("out"), Declaration(experiment, seeds)
         self.runs = {
             (name, seed): Folder(name, config, seed)
             for name, config in experiment.conditions.items()
             for seed in seeds
         }
 
-    def read(self) -> Declared:
+    def read(self) -> Declaration:
         return self.declared
 
     def run(self, condition: str, seed: int) -> Folder:

@@ -281,7 +281,7 @@ def test_a_run_is_a_function_of_config_and_seed() -> None:
 def test_a_run_does_not_depend_on_jax_s_settings(recurrence: Any) -> None:
     config = dataclasses.replace(SMALL, model=ModelConfig(cells=8, recurrence=recurrence))
     usual, here = fit(config, 1), origin.program_digest(config)
-    origin.program.cache_clear()
+    origin.program_digest.cache_clear()
     jax.config.update("jax_random_seed_offset", 5)
     try:
         with (
