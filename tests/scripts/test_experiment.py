@@ -60,7 +60,7 @@ def contents(path: pathlib.Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small() -> Iterator[None]:
+def small(quick_figures: None) -> Iterator[None]:
     """Within this process, the name of an experiment that is a number means `small_experiment`."""
     find = declaration.find
 

@@ -88,7 +88,7 @@ def test_no_digits_are_no_series(
     for words in (("",), (" ", ","), (";",)):
         assert "must be at least one digit" in refused("predict", trained[0], *words, cwd=tmp_path)
     given(monkeypatch, b"\xff\xfe\0")
-    assert "row 1" in refused("predict", trained[0], cwd=tmp_path)
+    assert "row 1" in refused("predict", trained[0], "--json", cwd=tmp_path)
     monkeypatch.setattr(sys, "stdin", None)
     line = refused("predict", trained[0], cwd=tmp_path)
     assert "must be given, because standard input is closed" in line

@@ -34,6 +34,7 @@ from tests.conftest import (
     train,
 )
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
 Trained = tuple[pathlib.Path, Done]
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -171,21 +172,27 @@ def test_misuse_ends_in_one_line_and_writes_nothing(name: str, among_mine: pathl
     assert message in refused("train", *options, cwd=among_mine)
 
 
+@pytest.fixture
+def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = [{"xla_backend_optimization_level": 0}] * 4
+    monkeypatch.setattr(compiler, "options", lambda platform: quick)
+
+
+@pytest.mark.usefixtures("quick_compiler")
 def test_the_compiler_knows_what_memory_does_not_hold(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It compiles; nothing of it may be run."""
-    quick = [{"xla_backend_optimization_level": 0}] * 4
-    monkeypatch.setattr(compiler, "options", lambda platform: quick)
     monkeypatch.setattr(memory, "of_machine", lambda: 0.6 * 2**30)
-    options = ("--size", 2_000_000, "--batch-size", 1_440_000)
+    options = ("--size", 50_000, "--batch-size", 36_000)
     line = refused("train", *options, cwd=tmp_path)
-    assert line.startswith("batch_size = 1440000: must be small enough for memory: the run needs ")
+    assert line.startswith("batch_size = 36000: must be small enough for memory: the run needs ")
 
 
 # --- real processes -----------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("quick_compiler")
 def test_divergence_is_told_with_its_own_status(tmp_path: pathlib.Path) -> None:
     options = (*SMALL_OPTIONS, "--batch-size", 48, "--learning-rate", "1e38")
     done = call("train", *options, cwd=tmp_path)
