@@ -34,24 +34,13 @@ def test_a_home_is_a_users_as_in_a_shell(monkeypatch: pytest.MonkeyPatch) -> Non
         command.folder("out", "~nobody-here/run")
 
 
-@pytest.mark.parametrize(
-    ("words", "field"),
-    [
-        (("train",), "out = 'runs/sheet-seed0'"),
-        (("experiment", "tiny"), "out = 'runs/tiny'"),
-        (("analyze", "x"), "folder = 'x'"),
-        (("export", "/", "--to", "keras"), "out = '.keras'"),
-        (("benchmark", "--out", "x"), "out = 'x'"),
-    ],
-    ids=str,
-)
 def test_a_working_folder_that_was_deleted_is_named(
-    words: tuple[str, ...], field: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert command.folder("out", str(tmp_path)) == tmp_path
-    told = f"{field}: must be an absolute path: the working folder was deleted"
+    told = "out = 'runs/sheet-seed0': must be an absolute path: the working folder was deleted"
     with pytest.raises(UserError, match=f"^{told}$"):
-        load_script(words[0]).main([*words[1:]])
+        load_script("train").main([])

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import pathlib
 import re
@@ -10,13 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from sumrnn.config import ModelConfig
 from sumrnn.devices.wave import fit_many
 from sumrnn.errors import UserError
 from sumrnn.report import run as report
 from sumrnn.runs import files, origin
 from sumrnn.runs.folder import (
-    CHECKPOINTS,
     CONFIG,
     FIGURES,
     HISTORY,
@@ -169,11 +166,16 @@ def test_a_folder_of_the_earlier_format_is_refused_and_may_be_replaced(
     assert finish(tmp_path).status() == "finished"
 
 
-def test_only_runs_are_overwritten_and_only_when_asked(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("content", [None, "", "[[1]]", '{"model_type": "bert"}'])
+def test_only_runs_are_overwritten_and_only_when_asked(
+    content: str | None, tmp_path: pathlib.Path
+) -> None:
     new, empty, foreign, run, file = (tmp_path / name for name in ("new", "empty", "f", "run", "x"))
     for path in (empty, foreign, run):
         path.mkdir()
     (foreign / "thesis.tex").write_text("years of work")
+    if content is not None:
+        (foreign / CONFIG).write_text(content)
     (run / CONFIG).write_text(json.dumps(OLD))
     file.write_text("a file")
     for free in (new, empty):
@@ -189,14 +191,6 @@ def test_only_runs_are_overwritten_and_only_when_asked(tmp_path: pathlib.Path) -
     assert (foreign / "thesis.tex").read_text() == "years of work"
 
 
-@pytest.mark.parametrize("content", ["", "[[1]]", '{"model_type": "bert"}'])
-def test_a_config_of_something_else_makes_no_run(content: str, tmp_path: pathlib.Path) -> None:
-    (tmp_path / CONFIG).write_text(content)
-    (tmp_path / CHECKPOINTS).write_text("weights")
-    with pytest.raises(UserError, match=r"it has other content and no config\.json of a run"):
-        RunFolder(tmp_path).check_free(overwrite=True)
-
-
 def test_overwriting_removes_the_old_run_and_nothing_else(copy: RunFolder) -> None:
     for name in (REPORT_JSON, REPORT_MD, REPORT_HTML, "notes.txt", ".notes.7.tmp"):
         (copy.path / name).write_text("mine")
@@ -205,15 +199,6 @@ def test_overwriting_removes_the_old_run_and_nothing_else(copy: RunFolder) -> No
     names = {entry.name for entry in copy.path.iterdir()}
     assert names == {files.LOCK, CONFIG, "notes.txt", ".notes.7.tmp"}
     assert (copy.read().seed, copy.status()) == (3, "unfinished")
-
-
-def test_another_run_is_not_continued(copy: RunFolder) -> None:
-    with pytest.raises(UserError, match=r"config\.json: is of another run; its seed is 7, not 8"):
-        copy.survey(SMALL, 8)
-    other = dataclasses.replace(SMALL, model=ModelConfig(cells=9))
-    for anyway in (False, True):
-        with pytest.raises(UserError, match=r"is of another run; its cells is 8, not 9"):
-            copy.survey(other, 7, anyway)
 
 
 FOREIGN = [f"/etc/{HISTORY}", f"../run/{HISTORY}", "a\0b", "x" * 5_000, REPORT_MD]

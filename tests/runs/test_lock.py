@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import filelock
 import pytest
 
 from sumrnn.errors import UserError
@@ -128,16 +127,6 @@ def test_a_folder_can_be_waited_for(start: Callable[..., Any], tmp_path: pathlib
     assert not lock.is_held(tmp_path)
     assert not lock.is_held(tmp_path / "new")
     assert not (tmp_path / "new").exists()
-
-
-def test_another_fault_of_the_system_is_told_as_it_is(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def acquire(self: object, **how: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
-    assert refusal(tmp_path).endswith("must be a folder that can be written (Input/output error)")
 
 
 def test_as_many_folders_can_be_locked_as_the_system_allows() -> None:

@@ -1,5 +1,5 @@
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,14 +17,16 @@ def among_mine(tmp_path: pathlib.Path) -> pathlib.Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def quick_figures() -> Iterator[None]:
-    """Nothing is drawn in this process, which would take seconds."""
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Saves reports in this process the seconds that figures take."""
 
     def drawn(figures: dict[str, Any], warn: Callable[[str], None]) -> dict[str, tuple[bytes, str]]:
         return dict.fromkeys(figures, (b"drawn", "<svg/>"))
 
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (experiment, run):
-            patch.setattr(module, "pictures", drawn)
-        yield
+    for module in (experiment, run):
+        patch.setattr(module, "pictures", drawn)
+
+
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw_nothing(monkeypatch)

@@ -74,9 +74,7 @@ def test_it_rebuilds_the_summary_of_a_batch_and_the_report_of_its_run(
         ((), "Missing from analyze.py: "),
         (("",), "folder = '': must be the name of a folder"),
         (("absent",), "absent: must be a run folder"),
-        (("file",), "file: must be a run folder"),
         (("empty",), "empty/config.json: missing"),
-        (("mine",), "mine/config.json: missing"),
         (("one", "--out", "new"), "Unrecognized options: --out, new"),
     ],
 )
@@ -95,6 +93,7 @@ IN_THE_WAY = {
 }
 
 
+@pytest.mark.usefixtures("quick_figures")
 @pytest.mark.parametrize("kind", IN_THE_WAY)
 @pytest.mark.parametrize("what", ["run", "batch"])
 def test_what_cannot_be_read_or_written_is_told_by_its_folder(

@@ -108,12 +108,13 @@ def test_a_run_goes_on_without_its_options_elsewhere_if_asked_to_the_same_result
     assert found["report.json"]["run"]["continued"] is True
     assert {name: found[name] for name in whole} == whole | {"config.json": found["config.json"]}
     # The end of a run is no reason to train again, nor to be where it was made.
-    monkeypatch.undo()
+    monkeypatch.delenv("XLA_FLAGS")
     done = call(*resume, "--seed", 7, *SMALL_OPTIONS, "--epochs", 3, cwd=tmp_path)
     assert (done.status, done.err, "epoch" in done.out) == (0, "", False)
     assert files_of(folder.path) == before
-    line = refused(*resume, "--preset", "sheet", cwd=tmp_path)
-    assert "is of another run; its size is 200, not 10000" in line
+    for anyway in ((), ("--anyway",)):
+        line = refused(*resume, *anyway, "--preset", "sheet", cwd=tmp_path)
+        assert "config.json: is of another run; its size is 200, not 10000" in line
 
 
 # --- help and misuse ----------------------------------------------------------------------
@@ -149,7 +150,6 @@ BAD = {
     "preset": (("--preset", "book"), "preset = 'book': must be 'sheet' or 'notebook' or "),
     "word for a number": (("--epochs", "many"), "--epochs: invalid literal for int()"),
     "choice": (("--initializer", "torch"), "'torch' for argument '--initializer'"),
-    "missing value": (("--seed",), "'--seed'"),
     "no checkpoints": (("--checkpoint-every", "0"), "checkpoint_every = 0: must be between 1 and"),
     "both": (("--resume", "--overwrite"), "overwrite = True: must be without --resume"),
     "no name": (("--out", ""), "out = '': must be the name of a folder"),
