@@ -121,7 +121,9 @@ def test_a_line_without_an_end_is_refused_after_its_first_digits(
 def test_few_programs_answer_all_lengths() -> None:
     model = dataclasses.replace(SMALL.model, input_center=1.5, input_scale=1.25)
     config = dataclasses.replace(SMALL, model=model)
-    params: Any = jax.tree.map(np.array, network.to_flax(init(jax.random.key(0), config)))
+    params: Any = jax.tree.map(
+        np.array, network.to_flax(jax.jit(init, static_argnums=1)(jax.random.key(0), config))
+    )
     params["output"]["kernel"] *= 10
     draw, lengths = np.random.default_rng(0), [*range(130, 0, -1), 5, 5, 10_000]
     series = [draw.integers(0, 4, length).astype(np.uint8) for length in lengths]
