@@ -172,17 +172,12 @@ def test_misuse_ends_in_one_line_and_writes_nothing(name: str, among_mine: pathl
     assert message in refused("train", *options, cwd=among_mine)
 
 
-@pytest.fixture
-def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = [{"xla_backend_optimization_level": 0}] * 4
-    monkeypatch.setattr(compiler, "options", lambda platform: quick)
-
-
-@pytest.mark.usefixtures("quick_compiler")
 def test_the_compiler_knows_what_memory_does_not_hold(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It compiles; nothing of it may be run."""
+    quick = [{"xla_backend_optimization_level": 0}] * 4
+    monkeypatch.setattr(compiler, "options", lambda platform: quick)
     monkeypatch.setattr(memory, "of_machine", lambda: 0.6 * 2**30)
     options = ("--size", 50_000, "--batch-size", 36_000)
     line = refused("train", *options, cwd=tmp_path)
@@ -192,7 +187,6 @@ def test_the_compiler_knows_what_memory_does_not_hold(
 # --- real processes -----------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("quick_compiler")
 def test_divergence_is_told_with_its_own_status(tmp_path: pathlib.Path) -> None:
     options = (*SMALL_OPTIONS, "--batch-size", 48, "--learning-rate", "1e38")
     done = call("train", *options, cwd=tmp_path)
