@@ -168,7 +168,8 @@ def _renamed(arrays: dict[str, np.ndarray], config: Config) -> dict[str, np.ndar
             if name.startswith(f"{place}/")
         }
         try:
-            weights = network.from_flax(traverse_util.unflatten_dict(parts), config.model)
+            named: Any = traverse_util.unflatten_dict(parts)  # type: ignore[no-untyped-call]
+            weights = network.from_flax(named, config.model)
         except (KeyError, IndexError, TypeError):
             raise ValueError(f"{place} must have all arrays of its weights") from None
         arrays = arrays | {f"{place}/{name}": x for name, x in weights._asdict().items()}

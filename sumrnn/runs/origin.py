@@ -92,7 +92,7 @@ def evaluation_digest() -> str:
         np.rint(1_000.0 * x).astype(np.int64) for x in (probabilities, np.maximum(laws, -1e3))
     )
     drawn = (evaluation_lib.SHARE, evaluation_lib.PER_STRATUM, evaluation_lib.MAX_LAWS)
-    divided = (strata.EDGES, strata.LEAST, strata.SHARES, strata.PILOT)
+    divided = (strata.EDGES, strata.MIN_DEVIATION, strata.SHARES, strata.PILOT)
     digest = hashlib.sha256(repr((drawn, divided)).encode())
     for array in (*layout.sums, first, more, *strata.sums(layout, first), *rounded):
         digest.update(np.asarray(array, np.int64).tobytes())

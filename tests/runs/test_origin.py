@@ -162,9 +162,9 @@ def test_the_processor_is_recorded(tmp_path: pathlib.Path, monkeypatch: pytest.M
 
 EVALUATION = {
     "other strata": ("sumrnn.scores.strata.EDGES", (*range(10), 20)),
-    "another spread": ("sumrnn.scores.strata.LEAST", 0.01),
+    "another spread": ("sumrnn.scores.strata.MIN_DEVIATION", 0.01),
     "other shares": ("sumrnn.scores.strata.SHARES", {"accuracy": 0.5, "balanced accuracy": 0.1}),
-    "a slightly other spread": ("sumrnn.scores.strata.LEAST", 0.0031),
+    "a slightly other spread": ("sumrnn.scores.strata.MIN_DEVIATION", 0.0031),
     "fewer series at least": ("sumrnn.train.evaluation.PER_STRATUM", 9),
     "another pilot": ("sumrnn.scores.strata.PILOT", 0.5),
     "more series": ("sumrnn.train.evaluation.SHARE", 0.2),
