@@ -218,7 +218,7 @@ def slots(parallel: int | None) -> list[tuple[int, ...]]:
 
     allowed = "left out where there are GPUs, or with JAX_PLATFORMS=cpu"
     require(mesh.available()[0].platform == "cpu", "launcher", "local", allowed)
-    return cut_cores(processor.numbers(), parallel or processor.cores())
+    return cut_cores(processor.core_numbers(), parallel or processor.core_count())
 
 
 def cut_cores(cores: Sequence[int], count: int) -> list[tuple[int, ...]]:

@@ -61,7 +61,7 @@ def program_digest(config: Config) -> str:
     processor is chosen, and of the compiler's options.  Comments, names and the number of devices
     leave it alone; constants, orders of summation and shapes do not.
     """
-    functions = compiler.parts(config.program)
+    functions = compiler.functions(config.program)
     digest = hashlib.sha256(repr(compiler.options(jax.default_backend())).encode())
     with compiler.pinned(), jax.disable_jit(False):
         begin = jax.jit(functions.begin).trace(jax.ShapeDtypeStruct((3,), np.uint32))
@@ -98,7 +98,7 @@ def evaluation_digest() -> str:
         digest.update(np.asarray(array, np.int64).tobytes())
     shapes = [(laws.shape, np.float32), ((config.task.size,), np.int32), ((), np.uint32)]
     with compiler.pinned(), jax.disable_jit(False):
-        draw = jax.jit(compiler.parts(config.program).draw)
+        draw = jax.jit(compiler.functions(config.program).draw)
         traced = draw.trace(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
         digest.update(traced.lower().as_text().encode())
     return digest.hexdigest()[:12]

@@ -24,7 +24,7 @@ from tests.conftest import ROOT, SECONDS, SMALL
 
 
 def digest(config: Config = SMALL) -> str:
-    compiler.parts.cache_clear()
+    compiler.functions.cache_clear()
     origin.program_digest.cache_clear()
     return origin.program_digest(config)
 
@@ -181,10 +181,10 @@ def test_what_draws_and_weighs_the_exact_evaluation_is_recorded(
     for change, (name, value) in EVALUATION.items():
         with monkeypatch.context() as other:
             other.setattr(name, value)
-            compiler.parts.cache_clear()
+            compiler.functions.cache_clear()
             origin.evaluation_digest.cache_clear()
             digests[change] = origin.evaluation_digest()
-    compiler.parts.cache_clear()
+    compiler.functions.cache_clear()
     origin.evaluation_digest.cache_clear()
     digests["none"] = origin.evaluation_digest()
     origin.evaluation_digest.cache_clear()

@@ -262,9 +262,9 @@ def test_what_memory_does_not_hold_is_refused_before_anything_is_made(
     field: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = types.SimpleNamespace(rows=1, at_once=False)
-    program = types.SimpleNamespace(plan=plan, needed=100 << 30)
+    program = types.SimpleNamespace(plan=plan, bytes_needed=100 << 30)
     monkeypatch.setattr(mesh, "_program", lambda config, plan: program)
-    monkeypatch.setattr(memory, "of_machine", lambda: 4.0 * 2**30)
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 4.0 * 2**30)
     line = refused("train", *LARGE[field], cwd=tmp_path)
     value = LARGE[field][-1] if field != "size" else 2_000_000
     told = f"{field} = {value}: must be small enough for memory: the run needs 100.0 GiB, of which"
@@ -284,7 +284,7 @@ def test_the_compiler_knows_what_memory_does_not_hold(
     """It compiles; nothing of it may be run."""
     quick = [{"xla_backend_optimization_level": 0}] * 4
     monkeypatch.setattr(compiler, "options", lambda platform: quick)
-    monkeypatch.setattr(memory, "of_machine", lambda: 0.6 * 2**30)
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 0.6 * 2**30)
     line = refused("train", *LARGE[field], cwd=tmp_path)
     assert line.startswith(f"{field} = ")
     assert ": must be small enough for memory: the run needs " in line
