@@ -70,7 +70,7 @@ class Pool:
         return 0.5 if self._launcher == "local" else 5.0
 
     def check_seen(self) -> None:
-        """Raises `UserError` if the machines of the jobs do not see the folder of the experiment."""
+        """Raises `UserError` if the machines of the jobs do not see the experiment's folder."""
         if self._launcher == "local":
             return
         where, chosen = self._root.parent, self._resources

@@ -186,6 +186,17 @@ def test_the_declaration_survives_its_file(whole: pathlib.Path) -> None:
     assert (found.experiment, found.seeds) == (TWO, (0, 1, 2))
 
 
+def test_a_declaration_of_the_format_before_is_read(
+    whole: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    shutil.copy(whole / EXPERIMENT, tmp_path)
+    reseal(tmp_path, format=4, made=[{"versions": {"jax": "0.10.2"}}])
+    assert ExperimentFolder(tmp_path).read() == ExperimentFolder(whole).read()
+    reseal(tmp_path, format=5)
+    with pytest.raises(UserError, match=r"made = .* must be left out"):
+        ExperimentFolder(tmp_path).read()
+
+
 @pytest.mark.parametrize("part", ["device", "versions", "settings"])
 def test_another_machine_is_refused_unless_asked_and_then_recorded(
     part: str, whole: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
