@@ -176,7 +176,7 @@ def origin() -> Row:
     return {
         **made,
         "processor": origin.processor_kind(made).removeprefix("cpu "),
-        "cores": processor.cores(),
+        "cores": processor.core_count(),
     }
 
 

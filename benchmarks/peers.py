@@ -188,7 +188,7 @@ def keras(backend: str, work: Work, start: Start, epochs: int, watch: Watch) -> 
 def pytorch(work: Work, start: Start, epochs: int, watch: Watch) -> None:
     """A plain loop over batches, on all cores."""
     torch: Any = importlib.import_module("torch")
-    torch.set_num_threads(processor.cores())
+    torch.set_num_threads(processor.core_count())
     x = torch.from_numpy(start["digits"][..., None].astype(np.float32))
     y = torch.from_numpy(start["labels"].astype(np.float32))
     lstm = torch.nn.LSTM(1, work.cells, batch_first=True)

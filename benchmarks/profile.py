@@ -32,7 +32,7 @@ TABLE = "programs"
 
 def plan(arguments: Arguments) -> tuple[Row, Tables]:
     """The programs: one run, and a run for each core."""
-    cores = processor.cores()
+    cores = processor.core_count()
     programs = [
         Program("one run", harness.call("profile.shares", seeds=1)),
         Program(f"{cores} seeds at once", harness.call("profile.shares", seeds=cores)),

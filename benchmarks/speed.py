@@ -59,7 +59,7 @@ def programs(work: Work, epochs: int) -> list[Program]:
         details = {"program": name, "sizes": changed, "epochs": epochs, "start": START}
         return Program(label, harness.call("peers.train", **details), needs)
 
-    cores = processor.cores()
+    cores = processor.core_count()
     return [
         program("sumrnn, one run", "sumrnn"),
         program(f"sumrnn, {cores} seeds at once, per seed", "sumrnn", seeds=cores),

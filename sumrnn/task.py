@@ -13,7 +13,7 @@ from sumrnn.config import TaskConfig
 
 
 class Split(NamedTuple):
-    """Some labelled series."""
+    """Labelled series of digits."""
 
     digits: chex.Array
     """uint8 [n, length], each between `low` and `high`, both inclusive."""
@@ -35,7 +35,7 @@ def generate(key: chex.PRNGKey, config: TaskConfig) -> Split:
 
 
 def draw(key: chex.PRNGKey, size: int, config: TaskConfig) -> Split:
-    """Draws so many series as `generate` does."""
+    """Draws `size` series of independent, uniform digits and labels them; typed key."""
     shape = (size, config.length)
     # Drawn as int32: from uint8, randint would reduce 16 random bits to the range,
     # which favours some digits by about 1 in 10,000.
@@ -44,7 +44,7 @@ def draw(key: chex.PRNGKey, size: int, config: TaskConfig) -> Split:
 
 
 def labels(digits: chex.Array, config: TaskConfig) -> chex.Array:
-    """uint8 [...]: 1 where digits [..., length] sum to the threshold or more, else 0."""
+    """Labels digits [..., length]: uint8 [...], 1 where they sum to the threshold or more."""
     reached = digits.sum(axis=-1, dtype=jnp.int32) >= config.threshold
     return reached.astype(jnp.uint8)
 
@@ -63,28 +63,29 @@ def split(data: Split, config: TaskConfig) -> Splits:
 
 
 def log_laws(config: TaskConfig) -> np.ndarray:
-    """float32 [length + 1, span + 1]: the logarithm of P(sum of k digits = k low + j), by k and j.
+    """The logarithms of P(sum of k digits = k low + j), float32 [length + 1, span + 1] by k and j.
 
     The span is length x (high - low); what cannot be reached is -inf.  Summed as logarithms, so
     that no probability is too small.
     """
     width, span = config.high - config.low, config.length * (config.high - config.low)
-    found = np.full((config.length + 1, span + 1), -np.inf)
-    found[0, 0] = 0.0
+    logs = np.full((config.length + 1, span + 1), -np.inf)
+    logs[0, 0] = 0.0
     for k in range(config.length):
-        padded = np.pad(found[k], (width, 0), constant_values=-np.inf)
-        ways = np.lib.stride_tricks.sliding_window_view(padded, width + 1)
-        found[k + 1] = np.logaddexp.reduce(ways, axis=1) - math.log(width + 1)
-    return found.astype(np.float32)
+        padded = np.pad(logs[k], (width, 0), constant_values=-np.inf)
+        terms = np.lib.stride_tricks.sliding_window_view(padded, width + 1)
+        logs[k + 1] = np.logaddexp.reduce(terms, axis=1) - math.log(width + 1)
+    return logs.astype(np.float32)
 
 
 def with_sums(
     key: chex.PRNGKey, laws: chex.Array, sums: chex.Array, config: TaskConfig
 ) -> chex.Array:
-    """uint8 [n, length]: series drawn uniformly among those with given sums.
+    """Draws series, uint8 [n, length], uniformly among those of the sums asked for.
 
-    One digit after the other, each by its law given what is left for the rest.  `laws` are those of
-    `log_laws`, the sums int32 [n] between length x low and length x high; typed key.
+    One digit follows the other, each by its distribution given what the rest has to add up to.
+    `laws` are those of `log_laws`, the sums int32 [n] between length x low and length x high; typed
+    key.
     """
     steps = jnp.arange(config.high - config.low + 1)
 
@@ -107,16 +108,16 @@ def with_sums(
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-    """The exact law of the sum of one series.
+    """The exact law of the sum of a series: its distribution.
 
-    The sum of independent digits has the convolution of their laws; see any text on
+    The sum of independent digits has the convolution of their distributions; see any text on
     generating functions, e.g. Feller, An Introduction to Probability Theory, vol. 1, XI.
     """
 
     sums: np.ndarray
     """int64 [m]: every sum a series can have, ascending."""
     probabilities: np.ndarray
-    """float64 [m]: their probabilities."""
+    """float64 [m]: the probability of each sum."""
     positive_rate: float
     """P(sum >= threshold)."""
 

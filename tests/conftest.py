@@ -85,7 +85,7 @@ def little_memory() -> None:
     """Forgets what was compiled once it is much; it is still in the cache on disk."""
     global enough
     if used_memory() > enough:
-        for cache in (mesh._program, compiler.parts, compiler.compiled):
+        for cache in (mesh._program, compiler.functions, compiler.compiled):
             cache.cache_clear()
         jax.clear_caches()
         gc.collect()

@@ -1,4 +1,4 @@
-"""Rebuilds what is read and looked at, of a run or of a batch, from its folder alone."""
+"""Rebuilds what is read and looked at, of a run or an experiment, from its folder alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Arguments:
     """What to analyze."""
 
     folder: tyro.conf.Positional[str]
-    """Folder of a finished run, or of a batch as from experiment.py."""
+    """Folder of a finished run, or of an experiment."""
     tensorboard: bool = False
     """Write histories for TensorBoard too; needs sumrnn[tensorboard]."""
 

@@ -12,7 +12,7 @@ from sumrnn.version import __version__
 COMMANDS = {
     "train": "train one network and report on it",
     "experiment": "put a question to many seeds",
-    "analyze": "write the report of a run or a batch again",
+    "analyze": "write the report of a run or an experiment again",
     "predict": "let a trained network answer series of digits",
     "export": "write a trained network for Keras, PyTorch, ONNX or JAX",
 }

@@ -70,7 +70,7 @@ class Pool:
         return 0.5 if self._launcher == "local" else 5.0
 
     def check_seen(self) -> None:
-        """Raises `UserError` if the machines of the jobs do not see the folder of the batch."""
+        """Raises `UserError` if the machines of the jobs do not see the experiment's folder."""
         if self._launcher == "local":
             return
         where, chosen = self._root.parent, self._resources
@@ -218,7 +218,7 @@ def slots(parallel: int | None) -> list[tuple[int, ...]]:
 
     allowed = "left out where there are GPUs, or with JAX_PLATFORMS=cpu"
     require(mesh.available()[0].platform == "cpu", "launcher", "local", allowed)
-    return cut_cores(processor.numbers(), parallel or processor.cores())
+    return cut_cores(processor.core_numbers(), parallel or processor.core_count())
 
 
 def cut_cores(cores: Sequence[int], count: int) -> list[tuple[int, ...]]:

@@ -27,13 +27,13 @@ CPU_OPTIONS = {
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
     "xla_backend_optimization_level": 1,
 }
-"""The compiler's: as wide as the processor's vectors are (the default stops at 256 bits), no order
-of work that is meant for idle cores, and the level that is as fast as the highest and sooner done.
-What runs once has level 0, see `options`."""
+"""Options of the compiler: as wide as the processor's vectors are (the default stops at 256 bits),
+no order of work that is meant for idle cores, and the level that is as fast as the highest and
+sooner done. What runs once has level 0, see `options`."""
 
 
 @functools.lru_cache(maxsize=64)
-def parts(config: Config, placement: Placement = HERE) -> Functions:
+def functions(config: Config, placement: Placement = HERE) -> Functions:
     """The functions of runs of a config, each pure, whatever JAX's settings; not compiled."""
     return Functions(*map(_pinned, run.functions_for(config, placement)))
 
@@ -59,8 +59,8 @@ def pinned() -> Iterator[None]:
 
 @functools.lru_cache(maxsize=64)
 def compiled(config: Config) -> Functions:
-    """The same functions, each compiled for one device when it is called with arrays."""
-    begin, *others = map(_compiled, parts(config), options(jax.default_backend()))
+    """The functions of runs of a config, each compiled for one device when it is first called."""
+    begin, *others = map(_compiled, functions(config), options(jax.default_backend()))
 
     def alone(seeds: Any) -> Any:
         with one_thread():

@@ -1,4 +1,4 @@
-"""Seeds and shards on devices: a plan of a mesh, and the parts of a run compiled for it."""
+"""Seeds and shards on devices: a plan of a mesh, and the functions of runs compiled for it."""
 
 import dataclasses
 import functools
@@ -38,14 +38,14 @@ def use_cores(devices: int | None = None) -> None:
     """
     if devices is not None:
         Range(1, MAX_DEVICES).require("devices", devices)
-    wanted = devices or processor.cores()
+    count = devices or processor.core_count()
     try:
-        jax.config.update("jax_num_cpu_devices", wanted)
+        jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:  # JAX has begun; it may have begun alike.
-        there = jax.local_device_count("cpu")
-        if there != wanted:
-            late = f"asked for before JAX computes anything; it has begun with {there}"
-            raise invalid("devices", wanted, late) from None
+        begun = jax.local_device_count("cpu")
+        if begun != count:
+            late = f"asked for before JAX computes anything; it has begun with {begun}"
+            raise invalid("devices", count, late) from None
 
 
 def available() -> list[jax.Device]:
@@ -56,15 +56,17 @@ def available() -> list[jax.Device]:
     try:
         return list(jax.devices())
     except RuntimeError as error:
-        wanted = os.environ.get("JAX_PLATFORMS")
-        if not wanted:
+        platforms = os.environ.get("JAX_PLATFORMS")
+        if not platforms:
             raise
-        raise invalid("JAX_PLATFORMS", wanted, f"platforms that JAX has here ({error})") from None
+        raise invalid(
+            "JAX_PLATFORMS", platforms, f"platforms that JAX has here ({error})"
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Where the seeds of a wave go."""
+    """The placement of the seeds of a wave on devices."""
 
     mesh: Mesh
     """Devices along the axes `SEED` and `SHARD`."""
@@ -75,17 +77,17 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Devices along `SEED`."""
+        """The number of devices along `SEED`."""
         return int(self.mesh.shape[SEED])
 
     @property
     def wave(self) -> int:
-        """Seeds per wave."""
+        """The number of seeds of a wave."""
         return self.rows * self.per_device
 
 
 def plan(seeds: int, shards: int, per_device: int = 1, rows: int | None = None) -> Plan:
-    """Spreads seeds over the devices, and the shards of their batches over those left.
+    """Places seeds on the devices, and the shards of their batches on the rest of them.
 
     A GPU or TPU takes `per_device` seeds at once.  On CPU a device takes one at a time, whatever is
     asked: measured faster than several, and a run's bits do not depend on its neighbours.  `rows`
@@ -101,7 +103,7 @@ def plan(seeds: int, shards: int, per_device: int = 1, rows: int | None = None) 
 
 
 class Program:
-    """The parts of runs of a `config.program`, as compiled functions of a wave."""
+    """The functions of runs of a `config.program`, compiled for the seeds of a wave."""
 
     def __init__(self, config: Config, plan: Plan) -> None:
         off = bool(jax.config.values["jax_disable_jit"])
@@ -109,15 +111,15 @@ class Program:
         self.plan = plan
         self.sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
         placement = Placement(int(plan.mesh.shape[SHARD]), plan.at_once)
-        parts = compiler.parts(config.program, placement)
+        functions = compiler.functions(config.program, placement)
         seeds = jax.ShapeDtypeStruct((plan.wave, 3), np.uint32)
         number = jax.ShapeDtypeStruct((plan.wave,), np.uint32)
         platform = plan.mesh.devices.flat[0].platform
-        begin, epoch, answer, self._draw_options = compiler.options(platform)
-        self.begin, (data, state, shuffle) = self._compile(parts.begin, begin, seeds)
-        self.epoch, _ = self._compile(parts.epoch, epoch, state, shuffle, data.train, number)
-        self.answer, _ = self._compile(parts.predict, answer, state.params, data, number)
-        self._draw, self._task, self._number = parts.draw, config.task, number
+        begin, epoch, predict, self._draw_options = compiler.options(platform)
+        self.begin, (data, state, shuffle) = self._compile(functions.begin, begin, seeds)
+        self.epoch, _ = self._compile(functions.epoch, epoch, state, shuffle, data.train, number)
+        self.predict, _ = self._compile(functions.predict, predict, state.params, data, number)
+        self._draw, self._task, self._number = functions.draw, config.task, number
 
     @functools.cached_property
     def draw(self) -> Function:
@@ -131,12 +133,12 @@ class Program:
 
     @functools.cached_property
     def laws(self) -> np.ndarray:
-        """Those of `task.log_laws`."""
+        """The table of `task.log_laws`, float32, on the host."""
         return log_laws(self._task)
 
     @property
     def table(self) -> jax.Array:
-        """The same, on every device."""
+        """The table of `task.log_laws` on every device."""
         place = NamedSharding(self.plan.mesh, PartitionSpec())
         with jax.transfer_guard("allow"):  # It is meant.
             return jax.make_array_from_callback(
@@ -155,8 +157,8 @@ class Program:
             common, each = arguments[:shared], arguments[shared:]
             if self.plan.at_once:
                 return jax.vmap(lambda *one: function(*common, *one))(*each)
-            found = function(*common, *jax.tree.map(lambda x: x[0], each))
-            return jax.tree.map(lambda x: x[None], found)
+            outputs = function(*common, *jax.tree.map(lambda x: x[0], each))
+            return jax.tree.map(lambda x: x[None], outputs)
 
         spec, everywhere = PartitionSpec(SEED), PartitionSpec()
         specs = (everywhere,) * shared + (spec,) * (len(shapes) - shared)
@@ -166,29 +168,29 @@ class Program:
         with compiler.pinned():
             lowered = jax.jit(
                 mapped,
-                in_shardings=tuple(NamedSharding(self.plan.mesh, one) for one in specs),
+                in_shardings=tuple(NamedSharding(self.plan.mesh, spec) for spec in specs),
                 out_shardings=self.sharding,
                 compiler_options=options,
             ).lower(*shapes)
-            found = lowered.compile(), lowered.out_info
+            compiled = lowered.compile()
         memory.give_back()
-        return found
+        return compiled, lowered.out_info
 
     @functools.cached_property
-    def needed(self) -> int:
-        """Bytes that a wave takes of a memory, a device's, or the machine's on CPU, to its end."""
+    def bytes_needed(self) -> int:
+        """The bytes that a wave takes of a device's memory, on CPU of the machine's, to its end."""
         sharing = 1 if self.plan.at_once else len(self.plan.mesh.local_devices)
-        most = max(map(memory.needed, (self.begin, self.epoch, self.answer)))
+        peak = max(map(memory.bytes_needed, (self.begin, self.epoch, self.predict)))
         if evaluation.is_evaluated(self._task):  # It comes beside data and state.
-            kept = memory.returned(self.begin)
+            kept = memory.bytes_returned(self.begin)
             small = self.draw_bound <= BOUND
-            drawn = self.draw_bound if small else memory.needed(self.draw)
-            most = max(most, kept + max(drawn, memory.needed(self.answer)))
-        return sharing * most
+            drawn = self.draw_bound if small else memory.bytes_needed(self.draw)
+            peak = max(peak, kept + max(drawn, memory.bytes_needed(self.predict)))
+        return sharing * peak
 
     @property
     def draw_bound(self) -> int:
-        """Bytes that `draw` takes on a device at most, reckoned without compiling it."""
+        """A bound on the bytes that `draw` takes on a device, reckoned without compiling it."""
         size, length, width = self._task.size, self._task.length, self._task.high - self._task.low
         series = size * (16 * (width + 1) + 4 * length + 64)
         return 8 * self._task.laws + self.plan.per_device * series
@@ -209,16 +211,16 @@ def prepare(config: Config, seeds: int, per_device: int | None = None) -> Progra
         raise invalid("per_device", per_device, "at least 1")
     config, shards = config.program, config.train.batch_shards
     program = _program(config, plan(seeds, shards, per_device or 1))
-    there = memory.there(jax.local_devices()[0])
+    available_bytes = memory.available(jax.local_devices()[0])
     if program.plan.at_once and per_device is None:
-        fitting = max(1, int(MEMORY_SHARE * there / program.needed))
+        fitting = max(1, int(MEMORY_SHARE * available_bytes / program.bytes_needed))
         program = _program(config, plan(seeds, shards, fitting))
-    while program.needed > there:
+    while program.bytes_needed > available_bytes:
         if per_device is not None and program.plan.per_device > 1:
-            has, need = there / 2**30, program.needed / 2**30
+            has, need = available_bytes / 2**30, program.bytes_needed / 2**30
             allowed = f"fewer seeds: a device has {has:,.1f} GiB, they need {need:,.1f}"
             raise invalid("per_device", per_device, allowed)
         if program.plan.rows == 1:
-            raise memory.too_large(config, program.needed, there)
+            raise memory.too_large(config, program.bytes_needed, available_bytes)
         program = _program(config, plan(seeds, shards, rows=program.plan.rows // 2))
     return program

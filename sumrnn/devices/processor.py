@@ -22,30 +22,30 @@ NAMES = {
 
 @functools.cache
 def facts() -> dict[str, str]:
-    """What Linux tells of the first core, by its own names; nothing elsewhere."""
-    found = dict[str, str]()
+    """What Linux tells of the first core, by Linux's names; nothing elsewhere."""
+    values = dict[str, str]()
     with contextlib.suppress(OSError):
         for line in CPUINFO.read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
-            found.setdefault(name.strip(), value.strip())
-    return found
+            values.setdefault(name.strip(), value.strip())
+    return values
 
 
 def model() -> str:
-    """Such as "AuthenticAMD family 25 model 17"; the architecture if nothing is told."""
+    """The processor's model, such as "AuthenticAMD family 25 model 17", or its architecture."""
     known = [word + facts()[name] for name, word in NAMES.items() if facts().get(name)]
     return " ".join(known) or platform.machine()
 
 
-def numbers() -> list[int]:
+def core_numbers() -> list[int]:
     """The cores that this process may use, as the system counts them; at least one.
 
     They are as many as a container or a job of Slurm has of them.
     """
-    here = _mask()
+    mask = _mask()
     share = os.environ.get("SLURM_CPUS_PER_TASK", "")  # Slurm need not confine its jobs to it.
-    given = int(share) if share.isdecimal() else len(here)
-    return here[: max(1, math.ceil(min(len(here), given, cgroup.cores())))]
+    count = int(share) if share.isdecimal() else len(mask)
+    return mask[: max(1, math.ceil(min(len(mask), count, cgroup.cores())))]
 
 
 def _mask() -> list[int]:
@@ -55,13 +55,13 @@ def _mask() -> list[int]:
 
 
 def is_masked() -> bool:
-    """Whether `numbers` are all cores that this process may run on.
+    """Whether `core_numbers` are all cores that this process may run on.
 
     If not, a quota gives it the time of as many, on whichever of them.
     """
-    return numbers() == _mask()
+    return core_numbers() == _mask()
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(numbers())
+def core_count() -> int:
+    """The number of cores that this process may use."""
+    return len(core_numbers())

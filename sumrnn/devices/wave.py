@@ -19,7 +19,7 @@ from sumrnn.train.run import Metrics, Result, State
 
 
 class Start(NamedTuple):
-    """Where runs go on; every array has a leading axis of seeds."""
+    """The state and history from which runs go on; arrays have a leading axis of seeds."""
 
     state: State
     history: Metrics
@@ -34,11 +34,11 @@ class Moment:
     epoch: int
     """Finished epochs."""
     metrics: Metrics
-    """Of this epoch, float32 [seeds] each."""
+    """The metrics of this epoch, float32 [seeds] each."""
     finite: np.ndarray
     """bool [seeds]: whether losses, parameters and optimizer state are all numbers."""
     state: State
-    """Where it was computed; see `fetch`."""
+    """The state of all seeds on the devices; `fetch` brings it to the host."""
 
     def fetch(self) -> State:
         """The state on the host, with a leading axis of seeds."""
@@ -58,10 +58,10 @@ class Wave:
         self.seeds = tuple(seeds)
         self._program, self._config = program, config
         self._blocks = predictions.blocks(config.task)
-        own = np.stack([np.asarray(algorithm.purpose_seeds(config, seed)) for seed in seeds])
+        keys = np.stack([np.asarray(algorithm.purpose_seeds(config, seed)) for seed in seeds])
         with compiler.one_thread():
-            begun = jax.block_until_ready(program.begin(self._put(own)))
-        self._data, self._state, self._shuffle = begun
+            beginning = jax.block_until_ready(program.begin(self._put(keys)))
+        self._data, self._state, self._shuffle = beginning
         self._history: list[Metrics] = []
         if start is not None:
             self._state = jax.tree.map(self._put, start.state)
@@ -80,22 +80,22 @@ class Wave:
         with jax.debug_nans(False), jax.debug_infs(False):
             arguments = (self._state, self._shuffle, self._data.train, number)
             self._state, *rest = self._program.epoch(*arguments)
-        found = self._predict(self._blocks.validation)
+        blocks = self._predict(self._blocks.validation)
         loss, accuracy, finite = self._fetch(rest)
-        metrics = Metrics(loss, accuracy, *predictions.total(found))
+        metrics = Metrics(loss, accuracy, *predictions.total(blocks))
         finite = finite & np.isfinite(metrics).all(axis=0)
         self._history.append(metrics)
         return Moment(self.seeds, self.epoch, metrics, finite, self._state)
 
     def result(self) -> Result:
         """The runs as they are now, on the host, with a leading axis of seeds."""
-        found = [part.logits for part in self._predict(self._blocks.all)]
-        logits = predictions.join(self._config.task, found)
+        blocks = [block.logits for block in self._predict(self._blocks.all)]
+        logits = predictions.join(self._config.task, blocks)
         state, data = self._fetch((self._state, self._data))
         history = jax.tree.map(lambda *epochs: np.stack(epochs, axis=1), *self._history)
         return Result(state, history, data, logits)
 
-    def examine(self) -> Sequence[Counts | None]:
+    def count_errors(self) -> Sequence[Counts | None]:
         """The errors of each run in exact evaluation; None if the task has none."""
         if not evaluation.is_evaluated(self._config.task):
             return [None] * len(self.seeds)
@@ -108,13 +108,13 @@ class Wave:
 
         return evaluation.count_errors(self._config, runs, logits_for)
 
-    def _predict(self, many: int, data: Any = None) -> list[Predictions]:
+    def _predict(self, count: int, data: Any = None) -> list[Predictions]:
         """The predictions for the first blocks of data, by default the runs', on the host."""
         data = self._data if data is None else data
-        numbers = (self._put(np.full(len(self.seeds), n, np.uint32)) for n in range(many))
+        numbers = (self._put(np.full(len(self.seeds), n, np.uint32)) for n in range(count))
         with jax.debug_nans(False), jax.debug_infs(False):
-            found = [self._program.answer(self._state.params, data, n) for n in numbers]
-        return [self._fetch(part) for part in found]
+            blocks = [self._program.predict(self._state.params, data, n) for n in numbers]
+        return [self._fetch(block) for block in blocks]
 
     def _put(self, rows: np.ndarray) -> chex.Array:
         """The runs' rows on the devices, the last one once more for what a whole wave lacks."""
@@ -134,7 +134,7 @@ def _to_host(tree: Any, rows: int) -> Any:
 
 
 def waves(seeds: Sequence[int], size: int) -> list[tuple[int, ...]]:
-    """Cuts seeds into those of each wave."""
+    """Cuts seeds into the groups that are trained at the same time."""
     return [tuple(seeds[first : first + size]) for first in range(0, len(seeds), size)]
 
 
@@ -151,10 +151,10 @@ def fit_many(
     or memory does not hold a run.
     """
     seeds = check_seeds("seeds", seeds)
-    program, found = mesh.prepare(config, len(seeds), per_device), []
-    for own in waves(seeds, program.plan.wave):
-        wave = Wave(program, config, own)
+    program, results = mesh.prepare(config, len(seeds), per_device), []
+    for group in waves(seeds, program.plan.wave):
+        wave = Wave(program, config, group)
         while wave.epoch < config.train.epochs:
             watch(wave.step())
-        found.append(wave.result())
-    return compiler.with_names(jax.tree.map(lambda *parts: np.concatenate(parts), *found))
+        results.append(wave.result())
+    return compiler.with_names(jax.tree.map(lambda *parts: np.concatenate(parts), *results))

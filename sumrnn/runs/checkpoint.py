@@ -168,7 +168,8 @@ def _renamed(arrays: dict[str, np.ndarray], config: Config) -> dict[str, np.ndar
             if name.startswith(f"{place}/")
         }
         try:
-            weights = network.from_flax(traverse_util.unflatten_dict(parts), config.model)
+            named: Any = traverse_util.unflatten_dict(parts)  # type: ignore[no-untyped-call]
+            weights = network.from_flax(named, config.model)
         except (KeyError, IndexError, TypeError):
             raise ValueError(f"{place} must have all arrays of its weights") from None
         arrays = arrays | {f"{place}/{name}": x for name, x in weights._asdict().items()}
@@ -182,7 +183,7 @@ def _name(path: Any) -> str:
 def like(config: Config, epoch: int) -> Snapshot:
     """A snapshot after an epoch, otherwise of zeros in the shapes and dtypes of a run."""
     seeds = jax.ShapeDtypeStruct((3,), np.uint32)
-    begun = jax.eval_shape(compiler.parts(config.program).begin, seeds)
+    begun = jax.eval_shape(compiler.functions(config.program).begin, seeds)
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), begun.state)
     columns = {name: np.zeros(epoch, dtype) for name, dtype in COLUMNS.items()}
     return Snapshot(np.array(epoch, np.int32), state, columns)

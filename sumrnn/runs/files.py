@@ -163,8 +163,9 @@ def read_json(
 ) -> T:
     """Reads a dataclass that `write_json` has written.
 
-    `earlier` formats, by their number, are read too; each has the fields that it lacked.  Raises
-    `UserError` if the file is missing, damaged or of another version.
+    `earlier` formats, by their number, are read too: each has the fields that it lacked, and None
+    for those that it had beside.  Raises `UserError` if the file is missing, damaged or of another
+    version.
     """
     with reading(path):
         try:
@@ -186,8 +187,11 @@ def read_json(
         if not whole:
             raise ValueError(f"its {SEAL} is not that of its content")
         del content["format"]
+        changes = earlier.get(found, {})
+        gone = {name for name, value in changes.items() if value is None}
+        content = {k: v for k, v in {**changes, **content}.items() if k not in gone}
         try:
-            return fields.from_dict(cls, {**earlier.get(found, {}), **content})
+            return fields.from_dict(cls, content)
         except UserError as error:
             raise ValueError(str(error)) from None
 

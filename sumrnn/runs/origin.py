@@ -61,7 +61,7 @@ def program_digest(config: Config) -> str:
     processor is chosen, and of the compiler's options.  Comments, names and the number of devices
     leave it alone; constants, orders of summation and shapes do not.
     """
-    functions = compiler.parts(config.program)
+    functions = compiler.functions(config.program)
     digest = hashlib.sha256(repr(compiler.options(jax.default_backend())).encode())
     with compiler.pinned(), jax.disable_jit(False):
         begin = jax.jit(functions.begin).trace(jax.ShapeDtypeStruct((3,), np.uint32))
@@ -92,13 +92,13 @@ def evaluation_digest() -> str:
         np.rint(1_000.0 * x).astype(np.int64) for x in (probabilities, np.maximum(laws, -1e3))
     )
     drawn = (evaluation_lib.SHARE, evaluation_lib.PER_STRATUM, evaluation_lib.MAX_LAWS)
-    divided = (strata.EDGES, strata.LEAST, strata.SHARES, strata.PILOT)
+    divided = (strata.EDGES, strata.MIN_DEVIATION, strata.SHARES, strata.PILOT)
     digest = hashlib.sha256(repr((drawn, divided)).encode())
     for array in (*layout.sums, first, more, *strata.sums(layout, first), *rounded):
         digest.update(np.asarray(array, np.int64).tobytes())
     shapes = [(laws.shape, np.float32), ((config.task.size,), np.int32), ((), np.uint32)]
     with compiler.pinned(), jax.disable_jit(False):
-        draw = jax.jit(compiler.parts(config.program).draw)
+        draw = jax.jit(compiler.functions(config.program).draw)
         traced = draw.trace(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
         digest.update(traced.lower().as_text().encode())
     return digest.hexdigest()[:12]

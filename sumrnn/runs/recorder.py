@@ -180,7 +180,7 @@ class _Recorder:
 
     def _finish(self, wave: Wave) -> None:
         """Writes what good runs leave at their end."""
-        result, exams = wave.result(), wave.examine()
+        result, exams = wave.result(), wave.count_errors()
 
         def finish(place: int, writer: RunWriter) -> None:
             data, logits = _row((result.data, result.logits), place)

@@ -18,13 +18,14 @@ from sumrnn.scores.strata import strata as strata_of
 
 
 def scores(task: TaskConfig, counts: Counts) -> dict[str, Any]:
-    """The network's accuracy, error rate, skill, balanced accuracy and Matthews correlation.
+    """Scores a network by its errors in each stratum of a task.
 
-    Each has a 95 % interval, NAME_interval.  Error rates are sums over strata of weighted counts,
-    whose intervals are those of `_rate`; of the correlation, a function of two of them, the ends
-    are added as squares (G. Y. Zou and A. Donner, Stat. Med. 27 (2008) 1693-1702).  What a law with
-    one class, or a network with one answer, leaves undefined is None.  `strata` has of each its
-    `first` and `last` sum, `probability`, number of `series`, and of those that were `wrong`.
+    They are accuracy, error, skill, balanced accuracy and Matthews correlation.  Each has a 95 %
+    interval, NAME_interval.  Error rates are sums over strata of weighted counts, whose intervals
+    are those of `_rate`; of the correlation, a function of two of them, the ends are added as
+    squares (G. Y. Zou and A. Donner, Stat. Med. 27 (2008) 1693-1702).  What a law with one class,
+    or a network with one answer, leaves undefined is None.  `strata` has of each its `first` and
+    `last` sum, `probability`, number of `series`, and of those that were `wrong`.
     """
     strata = strata_of(task)
     masses, labels = strata.masses, strata.labels
@@ -61,9 +62,9 @@ def scores(task: TaskConfig, counts: Counts) -> dict[str, Any]:
             correlation = [value, min(1.0, value + ends[0]), max(-1.0, value - ends[1])]
             values["matthews_correlation"] = correlation
     result: dict[str, Any] = {"series": int(counts.series.sum())}
-    for name, one in values.items():
-        result[name] = None if one is None else one[0]
-        result[f"{name}_interval"] = None if one is None else [one[2], one[1]]
+    for name, triple in values.items():
+        result[name] = None if triple is None else triple[0]
+        result[f"{name}_interval"] = None if triple is None else [triple[2], triple[1]]
     columns = zip(strata.sums, masses.tolist(), *(x.tolist() for x in counts), strict=True)
     result["strata"] = [
         {"first": int(sums[0]), "last": int(sums[-1]), "probability": p, "series": n, "wrong": k}
@@ -99,9 +100,10 @@ def _distances(
 
     `counts.wrong` are the rare answers, of the strata where `where` bool [strata] is true.  The
     interval is that of M. P. Fay and E. J. Feuer, Stat. Med. 16 (1997) 791-801, with the binomial
-    variance.  For the upper end, mean and variance are raised by what the exam may have missed: a
-    stratum in whose pilot no answer was rare gets few series more, so that the pilot weighs too
-    much in it.  How likely that is, is reckoned by the mean rate of the strata of the same class.
+    variance.  For the upper end, mean and variance are raised by what the evaluation may have
+    missed: a stratum in whose pilot no answer was rare gets only some series more, so that the
+    pilot weighs too much in it.  How likely that is, is reckoned by the mean rate of the strata of
+    the same class.
     """
     if not where.any():
         return 0.0, 0.0

@@ -14,37 +14,37 @@ import scipy.stats
 CONFIDENCE = 0.95
 SIGNIFICANT = 0.05
 """A p-value below it is called more than chance."""
-MANY = 1_000
-"""Values of which more are resampled piece by piece, so that memory holds it."""
-RESAMPLED = 10_000
+WHOLE = 1_000
+"""The most values that are resampled at once; more would not fit into memory."""
+RESAMPLES = 10_000
 """Samples of a bootstrap."""
-MOST_PAIRED = 1_000
-"""Seeds of a probability that has an interval, which takes time that grows with their square."""
+MAX_PAIRED = 1_000
+"""The most seeds of a probability with an interval, whose time grows with their square."""
 FACTORS = ("data", "init", "shuffle")
 """The three independent sources of randomness of a run."""
 
 
 def interquartile_mean(values: np.ndarray, axis: int = -1) -> Any:
-    """Mean of the middle half: a quarter of the values, rounded down, is cut at each end."""
+    """The mean of the middle half: a quarter of the values, rounded down, is cut at each end."""
     return scipy.stats.trim_mean(values, 0.25, axis=axis)
 
 
 def bootstrap(values: np.ndarray, statistic: Any = np.mean) -> list[float] | None:
-    """95 % bias-corrected and accelerated bootstrap interval.
+    """The 95 % bias-corrected and accelerated bootstrap interval of a statistic.
+
+    The statistic has an axis; the values are float [n].  Returns None where they say nothing of
+    their spread: fewer than two, or so many equal ones that the interval would have no width.
 
     Source: B. Efron, J. Am. Stat. Assoc. 82 (1987) 171-185, as in scipy.stats.bootstrap.
-
-    Of a statistic with an axis, for values float [n].  None where the values say nothing of their
-    spread: fewer than two, or so many equal ones that the interval would have no width.
     """
     if len(values) < 2 or math.isclose(values.min(), values.max()):  # But for rounding.
         return None
     # Of many equal values the corrections may be undefined: the plain percentiles then.
-    batch = None if len(values) <= MANY else max(1, RESAMPLED * MANY // len(values))
+    batch = None if len(values) <= WHOLE else max(1, RESAMPLES * WHOLE // len(values))
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings(), np.errstate(invalid="ignore"):
             warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
-            found = scipy.stats.bootstrap(
+            interval = scipy.stats.bootstrap(
                 (values,),
                 statistic,
                 confidence_level=CONFIDENCE,
@@ -53,17 +53,17 @@ def bootstrap(values: np.ndarray, statistic: Any = np.mean) -> list[float] | Non
                 method=method,
                 rng=0,
             ).confidence_interval
-        if np.isfinite([found.low, found.high]).all():
+        if np.isfinite([interval.low, interval.high]).all():
             break
-    low, high = float(found.low), float(found.high)
+    low, high = float(interval.low), float(interval.high)
     return None if math.isclose(low, high) else [low, high]
 
 
 def describe(values: np.ndarray) -> dict[str, Any]:
-    """Location and spread of a score over runs, finite float [n]; n may be 0.
+    """The location and spread of a score over runs, finite float [n]; n may be 0.
 
-    `mean` and `iqm` with their bootstrap intervals, `std` (n - 1), `median`, `min`, `max`; None
-    where there are too few values, or no interval (see `bootstrap`).
+    Returns `mean` and `iqm` with their bootstrap intervals, `std` (n - 1), `median`, `min`, `max`;
+    None where there are too few values, or no interval (see `bootstrap`).
     """
     n = len(values)
     return {
@@ -80,11 +80,11 @@ def describe(values: np.ndarray) -> dict[str, Any]:
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
-    """Paired difference, first minus second, of a score over runs that share seeds.
+    """The paired difference, first minus second, of a score over runs that share seeds.
 
-    Of floats [n] in the same order of seeds: the mean with its bootstrap interval over seeds, on
-    how many seeds the first is higher, and the probability that a run of the first is higher than
-    any of the second (see `improvement`).
+    Both are float [n] in the same order of seeds.  Returns the mean with its bootstrap interval
+    over seeds, on how many seeds the first is higher, and the probability that a run of the first
+    is higher than any of the second (see `improvement`).
     """
     differences, n = first - second, len(first)
     probability, interval = improvement(first, second)
@@ -99,28 +99,29 @@ def difference(first: np.ndarray, second: np.ndarray) -> dict[str, Any]:
 
 
 def improvement(first: np.ndarray, second: np.ndarray) -> tuple[float | None, list[float] | None]:
-    """Probability that one of the first is higher than one of the second; half of it for a tie.
+    """The probability that a run of the first is higher than one of the second; ties count half.
 
-    With its 95 % percentile bootstrap interval over the seeds that both, floats [n], share; None
-    where the values say nothing of their spread, or there are more than `MOST_PAIRED`.  Sources:
-    X. Bouthillier et al., Proc. MLSys 3 (2021) 747-769; R. Agarwal et al., NeurIPS 34 (2021).
+    It comes with its 95 % percentile bootstrap interval over the seeds that both, floats [n],
+    share; None where the values say nothing of their spread, or there are more than `MAX_PAIRED`.
+    Sources: X. Bouthillier et al., Proc. MLSys 3 (2021) 747-769; R. Agarwal et al., NeurIPS 34
+    (2021).
     """
     n, ordered = len(first), np.sort(second)
     if not n:
         return None, None
     below, up_to = (np.searchsorted(ordered, first, side) for side in ("left", "right"))
     probability = float((below + up_to).mean() / 2 / n)
-    if n == 1 or n > MOST_PAIRED or probability in (0, 1):
+    if n == 1 or n > MAX_PAIRED or probability in (0, 1):
         return probability, None
     wins = (first[:, None] > second) + (first[:, None] == second) / 2
-    times = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLED)
+    times = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
     means = ((times @ wins) * times).sum(axis=1) / n**2
     tail = (1 - CONFIDENCE) / 2
     return probability, np.quantile(means, [tail, 1 - tail]).tolist()
 
 
 def place(value: float, values: np.ndarray) -> dict[str, Any]:
-    """Where a value from elsewhere falls among those of the runs."""
+    """The place of a value from elsewhere among those of the runs, float [n]: counts of runs."""
     near = np.isclose(values, value, rtol=0, atol=1e-9)
     return {
         "value": value,
@@ -131,9 +132,9 @@ def place(value: float, values: np.ndarray) -> dict[str, Any]:
 
 
 def variance_split(values: np.ndarray) -> dict[str, Any] | None:
-    """How much of a score's variance comes from data, initialisation and shuffling.
+    """The shares of a score's variance that come from data, initialisation and shuffling.
 
-    Variance components of the balanced three-way random-effects model with all
+    They are the variance components of the balanced three-way random-effects model with all
     interactions and one run per cell, from the expected mean squares; what comes out
     negative is set to 0.  A run has no noise beside its three seeds, so that the rest is
     interaction.  Source: Searle, Casella and McCulloch, Variance Components (1992),

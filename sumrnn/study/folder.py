@@ -20,6 +20,8 @@ from sumrnn.runs.recorder import Spec
 from sumrnn.study.experiment import PLOTS, Experiment
 
 FORMAT = 5
+EARLIER = {4: {"made": None}}
+"""Formats that are read too; there the origins of all runs stood here."""
 PATIENCE = 3_600.0
 """Seconds to wait for other processes to begin the experiment, or to sum it up."""
 EXPERIMENT = "experiment.json"
@@ -143,7 +145,7 @@ class ExperimentFolder:
 
         Raises `UserError` if it is missing, unreadable or damaged.
         """
-        return files.read_json(self.path / EXPERIMENT, Declaration, FORMAT)
+        return files.read_json(self.path / EXPERIMENT, Declaration, FORMAT, EARLIER)
 
     def write_report(
         self, texts: Mapping[str, bytes | str], pictures: Iterable[tuple[str, bytes]]

@@ -41,10 +41,10 @@ def test_the_tightest_limit_counts(
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
-    monkeypatch.setattr(cgroup, "OWN", tmp_path / "own")
+    monkeypatch.setattr(cgroup, "MEMBERSHIP", tmp_path / "own")
     monkeypatch.setattr(cgroup, "ROOT", tmp_path)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)), raising=False)
     assert cgroup.memory() == pytest.approx(bytes_there)
     assert cgroup.cores() == cores
-    assert processor.cores() == min(64, math.ceil(min(cores, 64)))
-    assert memory.of_machine() <= bytes_there
+    assert processor.core_count() == min(64, math.ceil(min(cores, 64)))
+    assert memory.machine_bytes() <= bytes_there

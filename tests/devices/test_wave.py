@@ -201,4 +201,4 @@ def test_memory_of_a_prepared_run_is_what_its_arrays_need() -> None:
     """At least data and state, at most some hundred times as much."""
     arrays = jax.tree.leaves((pure([1]).data, pure([1]).state))
     bare = sum(x.nbytes for x in arrays)
-    assert bare < prepare(SMALL, 1).needed < 1_000 * bare
+    assert bare < prepare(SMALL, 1).bytes_needed < 1_000 * bare

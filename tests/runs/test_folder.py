@@ -65,6 +65,13 @@ def record(path: pathlib.Path, **changes: Any) -> None:
 TEXTS = {
     "an impossible config": (CONFIG, '"length": 5', '"length": -5', "length = -5: must be between"),
     "no version of jax": (CONFIG, '"jax"', '"jac"', "versions = .* must be lines of text with jax"),
+    "half a letter": (
+        CONFIG,
+        '"kind": "',
+        r'"kind": "\\ud800',
+        "device = .* lines of text with kind",
+    ),
+    "two lines": (CONFIG, '"jax": "', r'"jax": "1\\n# A', "versions = .* must be lines of text"),
     "continued by nothing": (CONFIG, r"\[\]", '[{"epoch": 1}]', "given in continued"),
     "a formula for a name": (CONFIG, '"name": "', '"name": "$', "name = .* must be up to 100"),
     "another end": (CONFIG, '"finished"', '"done"', "status = 'done': must be 'finished' or"),

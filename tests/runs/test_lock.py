@@ -61,6 +61,9 @@ def test_where_the_system_has_locks_what_the_file_says_does_not_matter(
         with lock.hold(tmp_path):
             assert (tmp_path / files.LOCK).read_text() == f"{os.getpid()}\n{HOST}\n"
             assert [entry.name for entry in tmp_path.iterdir()] == [files.LOCK]
+    (tmp_path / files.LOCK).unlink()
+    (tmp_path / files.LOCK).mkdir()
+    assert "must be a folder that can be written (" in refusal(tmp_path)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.conftest import ROOT, SECONDS, SMALL
 
 
 def digest(config: Config = SMALL) -> str:
-    compiler.parts.cache_clear()
+    compiler.functions.cache_clear()
     origin.program_digest.cache_clear()
     return origin.program_digest(config)
 
@@ -151,7 +151,7 @@ def test_the_processor_is_recorded(tmp_path: pathlib.Path, monkeypatch: pytest.M
 
 EVALUATION = {
     "other strata": ("sumrnn.scores.strata.EDGES", (*range(10), 20)),
-    "another spread": ("sumrnn.scores.strata.LEAST", 0.0031),
+    "another spread": ("sumrnn.scores.strata.MIN_DEVIATION", 0.0031),
     "other shares": ("sumrnn.scores.strata.SHARES", {"accuracy": 0.5, "balanced accuracy": 0.1}),
     "fewer series at least": ("sumrnn.train.evaluation.PER_STRATUM", 9),
     "another pilot": ("sumrnn.scores.strata.PILOT", 0.5),
@@ -169,10 +169,10 @@ def test_what_draws_and_weighs_the_exact_evaluation_is_recorded(
     for change, (name, value) in EVALUATION.items():
         with monkeypatch.context() as other:
             other.setattr(name, value)
-            compiler.parts.cache_clear()
+            compiler.functions.cache_clear()
             origin.evaluation_digest.cache_clear()
             digests[change] = origin.evaluation_digest()
-    compiler.parts.cache_clear()
+    compiler.functions.cache_clear()
     origin.evaluation_digest.cache_clear()
     digests["none"] = origin.evaluation_digest()
     origin.evaluation_digest.cache_clear()

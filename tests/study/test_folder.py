@@ -131,6 +131,25 @@ def test_the_folder_of_another_experiment_is_refused_untouched(
     assert files_of(tmp_path) == before
 
 
+def reseal(path: pathlib.Path, **changes: object) -> None:
+    """Changes fields of the declaration, with the right seal."""
+    content = json.loads((path / EXPERIMENT).read_text()) | changes
+    content.pop(files.SEAL)
+    content[files.SEAL] = files.seal(content)
+    (path / EXPERIMENT).write_text(json.dumps(content))
+
+
+def test_a_declaration_of_the_format_before_is_read(
+    whole: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    shutil.copy(whole / EXPERIMENT, tmp_path)
+    reseal(tmp_path, format=4, made=[{"versions": {"jax": "0.10.2"}}])
+    assert ExperimentFolder(tmp_path).read() == ExperimentFolder(whole).read()
+    reseal(tmp_path, format=5)
+    with pytest.raises(UserError, match=r"made = .* must be left out"):
+        ExperimentFolder(tmp_path).read()
+
+
 def test_jobs_may_be_on_another_device_but_go_on_with_no_run_of_this_one(
     whole: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

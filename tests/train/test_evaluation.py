@@ -35,7 +35,7 @@ def waved(config: Config, epochs: int) -> Wave:
 def test_the_error_rates_are_those_of_all_series_there_are() -> None:
     """Of five digits from 0 to 3: the 1,024 series can be answered one by one."""
     wave = waved(SMALL, epochs=400)
-    found, task = wave.examine(), SMALL.task
+    found, task = wave.count_errors(), SMALL.task
     every = np.array(list(itertools.product(range(4), repeat=5)), np.uint8)
     sums, own = every.sum(axis=1), strata_lib.strata(task)
     state = wave.result().state
@@ -51,11 +51,11 @@ def test_the_error_rates_are_those_of_all_series_there_are() -> None:
 
 
 def test_an_evaluation_is_the_same_wherever_the_run_is() -> None:
-    together = waved(SMALL, epochs=20).examine()
+    together = waved(SMALL, epochs=20).count_errors()
     config = longer(SMALL, 20)
     alone = Wave(mesh.prepare(config, 1), config, SEEDS[1:2])
     alone.step()
-    for ours, theirs in zip(alone.examine()[0] or (), together[1] or (), strict=True):
+    for ours, theirs in zip(alone.count_errors()[0] or (), together[1] or (), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -63,7 +63,7 @@ def test_any_weights_are_evaluated_as_those_of_a_run() -> None:
     wave = waved(SMALL, epochs=20)
     state = wave.result().state
     config = longer(SMALL, 20)
-    for i, counts in enumerate(wave.examine()):
+    for i, counts in enumerate(wave.count_errors()):
         assert counts is not None
         weights = jax.tree.map(lambda x, i=i: x[i], state.params)
         params = network.to_flax(weights)
