@@ -166,7 +166,7 @@ def summarize(row: Row, first: Row) -> None:
 def origin() -> Row:
     """What computes here: versions, device and settings, as the record of a run has them."""
     from sumrnn.config import Config
-    from sumrnn.devices import processor
+    from sumrnn.devices import machine
     from sumrnn.runs import origin
 
     made = origin.current(Config())
@@ -176,7 +176,7 @@ def origin() -> Row:
     return {
         **made,
         "processor": origin.processor_kind(made).removeprefix("cpu "),
-        "cores": processor.core_count(),
+        "cores": machine.core_count(),
     }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks import harness, notebook
 from benchmarks.harness import Row
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
-from sumrnn.devices import processor
+from sumrnn.devices import machine
 
 MATRIX = 3_000
 """Rows and columns of the product that measures the machine."""
@@ -188,7 +188,7 @@ def keras(backend: str, work: Work, start: Start, epochs: int, watch: Watch) -> 
 def pytorch(work: Work, start: Start, epochs: int, watch: Watch) -> None:
     """A plain loop over batches, on all cores."""
     torch: Any = importlib.import_module("torch")
-    torch.set_num_threads(processor.core_count())
+    torch.set_num_threads(machine.core_count())
     x = torch.from_numpy(start["digits"][..., None].astype(np.float32))
     y = torch.from_numpy(start["labels"].astype(np.float32))
     lstm = torch.nn.LSTM(1, work.cells, batch_first=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import harness
 from benchmarks.harness import Column, Program, Row, Tables
 from benchmarks.peers import Work
-from sumrnn.devices import processor
+from sumrnn.devices import machine
 
 if TYPE_CHECKING:
     from benchmarks.command import Arguments
@@ -32,7 +32,7 @@ TABLE = "programs"
 
 def plan(arguments: Arguments) -> tuple[Row, Tables]:
     """The programs: one run, and a run for each core."""
-    cores = processor.core_count()
+    cores = machine.core_count()
     programs = [
         Program("one run", harness.call("profile.shares", seeds=1)),
         Program(f"{cores} seeds at once", harness.call("profile.shares", seeds=cores)),

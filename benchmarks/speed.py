@@ -11,7 +11,7 @@ from benchmarks import harness
 from benchmarks.harness import Column, Program, Row, Tables
 from benchmarks.peers import MATRIX, START, Work
 from sumrnn.config import TrainConfig, check_seeds
-from sumrnn.devices import processor
+from sumrnn.devices import machine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def programs(work: Work, epochs: int) -> list[Program]:
         details = {"program": name, "sizes": changed, "epochs": epochs, "start": START}
         return Program(label, harness.call("peers.train", **details), needs)
 
-    cores = processor.core_count()
+    cores = machine.core_count()
     return [
         program("sumrnn, one run", "sumrnn"),
         program(f"sumrnn, {cores} seeds at once, per seed", "sumrnn", seeds=cores),

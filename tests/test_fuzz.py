@@ -33,7 +33,7 @@ from sumrnn.config import (
     TaskConfig,
     TrainConfig,
 )
-from sumrnn.devices import memory, mesh
+from sumrnn.devices import machine, mesh
 from sumrnn.errors import UserError
 from sumrnn.fields import Range
 from sumrnn.models import network
@@ -361,7 +361,7 @@ def outcome(case: Case, shapes: bool = True, trains: bool = True) -> str:
         check_message(error, may_be_named(case))
         return "refused"
     assert fields.from_dict(Config, json.loads(json.dumps(fields.to_dict(config)))) == config
-    check_message(memory.too_large(config, *TOO_LARGE), MEMORY)
+    check_message(machine.too_large(config, *TOO_LARGE), MEMORY)
     return check_step(config, trains) if shapes else "accepted"
 
 
@@ -493,7 +493,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def prepare(config: Config, seeds: int, per_device: int | None = None) -> None:
         task, cells = config.task, config.model.cells
         if task.size * task.length > 10**7 or cells > 10**4:
-            raise memory.too_large(config, *TOO_LARGE)
+            raise machine.too_large(config, *TOO_LARGE)
         raise Started
 
     monkeypatch.setattr(mesh, "prepare", prepare)

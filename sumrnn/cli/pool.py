@@ -15,7 +15,7 @@ from typing import Any, Literal
 from sumrnn.cli import processes
 from sumrnn.cli.jobs import Job, Launcher, Resources
 from sumrnn.cli.processes import Unanswered
-from sumrnn.devices import processor
+from sumrnn.devices import machine
 from sumrnn.errors import UserError, invalid, require
 
 FOLDER = "jobs"
@@ -90,7 +90,7 @@ class Pool:
         copies = [job] * count
         if self._slots:
             used = collections.Counter(other.cores for other in self.earlier().values())
-            bound = processor.is_masked()  # If not, other containers may have the same cores.
+            bound = machine.is_bound_to_cores()  # If not, other containers may have the same cores.
             for i in range(count if bound else 0):
                 cores = min(self._slots, key=lambda slot: used[slot])
                 used[cores] += 1
@@ -217,8 +217,8 @@ def slots(parallel: int | None) -> list[tuple[int, ...]]:
     from sumrnn.devices import mesh
 
     allowed = "left out where there are GPUs, or with JAX_PLATFORMS=cpu"
-    require(mesh.available()[0].platform == "cpu", "launcher", "local", allowed)
-    return cut_cores(processor.core_numbers(), parallel or processor.core_count())
+    require(mesh.all_devices()[0].platform == "cpu", "launcher", "local", allowed)
+    return cut_cores(machine.core_numbers(), parallel or machine.core_count())
 
 
 def cut_cores(cores: Sequence[int], count: int) -> list[tuple[int, ...]]:

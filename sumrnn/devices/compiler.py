@@ -88,6 +88,21 @@ def options(platform: str) -> list[dict[str, Any] | None]:
     return [once, *(dict(CPU_OPTIONS) for _ in range(3))]
 
 
+def peak_bytes(program: Any) -> int:
+    """The bytes that a compiled program takes on a device while it runs, by the compiler's count.
+
+    They are those of its arguments, results and intermediate arrays.
+    """
+    sizes = program.memory_analysis()
+    total = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+    return int(total - sizes.alias_size_in_bytes)
+
+
+def output_bytes(program: Any) -> int:
+    """The bytes that the results of a compiled program take on a device."""
+    return int(program.memory_analysis().output_size_in_bytes)
+
+
 def one_thread() -> threadpoolctl.threadpool_limits:
     """A context in which LAPACK has one thread: the bits of its matrices depend on that."""
     return threadpoolctl.threadpool_limits(1, "blas")

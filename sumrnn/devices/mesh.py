@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sumrnn.config import Config
-from sumrnn.devices import compiler, memory, processor
+from sumrnn.devices import compiler, machine
 from sumrnn.errors import invalid, require
 from sumrnn.fields import Range
 from sumrnn.task import log_laws
@@ -38,7 +38,7 @@ def use_cores(devices: int | None = None) -> None:
     """
     if devices is not None:
         Range(1, MAX_DEVICES).require("devices", devices)
-    count = devices or processor.core_count()
+    count = devices or machine.core_count()
     try:
         jax.config.update("jax_num_cpu_devices", count)
     except RuntimeError:  # JAX has begun; it may have begun alike.
@@ -48,7 +48,7 @@ def use_cores(devices: int | None = None) -> None:
             raise invalid("devices", count, late) from None
 
 
-def available() -> list[jax.Device]:
+def all_devices() -> list[jax.Device]:
     """The devices of this process.
 
     Raises `UserError` if the environment asks for a platform that is not here.
@@ -93,7 +93,7 @@ def plan(seeds: int, shards: int, per_device: int = 1, rows: int | None = None) 
     asked: measured faster than several, and a run's bits do not depend on its neighbours.  `rows`
     bounds the devices along `SEED`.
     """
-    devices = available()
+    devices = all_devices()
     on_cpu = devices[0].platform == "cpu"
     rows = min(seeds, len(devices) if rows is None else rows)
     columns = max(n for n in range(1, len(devices) // rows + 1) if shards % n == 0)
@@ -173,19 +173,19 @@ class Program:
                 compiler_options=options,
             ).lower(*shapes)
             compiled = lowered.compile()
-        memory.give_back()
+        machine.trim_heap()
         return compiled, lowered.out_info
 
     @functools.cached_property
     def bytes_needed(self) -> int:
         """The bytes that a wave takes of a device's memory, on CPU of the machine's, to its end."""
         sharing = 1 if self.plan.at_once else len(self.plan.mesh.local_devices)
-        peak = max(map(memory.bytes_needed, (self.begin, self.epoch, self.predict)))
+        peak = max(map(compiler.peak_bytes, (self.begin, self.epoch, self.predict)))
         if evaluation.is_evaluated(self._task):  # It comes beside data and state.
-            kept = memory.bytes_returned(self.begin)
+            kept = compiler.output_bytes(self.begin)
             small = self.draw_bound <= BOUND
-            drawn = self.draw_bound if small else memory.bytes_needed(self.draw)
-            peak = max(peak, kept + max(drawn, memory.bytes_needed(self.predict)))
+            drawn = self.draw_bound if small else compiler.peak_bytes(self.draw)
+            peak = max(peak, kept + max(drawn, compiler.peak_bytes(self.predict)))
         return sharing * peak
 
     @property
@@ -211,7 +211,7 @@ def prepare(config: Config, seeds: int, per_device: int | None = None) -> Progra
         raise invalid("per_device", per_device, "at least 1")
     config, shards = config.program, config.train.batch_shards
     program = _program(config, plan(seeds, shards, per_device or 1))
-    available_bytes = memory.available(jax.local_devices()[0])
+    available_bytes = machine.available_bytes(jax.local_devices()[0])
     if program.plan.at_once and per_device is None:
         fitting = max(1, int(MEMORY_SHARE * available_bytes / program.bytes_needed))
         program = _program(config, plan(seeds, shards, fitting))
@@ -221,6 +221,6 @@ def prepare(config: Config, seeds: int, per_device: int | None = None) -> Progra
             allowed = f"fewer seeds: a device has {has:,.1f} GiB, they need {need:,.1f}"
             raise invalid("per_device", per_device, allowed)
         if program.plan.rows == 1:
-            raise memory.too_large(config, program.bytes_needed, available_bytes)
+            raise machine.too_large(config, program.bytes_needed, available_bytes)
         program = _program(config, plan(seeds, shards, rows=program.plan.rows // 2))
     return program

@@ -15,7 +15,7 @@ import numpy as np
 
 from sumrnn import task
 from sumrnn.config import Config
-from sumrnn.devices import compiler, mesh, processor
+from sumrnn.devices import compiler, machine, mesh
 from sumrnn.errors import UserError, require
 from sumrnn.scores import strata
 from sumrnn.scores.strata import Counts
@@ -121,13 +121,13 @@ def device() -> dict[str, str]:
 
     Processors of the same sets but of another `model` round otherwise too.
     """
-    first = mesh.available()[0]
+    first = mesh.all_devices()[0]
     sets = np.show_config(mode="dicts")["SIMD Extensions"]
     return {
         "platform": first.platform,
         "kind": first.device_kind,
         "machine": platform.machine(),
-        "model": processor.model(),
+        "model": machine.processor_model(),
         "vectors": " ".join([*sets.get("baseline", []), *sets.get("found", [])]),
     }
 

@@ -1,12 +1,10 @@
 import dataclasses
-import math
-import os
 
 import jax
 import pytest
 
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
-from sumrnn.devices import cgroup, memory, mesh, processor
+from sumrnn.devices import compiler, machine, mesh
 from sumrnn.errors import UserError
 from tests.conftest import SMALL
 
@@ -51,10 +49,10 @@ def test_without_compiling_nothing_can_be_placed() -> None:
 def test_fewer_devices_are_used_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     two = mesh.prepare(SMALL, 2)
     assert two.plan.rows == 2
-    monkeypatch.setattr(memory, "available", lambda device: two.bytes_needed - 1)
+    monkeypatch.setattr(machine, "available_bytes", lambda device: two.bytes_needed - 1)
     one = mesh.prepare(SMALL, 2)
     assert (one.plan.rows, one.plan.wave) == (1, 1)
-    monkeypatch.setattr(memory, "available", lambda device: 10.0)
+    monkeypatch.setattr(machine, "available_bytes", lambda device: 10.0)
     with pytest.raises(UserError, match=r"small enough for memory: the run needs 0\.0"):
         mesh.prepare(SMALL, 2)
 
@@ -65,48 +63,16 @@ def test_seeds_that_a_device_does_not_hold_are_told(monkeypatch: pytest.MonkeyPa
     spread = mesh.plan(1, shards=1).mesh
     monkeypatch.setattr(mesh, "plan", lambda *_, **__: mesh.Plan(spread, 4, at_once=True))
     assert mesh.prepare(SMALL, 4, per_device=4).plan.wave == 4
-    monkeypatch.setattr(memory, "available", lambda device: 10.0)
+    monkeypatch.setattr(machine, "available_bytes", lambda device: 10.0)
     with pytest.raises(UserError, match=r"^per_device = 4: must be fewer seeds: a device"):
         mesh.prepare(SMALL, 4, per_device=4)
-
-
-@pytest.mark.parametrize(
-    ("field", "config"),
-    [
-        ("size", Config(TaskConfig(size=10**6))),
-        ("length", Config(TaskConfig(length=10_000))),
-        ("cells", Config(model=ModelConfig(cells=16_384))),
-        ("batch_size", Config(train=TrainConfig(batch_size=7_200))),
-        ("batch_shards", Config(train=TrainConfig(batch_shards=1_024))),
-    ],
-)
-def test_what_memory_does_not_hold_is_named(field: str, config: Config) -> None:
-    error = str(memory.too_large(config, 3 * 2**40, 2**33))
-    assert error.startswith(f"{field} = ")
-    assert "the run needs 3,072.0 GiB, of which there are 8.0 GiB" in error
-
-
-@pytest.mark.parametrize(("share", "cores"), [("1", 1), ("2", 2), ("64", 3), ("", 3), ("x", 3)])
-def test_a_job_of_slurm_uses_its_share_of_the_cores(
-    share: str, cores: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 4, 6}, raising=False)
-    monkeypatch.setattr(cgroup, "cores", lambda: math.inf)
-    monkeypatch.setenv("SLURM_CPUS_PER_TASK", share)
-    assert processor.core_count() == cores
-    assert processor.core_numbers() == [1, 4, 6][:cores]
-    assert processor.is_masked() == (cores == 3)  # Else it may be on any of the three.
-
-
-def test_the_machine_s_memory_is_known() -> None:
-    assert 2**28 < memory.machine_bytes() < 2**50
 
 
 def test_memory_counts_exact_evaluation_before_a_run_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     program = mesh.prepare(SMALL, 2)
-    needed, kept = memory.bytes_needed, memory.bytes_returned(program.begin)
+    needed, kept = compiler.peak_bytes, compiler.output_bytes(program.begin)
     bound = 2 * (kept + program.draw_bound)
     del program.bytes_needed  # It is kept.
     assert program.bytes_needed >= bound
@@ -115,7 +81,7 @@ def test_memory_counts_exact_evaluation_before_a_run_begins(
     def at_the_end(compiled: object) -> int:
         return large if compiled is program.draw else needed(compiled)
 
-    monkeypatch.setattr(memory, "bytes_needed", at_the_end)
+    monkeypatch.setattr(compiler, "peak_bytes", at_the_end)
     for limit, counted in ((mesh.BOUND, False), (0, True)):
         monkeypatch.setattr(mesh, "BOUND", limit)
         del program.bytes_needed
@@ -133,8 +99,8 @@ def test_what_exact_evaluation_needs_is_known_before_it_is_compiled(task: TaskCo
     """Of wide digits and long series it needs more than all before it."""
     config = Config(task, ModelConfig(cells=2), TrainConfig(epochs=1, batch_size=50))
     program = mesh.prepare(config, 2)
-    drawn = memory.bytes_needed(program.draw)
-    before = max(map(memory.bytes_needed, (program.begin, program.epoch, program.predict)))
+    drawn = compiler.peak_bytes(program.draw)
+    before = max(map(compiler.peak_bytes, (program.begin, program.epoch, program.predict)))
     assert program.bytes_needed >= 2 * max(drawn, before)
     assert drawn <= program.draw_bound
     if task is not SMALL.task:

@@ -15,7 +15,7 @@ import pytest
 
 from sumrnn import task
 from sumrnn.config import Config, ModelConfig
-from sumrnn.devices import compiler, processor
+from sumrnn.devices import compiler, machine
 from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.runs import origin
@@ -113,7 +113,7 @@ import tests.conftest
 from sumrnn.devices import mesh
 from sumrnn.runs import origin
 mesh.use_cores(3)
-assert len(mesh.available()) == 3
+assert len(mesh.all_devices()) == 3
 print(origin.program_digest(tests.conftest.SMALL))
 """
 
@@ -141,12 +141,12 @@ def test_the_processor_is_recorded(tmp_path: pathlib.Path, monkeypatch: pytest.M
         "CPU implementer\t: 0x41\nCPU part\t: 0xd40\n": "implementer 0x41 part 0xd40",
         "unknown": platform.machine(),
     }
-    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
     for text, told in known.items():
-        processor.CPUINFO.write_text(text)
-        processor.facts.cache_clear()
+        machine.CPUINFO.write_text(text)
+        machine.cpuinfo.cache_clear()
         assert origin.device()["model"] == told
-    processor.facts.cache_clear()
+    machine.cpuinfo.cache_clear()
 
 
 EVALUATION = {

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sumrnn.cli import declaration
-from sumrnn.devices import memory, mesh
+from sumrnn.devices import machine, mesh
 from sumrnn.report import experiment as report
 from sumrnn.runs import files, lock
 from sumrnn.runs.folder import (
@@ -245,7 +245,7 @@ def test_what_memory_does_not_hold_is_refused_before_anything_is_made(
     plan = types.SimpleNamespace(rows=1, at_once=False)
     program = types.SimpleNamespace(plan=plan, bytes_needed=100 << 30)
     monkeypatch.setattr(mesh, "_program", lambda config, plan: program)
-    monkeypatch.setattr(memory, "machine_bytes", lambda: 4.0 * 2**30)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 4.0 * 2**30)
     line = refused("experiment", "tiny", cwd=tmp_path)
     assert "must be small enough for memory: the run needs 100.0 GiB, of which there are" in line
 

@@ -14,7 +14,7 @@ import pytest
 
 from sumrnn import fields
 from sumrnn.config import Config
-from sumrnn.devices import compiler, memory
+from sumrnn.devices import compiler, machine
 from sumrnn.report import run as report
 from sumrnn.runs import files, origin
 from sumrnn.runs.folder import CONFIG, FIGURES, HISTORY, PREDICTIONS, REST, RunFolder
@@ -182,7 +182,7 @@ def test_the_compiler_knows_what_memory_does_not_hold(
     """It compiles; nothing of it may be run."""
     quick = [{"xla_backend_optimization_level": 0}] * 4
     monkeypatch.setattr(compiler, "options", lambda platform: quick)
-    monkeypatch.setattr(memory, "machine_bytes", lambda: 0.6 * 2**30)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 0.6 * 2**30)
     options = ("--size", 50_000, "--batch-size", 36_000)
     line = refused("train", *options, cwd=tmp_path)
     assert line.startswith("batch_size = 36000: must be small enough for memory: the run needs ")
