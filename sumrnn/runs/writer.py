@@ -77,7 +77,8 @@ class RunWriter:
             files={},
             attempts=record.attempts + 1,
         )
-        self._write_record(new)
+        with files.writing(self._path):
+            self._write_record(new)
         if config != record.config:  # What there is of the end is not that of this run.
             self._remove(REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, EVENTS)
         self._folder.checkpoints.forget(epoch)
@@ -116,9 +117,13 @@ class RunWriter:
         self._end("diverged")
 
     def fail(self, text: str) -> None:
-        """Leaves a text that says why the run could not go on, unless the folder is lost."""
-        self._check_kept()
-        files.write_atomic(self._path / ERROR, text)
+        """Leaves a text that says why the run could not go on, unless the folder is lost.
+
+        A run that could not be begun leaves none.
+        """
+        if self._record is not None:
+            self._check_kept()
+            files.write_atomic(self._path / ERROR, text)
 
     def _end(self, status: Status) -> None:
         proof = {name: files.digest(self._path / name) for name in PROOF[status]}
