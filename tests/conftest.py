@@ -159,7 +159,6 @@ def results_of(folder: pathlib.Path) -> dict[str, Any]:
 
 TRAIN = (sys.executable, ROOT / "scripts" / "train.py")
 Done = subprocess.CompletedProcess[str]
-Script = Callable[..., Done]
 
 
 def run_script(name: str, *arguments: object, cwd: pathlib.Path, **environment: str) -> Done:
