@@ -13,7 +13,7 @@ import re
 import tempfile
 import typing
 from collections import Counter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import chex
 import hypothesis
@@ -77,16 +77,7 @@ def limits_of(hint: Any) -> Any:
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
 """Of all characters, also lone surrogates, control characters and NUL."""
-NUMBERS: list[Any] = [
-    *(sign * number for sign in (1, -1) for number in (0, 1, 2, 255, 256, 1_024, 10_000, 10**6)),
-    *(2**power + more for power in (15, 16, 31, 32, 63, 64) for more in (-1, 0, 1)),
-    *(float("nan"), float("inf"), float("-inf"), -0.0, 5e-324, 1e-310, 1.2e-38, 1e-45, 1e-15),
-    *(1e-8, 0.5, 1 - 2**-53, 1 - 2**-24, 1 - 1e-7, 1 - 1e-6, 1.0, 1 + 2**-52, 3.4e38, 1e300),
-]
-# Python refuses to write out the longest of these, and so Hypothesis must not see it.
-HUGE = st.sampled_from([40, 400, 5_000]).map(lambda power: 10**power)
-NUMBER = st.sampled_from(NUMBERS) | st.floats() | st.integers() | st.integers(0, 300)
-NUMBER |= HUGE | HUGE.map(lambda number: -number)
+NUMBER = st.floats() | st.integers() | st.integers(0, 300) | st.just(10**400)
 JSON = st.recursive(
     st.none() | st.booleans() | NUMBER | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -148,22 +139,12 @@ def possible(draw: st.DrawFn) -> Values:
     return values | seeds
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
-class Case:
+class Case(NamedTuple):
     """What `from_dict` is given."""
 
     values: Values
     changed: frozenset[str]
     """Names of the fields that may be impossible."""
-
-    def __repr__(self) -> str:
-        try:
-            return f"Case({self.values!r}, {set(self.changed)!r})"
-        except ValueError:  # A number too long to write out.
-            return f"Case with {set(self.changed)!r} changed"
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(repr(self))
 
 
 def put(values: Values, field: str, value: Any) -> Values:

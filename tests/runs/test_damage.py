@@ -52,7 +52,10 @@ INTERRUPTED = ("2.npz", "1.npz")
 NAMES = {
     "finished": (*OWN, *REBUILT, *(f"{CHECKPOINTS}/{name}" for name in FINISHED)),
     "interrupted": (CONFIG, HISTORY, *(f"{CHECKPOINTS}/{name}" for name in INTERRUPTED)),
+    "diverged": (CONFIG, HISTORY),
 }
+WHOLE = {"finished": ("finished", 3), "interrupted": ("unfinished", 2), "diverged": ("diverged", 3)}
+"""What a look says of a run that nobody damaged."""
 
 Damage = Callable[[pathlib.Path, list[pathlib.Path]], object]
 
@@ -80,14 +83,18 @@ KINDS: dict[str, Damage] = {
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """The runs that are copied and damaged; do not change them."""
+    """The runs that are copied and damaged; do not change them.
+
+    They are finished, interrupted after epoch 2, diverged in epoch 3, or killed just before the
+    end, which is not proven then.
+    """
 
     path: pathlib.Path
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Of the finished run, without its report."""
 
     def run(self, how: str) -> pathlib.Path:
-        """The run itself: finished; interrupted after epoch 2; killed just before its end."""
+        """The run itself."""
         return self.path / how / "run"
 
     def others(self, how: str) -> list[pathlib.Path]:
@@ -113,6 +120,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
             (path / file).write_text(f"{file} of {name}")
         interrupted = train(found.path / "interrupted" / name, config, seed, until=2).path
         shutil.copy(interrupted / CONFIG, found.path / "unproven" / name)
+        diverged = shutil.copytree(interrupted, found.path / "diverged" / name)
+        writer = RunWriter(RunFolder(diverged))
+        writer.restore(config, seed, 2)
+        writer.give_up()
     return found
 
 
@@ -183,11 +194,11 @@ def resume(path: pathlib.Path, made: Made) -> str | None:
 
 
 def test_the_names_here_are_all_files_of_a_run(made: Made) -> None:
-    for how, names in NAMES.items():
-        assert {*names, files.LOCK} == set(files_of(made.run(how)))
-    assert look(made.run("finished")) == ("finished", 3, [])
+    for how in ("finished", "interrupted"):
+        assert {*NAMES[how], files.LOCK} == set(files_of(made.run(how)))
+    for how, whole in WHOLE.items():
+        assert look(made.run(how)) == (*whole, [])
     assert look(made.run("unproven")) == ("unfinished", 3, [])
-    assert look(made.run("interrupted")) == ("unfinished", 2, [])
 
 
 CASES = [(how, name, kind) for how, names in NAMES.items() for name in names for kind in KINDS]
@@ -213,16 +224,16 @@ def test_a_look_at_a_damaged_file_passes_it_over_or_names_it(
     damage(how, name, kind, path, made)
     file = str(path / name)
     found, read = look(path), outcome(RunFolder(path).load, path)
-    whole = ("finished", 3) if how == "finished" else ("unfinished", 2)
+    whole = WHOLE[how]
     if name == CONFIG:
         if kind == "all but the last byte":  # Which is the end of a line.
             assert found == (*whole, [])
         else:
             assert isinstance(found, str)
             assert CONFIG in found
-    elif how == "finished" and name in OWN:
+    elif how != "interrupted" and name in OWN:
         (wrong,) = found[2]
-        assert found[:2] == ("unfinished", 3)
+        assert found[:2] == ("unfinished", 3 if how == "finished" else 2)
         assert wrong.startswith(f"{file}: ")
     elif how == "interrupted" and name.endswith("2.npz") and found != (*whole, []):
         assert found[:2] == ("unfinished", 1)
@@ -232,14 +243,14 @@ def test_a_look_at_a_damaged_file_passes_it_over_or_names_it(
         assert found == (*whole, [])
         # The last byte of an archive is the length of a comment.
         assert how == "finished" or not name.endswith("2.npz") or kind == "last byte flipped"
-    if how == "interrupted":
+    if how != "finished":
         assert isinstance(read, str)
     elif name in OWN and (name, kind) != (CONFIG, "all but the last byte"):
         foreign = name == CONFIG and kind.startswith("of another")
         assert (CONFIG if foreign else file) in read
     else:
         assert is_same(path, made)
-    if deep:  # Only without its record it cannot be made good.
+    if deep and found[0] != "diverged":  # Only without its record it cannot be made good.
         assert (resume(path, made) is None) == (name != CONFIG or not isinstance(found, str))
 
 
@@ -365,95 +376,68 @@ def test_what_is_damaged_does_not_push_out_what_is_good(
     assert found.epochs() == [3]
 
 
-def diverge(folder: RunFolder) -> None:
-    """Ends a run as one whose third epoch diverged."""
-    record, writer = folder.read(), RunWriter(folder)
-    writer.restore(record.config, record.seed, 2)
-    writer.give_up()
-
-
-def test_a_run_counts_as_diverged_only_if_it_is_whole(
-    made: Made, copy: Callable[[str], pathlib.Path]
-) -> None:
-    for name in (CONFIG, HISTORY):
-        for kind in KINDS:
-            path = copy("interrupted")
-            diverge(RunFolder(path))
-            assert look(path) == ("diverged", 3, [])
-            damage("interrupted", name, kind, path, made)
-            found = look(path)
-            if name == HISTORY:
-                assert found[:2] == ("unfinished", 2)
-                assert found[2][0].startswith(f"{path / HISTORY}: ")
-            elif kind == "all but the last byte":
-                assert found == ("diverged", 3, [])
-            else:
-                assert isinstance(found, str)
-                assert CONFIG in found
-
-
 ONE = Experiment("one", "Which?", {"a": THREE})
 ANOTHER = Experiment("one", "Which?", {"a": OTHER})
 
 
 @pytest.fixture
-def batch(made: Made, tmp_path: pathlib.Path) -> ExperimentFolder:
-    """A batch that may be damaged: a finished run and one that is interrupted."""
-    found = ExperimentFolder(tmp_path / "batch")
-    found.open(ONE, (SEED, SEED + 1))
-    shutil.copytree(made.run("finished"), found.path / "runs" / "a-seed7")
-    shutil.copytree(made.others("interrupted")[0], found.path / "runs" / "a-seed8")
-    runs = found.path / "runs"
-    for path in runs.iterdir():  # As the batch names its runs.
+def folder(made: Made, tmp_path: pathlib.Path) -> ExperimentFolder:
+    """An experiment that may be damaged: a finished run and one that is interrupted."""
+    folder = ExperimentFolder(tmp_path / "experiment")
+    folder.open(ONE, (SEED, SEED + 1))
+    shutil.copytree(made.run("finished"), folder.path / "runs" / "a-seed7")
+    shutil.copytree(made.others("interrupted")[0], folder.path / "runs" / "a-seed8")
+    for path in (folder.path / "runs").iterdir():  # As the experiment names its runs.
         record = RunFolder(path).read()
         files.write_json(path / CONFIG, dataclasses.replace(record, name="a"), FORMAT)
-    return found
+    assert len(table.collect(folder).rows) == 2
+    return folder
 
 
-def rows(batch: ExperimentFolder) -> Any:
-    """The table of a batch, or why it is refused."""
-    found = outcome(lambda: table.collect(batch), batch.path)
-    return found if isinstance(found, str) else found.rows
+def replace_run(how: str, other: int) -> Callable[[ExperimentFolder, Made], object]:
+    def replace(folder: ExperimentFolder, made: Made) -> None:
+        path = folder.run("a", SEED).path
+        shutil.rmtree(path)
+        shutil.copytree(made.others(how)[other], path)
+
+    return replace
+
+
+def damage_run(name: str, kind: str) -> Callable[[ExperimentFolder, Made], object]:
+    return lambda folder, made: KINDS[kind](folder.run("a", SEED).path / name, [])
+
+
+HARM: dict[str, tuple[Callable[[ExperimentFolder, Made], object], str]] = {
+    "half a record": (damage_run(CONFIG, "half"), f"a-seed7/{CONFIG}: damaged"),
+    "no history": (damage_run(HISTORY, "deleted"), f"a-seed7/{HISTORY}: missing"),
+    "a bit": (damage_run(PREDICTIONS, "middle byte flipped"), f"a-seed7/{PREDICTIONS}: damaged"),
+    "a run of another seed": (replace_run("finished", 0), f"a-seed7/{CONFIG}: is another run"),
+    "a run of another config": (replace_run("finished", 1), f"a-seed7/{CONFIG}: is another run"),
+    "a diverged one, seed": (replace_run("diverged", 0), f"a-seed7/{CONFIG}: is another run"),
+    "a diverged one, config": (replace_run("diverged", 1), f"a-seed7/{CONFIG}: is another run"),
+}
+
+
+@pytest.mark.parametrize("kind", HARM)
+def test_an_experiment_refuses_a_run_that_is_damaged_or_another(
+    kind: str, made: Made, folder: ExperimentFolder
+) -> None:
+    harm, told = HARM[kind]
+    harm(folder, made)
+    assert told in outcome(lambda: table.collect(folder), folder.path)
 
 
 HARMFUL = [kind for kind in KINDS if kind not in ("all but the last byte", "of another seed")]
-"""Without the end of a line a declaration says the same, and for other seeds it is a good one."""
+"""Without the end of a line a declaration says the same, and one for other seeds is good."""
 
 
 @pytest.mark.parametrize("kind", HARMFUL)
-def test_a_damaged_declaration_of_a_batch_is_named(
-    kind: str, batch: ExperimentFolder, tmp_path: pathlib.Path
+def test_a_damaged_declaration_of_an_experiment_is_named(
+    kind: str, folder: ExperimentFolder, tmp_path: pathlib.Path
 ) -> None:
     another = ExperimentFolder(tmp_path / "another")
     another.open(ANOTHER, (SEED, SEED + 1))
-    KINDS[kind](batch.path / EXPERIMENT, [another.path / EXPERIMENT] * 2)
-    there = rows(batch)
-    assert isinstance(there, str)
-    assert EXPERIMENT in there or CONFIG in there
-    assert EXPERIMENT in outcome(lambda: batch.open(ONE, (SEED, SEED + 1)), batch.path)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [(CONFIG, "half"), (HISTORY, "deleted"), (PREDICTIONS, "middle byte flipped")],
-)
-def test_a_batch_refuses_a_finished_run_that_is_damaged(
-    name: str, kind: str, batch: ExperimentFolder
-) -> None:
-    path = batch.run("a", SEED).path
-    KINDS[kind](path / name, [])
-    assert str(path) in rows(batch)
-
-
-@pytest.mark.parametrize("other", [0, 1])
-@pytest.mark.parametrize("end", ["finished", "diverged"])
-def test_a_batch_refuses_another_runs_folder(
-    other: int, end: str, made: Made, batch: ExperimentFolder
-) -> None:
-    folder = batch.run("a", SEED)
-    shutil.rmtree(folder.path)
-    how = "finished" if end == "finished" else "interrupted"
-    shutil.copytree(made.others(how)[other], folder.path)
-    if end == "diverged":
-        diverge(folder)
-    assert f"{folder.path / CONFIG}: is another run" in rows(batch)
+    KINDS[kind](folder.path / EXPERIMENT, [another.path / EXPERIMENT] * 2)
+    told = CONFIG if kind == "of another config" else EXPERIMENT  # That of a run then.
+    assert told in outcome(lambda: table.collect(folder), folder.path)
+    assert EXPERIMENT in outcome(lambda: folder.open(ONE, (SEED, SEED + 1)), folder.path)
