@@ -51,7 +51,7 @@ from tests.conftest import (
 )
 
 SEED = 7
-BATCH = (EXPERIMENT, 2, "--seeds", "7:8", "--devices", 2, "--checkpoint-every", 1, "--out")
+TWO_RUNS = (EXPERIMENT, 2, "--seeds", "7:8", "--devices", 2, "--checkpoint-every", 1, "--out")
 
 
 def write_report(folder: RunFolder) -> None:
@@ -132,10 +132,10 @@ def test_a_full_disk_is_told_and_the_run_continues_elsewhere(
     [("64k", "runs/b-seed7/.*"), ("208k", "figures/.*")],
     ids=["at a run", "at its end"],
 )
-def test_a_batch_on_a_full_disk_continues_elsewhere(
+def test_an_experiment_on_a_full_disk_continues_elsewhere(
     size: str, name: str, whole: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    done = on_small_disk(size, "-c", *BATCH, "disk/run", cwd=tmp_path)
+    done = on_small_disk(size, "-c", *TWO_RUNS, "disk/run", cwd=tmp_path)
     assert_one_line(done, 1, f"No space left on device: '[^']*/{name}'")
     found, experiment = ExperimentFolder(tmp_path / "after" / "run"), small_experiment(2)
     for condition, config in experiment.conditions.items():
@@ -369,8 +369,8 @@ def test_resuming_does_not_write_through_links(
     assert files_of(outside) == before
 
 
-def test_continuing_a_batch_does_not_write_through_links(tmp_path: pathlib.Path) -> None:
-    path, outside = ExperimentFolder(tmp_path / "batch"), ExperimentFolder(tmp_path / "outside")
+def test_continuing_an_experiment_does_not_write_through_links(tmp_path: pathlib.Path) -> None:
+    path, outside = ExperimentFolder(tmp_path / "inside"), ExperimentFolder(tmp_path / "outside")
     outside.open(small_experiment(2), (1,))
     path.path.mkdir()
     (path.path / study_folder.EXPERIMENT).symlink_to(outside.path / study_folder.EXPERIMENT)

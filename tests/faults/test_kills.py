@@ -100,7 +100,7 @@ def resume(path: pathlib.Path) -> None:
         finish(path, THREE)
 
 
-def run_batch(path: pathlib.Path) -> None:
+def run_experiment(path: pathlib.Path) -> None:
     train_experiment(path, small_experiment(2), (SEED,), every=2)
 
 
@@ -116,7 +116,7 @@ CASES: dict[str, tuple[Act, Act, str, int]] = {
     "a run of which the record is left": (damage_all, resume, ".npz: damaged|: missing", 4),
     "a run that diverges": (diverge_next, resume, "nothing", 4),
     "a report": (report_of_another_version, write_report, "nothing", 5),
-    "a batch": (nothing, run_batch, "nothing", 13),
+    "an experiment": (nothing, run_experiment, "nothing", 13),
 }
 """What there is, what is done, what may be found wrong meanwhile, and how many moments at least."""
 
@@ -295,7 +295,7 @@ def test_a_run_killed_again_and_again_ends_alike(tmp_path: pathlib.Path) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize(("seeds", "kills"), [(3, 60), (64, 20)])
-def test_a_batch_killed_again_and_again_ends_alike(
+def test_an_experiment_killed_again_and_again_ends_alike(
     seeds: int, kills: int, tmp_path: pathlib.Path
 ) -> None:
     options = ("tiny", "--seeds", f"0:{seeds}", "--devices", 2, "--checkpoint-every", 1)

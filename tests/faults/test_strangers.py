@@ -106,19 +106,20 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
 
 RUN = ["epoch 30/60", "0:01:00 left", "loss 0.0625", "val_accuracy 0.9912"]
-BATCH = ["runs 64/128", "0:00:00 left", "2 diverged", "epoch 30/60", "a-condition"]
+EXPERIMENT = ["runs 64/128", "0:00:00 left", "2 diverged", "epoch 30/60", "a-condition"]
 ALL = [*RUN, "accuracy 0.5000", "val_loss 0.1250", "2.00 s"]
 
 
 @pytest.mark.parametrize(
-    ("columns", "run", "batch"), [(40, RUN[:3], BATCH[:3]), (80, RUN, BATCH), (200, ALL, BATCH)]
+    ("columns", "run", "experiment"),
+    [(40, RUN[:3], EXPERIMENT[:3]), (80, RUN, EXPERIMENT), (200, ALL, EXPERIMENT)],
 )
 def test_a_live_line_has_what_matters_most(
-    columns: int, run: list[str], batch: list[str], lines: Callable[..., list[str]]
+    columns: int, run: list[str], experiment: list[str], lines: Callable[..., list[str]]
 ) -> None:
     shown = lines(columns, "xterm")
     assert max(map(len, shown)) <= columns
-    for parts in (run, batch):
+    for parts in (run, experiment):
         line = next(line for line in shown if line.startswith(parts[0]))
         assert line.startswith("  ".join(parts))
         assert ("━" in line) == (columns > 40)

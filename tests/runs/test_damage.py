@@ -186,7 +186,7 @@ def resume(path: pathlib.Path, made: Made) -> str | None:
     finish(path, THREE)
     (path / REPORT_JSON).unlink(missing_ok=True)
     if found[0] == "unfinished":
-        assert RunFolder(path).checkpoints.epochs()[0] == THREE.train.epochs
+        assert RunFolder(path).checkpoints.epochs()[0] == THREE.train.epochs  # None is later.
         assert results_of(path) == made.results
     assert is_same(path, made, but=("seconds",))
     assert (path / PREDICTIONS).read_bytes() == made.results[PREDICTIONS]
@@ -270,6 +270,11 @@ OUTCOMES: dict[str, tuple[str, Callable[[pathlib.Path], object], int | None]] = 
     "the end and an epoch": ("finished", empty(PREDICTIONS, HISTORY, NEW), 2),
     "all again": ("finished", remove(PREDICTIONS, CHECKPOINTS), 0),
     "from the newest": ("interrupted", empty(HISTORY, f"{CHECKPOINTS}/1.npz"), 2),
+    "from the newest, before what is none": (
+        "interrupted",
+        lambda path: [(path / CHECKPOINTS / f"{epoch}.npz").mkdir() for epoch in (50, 99)],
+        2,
+    ),
     "from an older one": ("interrupted", empty(OLD), 1),
     "from the beginning": ("interrupted", remove(CHECKPOINTS, HISTORY), 0),
     "nothing good": ("interrupted", empty(OLD, f"{CHECKPOINTS}/1.npz"), None),
@@ -362,18 +367,6 @@ def test_checkpoints_in_any_disorder_are_passed_over_or_named(
             assert (resume(path, made) is None) == (not isinstance(found, str))
 
     check()
-
-
-def test_what_is_damaged_does_not_push_out_what_is_good(
-    made: Made, copy: Callable[[str], pathlib.Path]
-) -> None:
-    path = copy("interrupted")
-    for epoch in (50, 99):
-        RunFolder(path).checkpoints.file(epoch).mkdir()
-    assert resume(path, made) is None
-    found = RunFolder(path).checkpoints
-    assert found.newest(THREE, SEED) == (3, [])
-    assert found.epochs() == [3]
 
 
 ONE = Experiment("one", "Which?", {"a": THREE})
