@@ -95,8 +95,24 @@ def report_of_another_version(path: pathlib.Path) -> None:
         file.write_text('{"run": {"seconds": 2}}')
 
 
+def other_run(path: pathlib.Path) -> None:
+    train(path, SMALL, seed=8)
+    write_report(path)
+    (path / "notes.txt").write_text("mine")
+
+
 def resume(path: pathlib.Path) -> None:
     with RunFolder(path).lock():
+        finish(path, THREE)
+
+
+def replace(path: pathlib.Path) -> None:
+    """As train.py --overwrite does, unless another one has begun to."""
+    folder = RunFolder(path)
+    with folder.lock():
+        if folder.read().seed != SEED:
+            folder.check_free(overwrite=True)
+            RunWriter(folder).begin(THREE, SEED, "sheet")
         finish(path, THREE)
 
 
@@ -115,6 +131,7 @@ CASES: dict[str, tuple[Act, Act, str, int]] = {
     "a run whose predictions are damaged": (damage_end, resume, "predictions.npz: damaged", 4),
     "a run of which the record is left": (damage_all, resume, ".npz: damaged|: missing", 4),
     "a run that diverges": (diverge_next, resume, "nothing", 4),
+    "a run that replaces another": (other_run, replace, ": missing", 20),
     "a report": (report_of_another_version, write_report, "nothing", 5),
     "an experiment": (nothing, run_experiment, "nothing", 13),
 }
@@ -122,14 +139,16 @@ CASES: dict[str, tuple[Act, Act, str, int]] = {
 
 
 def state(path: pathlib.Path) -> dict[str, Any]:
-    """The results of every run in a folder, and all names of files but checkpoints before the last.
+    """The results of every run in a folder, its texts and pictures, and the names of all files.
 
-    A process that is killed after the end of a run leaves one more of these.
+    Without checkpoints before the last: a process that is killed after the end of a run leaves one.
     """
     runs = [file.parent for file in path.rglob(CONFIG)]
     results: dict[str, Any] = {str(run.relative_to(path)): results_of(run) for run in runs}
-    names = {name for name in files_of(path) if not name.endswith(("/1.npz", "/2.npz"))}
-    return results | {"files": names}
+    there = files_of(path)
+    texts = {name: there[name] for name in there if name.endswith((".md", ".txt", ".png"))}
+    names = {name for name in there if not name.endswith(("/1.npz", "/2.npz"))}
+    return results | texts | {"files": names}
 
 
 @pytest.mark.parametrize(
@@ -147,53 +166,23 @@ def test_what_is_killed_before_any_change_ends_alike(
     expected = state(path)
     if case == "a run that diverges":
         assert expected["."]["config.json"]["status"] == "diverged"
-    elif act is resume:
+    elif act in (resume, replace):
         assert expected["."] == whole
     for folder in left:
+        assert act is not replace or RunFolder(folder).is_run()
         for file in folder.rglob(CONFIG):
             record = RunFolder(file.parent).read()
             status, epoch, wrong = RunFolder(file.parent).survey(record.config, record.seed)
+            old = act is replace and record.seed != SEED
+            assert act is not replace or old or wrong == []
             assert [line for line in wrong if not re.search(known, line)] == []
             assert epoch == record.config.train.epochs or status == "unfinished"
+            if old:  # It may still be what it was.
+                copy = shutil.copytree(folder, tmp_path / "old")
+                assert finish(copy, record.config, record.seed).status() == "finished"
+                files.remove(copy)
         act(folder)
         assert state(folder) == expected
-
-
-def overwrite(path: pathlib.Path) -> None:
-    """As train.py --overwrite does, unless another one has begun to."""
-    folder = RunFolder(path)
-    with folder.lock():
-        folder.check_free(overwrite=True)
-        RunWriter(folder).begin(THREE, SEED, "sheet")
-        finish(path, THREE)
-
-
-def test_a_run_killed_while_it_replaces_another_one_ends_alike(
-    whole: dict[str, Any], tmp_path: pathlib.Path
-) -> None:
-    path = tmp_path / "run"
-    train(path, SMALL, seed=8)
-    write_report(path)
-    (path / "notes.txt").write_text("mine")
-    left = snapshots(path, tmp_path / "left", lambda: overwrite(path))
-    seeds = []
-    for folder in left:
-        assert RunFolder(folder).is_run()
-        seeds.append(RunFolder(folder).read().seed)
-        if seeds[-1] == SEED:
-            assert RunFolder(folder).survey(THREE, SEED).wrong == []
-            resume(folder)
-        else:  # Still the old one, which is whole or lacks something.
-            shutil.copytree(folder, tmp_path / "old")
-            assert all(": missing" in line for line in RunFolder(folder).survey(SMALL, 8).wrong)
-            finish(tmp_path / "old", SMALL, seed=8)
-            shutil.rmtree(tmp_path / "old")
-            with pytest.raises(UserError, match=r"is of another run"):
-                RunFolder(folder).survey(THREE, SEED)
-            overwrite(folder)
-        assert results_of(folder) == whole
-        assert (folder / "notes.txt").read_text() == "mine"
-    assert 8 < seeds.index(SEED) < len(seeds) - 10
 
 
 KILLED = -signal.SIGKILL
