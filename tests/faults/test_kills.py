@@ -247,13 +247,14 @@ def kill_often(
 ) -> tuple[pathlib.Path, pathlib.Path]:
     """Starts a command until it was killed so often, then lets it end.
 
-    Each kill is at a random moment of the time that the command takes undisturbed; `check` looks
-    at the folder after it.  Returns the folder of a command that nobody killed, and that folder.
+    Each kill is at a random moment of the time that the command takes undisturbed, or of its first
+    20 seconds; `check` looks at the folder after it.  Returns the folder of a command that nobody
+    killed, and that folder.
     """
     whole, often, draw, killed = path / "whole", path / "often", random.Random(12), 0
     began = time.monotonic()
     assert run_for(3_600, *command, "--out", whole) == 0
-    seconds = time.monotonic() - began
+    seconds = min(time.monotonic() - began, 20)
     while killed < kills:
         status = run_for(draw.uniform(0, seconds), *command, "--out", often)
         killed += status == KILLED
