@@ -87,7 +87,8 @@ class RunWriter:
             files={},
             attempts=record.attempts + 1,
         )
-        self._write_record(new)
+        with files.writing(self._path):
+            self._write_record(new)
         if config != record.config:  # What there is of the end is not that of this run.
             self._remove(REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, EVENTS)
         self._folder.checkpoints.forget(epoch)
