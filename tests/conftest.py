@@ -42,6 +42,7 @@ from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
 from sumrnn.devices import compiler, mesh
 from sumrnn.runs import files, recorder, work
 from sumrnn.runs.folder import RunFolder
+from sumrnn.runs.progress import Progress
 from sumrnn.runs.recorder import Row, Spec
 from sumrnn.study.experiment import Experiment
 from sumrnn.study.folder import ExperimentFolder
@@ -334,7 +335,7 @@ def wait_for(process: subprocess.Popen[str], words: str) -> None:
 
 def train_experiment(
     path: pathlib.Path, experiment: Experiment, seeds: tuple[int, ...], **options: Any
-) -> work.Progress:
+) -> Progress:
     """Opens an experiment's folder, and makes the runs that are missing; for options see `work`."""
     folder = ExperimentFolder(path)
     warn, anyway = options.pop("warn", lambda line: None), options.pop("anyway", False)

@@ -19,8 +19,9 @@ from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
 
 if TYPE_CHECKING:
+    from sumrnn.runs.progress import Progress
     from sumrnn.runs.recorder import Spec
-    from sumrnn.runs.work import Options, Progress
+    from sumrnn.runs.work import Options
     from sumrnn.study.folder import ExperimentFolder
 
 Count = Annotated[int, Range(1, 10**9)]

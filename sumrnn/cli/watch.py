@@ -11,8 +11,8 @@ from sumrnn.cli.processes import Unanswered
 from sumrnn.cli.signals import PERIOD, Stop
 from sumrnn.errors import UserError
 from sumrnn.runs import lock, work
+from sumrnn.runs.progress import Progress
 from sumrnn.runs.recorder import Spec
-from sumrnn.runs.work import Progress
 
 PATIENCE = 60
 """Looks without an answer of the scheduler, one after the other, before that is told."""

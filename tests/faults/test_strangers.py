@@ -18,7 +18,7 @@ import pytest
 
 from sumrnn.cli import console, progress
 from sumrnn.runs.folder import FIGURES
-from sumrnn.runs.work import Progress
+from sumrnn.runs.progress import Progress
 from tests.conftest import (
     ROOT,
     SECONDS,

@@ -10,8 +10,9 @@ from sumrnn.devices import mesh
 from sumrnn.errors import UserError
 from sumrnn.runs import recorder, work
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
+from sumrnn.runs.progress import Progress
 from sumrnn.runs.recorder import Row, Spec
-from sumrnn.runs.work import Options, Progress
+from sumrnn.runs.work import Options
 from sumrnn.runs.writer import RunWriter
 from tests import conftest
 from tests.conftest import SMALL, break_second_moment, results_of

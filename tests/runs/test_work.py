@@ -10,8 +10,9 @@ from sumrnn.devices import mesh
 from sumrnn.errors import UserError
 from sumrnn.runs import lock, recorder, work
 from sumrnn.runs.folder import RunFolder
+from sumrnn.runs.progress import Progress
 from sumrnn.runs.recorder import Row, Spec
-from sumrnn.runs.work import Options, Progress
+from sumrnn.runs.work import Options
 from sumrnn.runs.writer import RunWriter
 from tests.conftest import THREE, results_of, train
 

@@ -26,7 +26,8 @@ from sumrnn.cli.signals import Stop
 from sumrnn.errors import UserError
 from sumrnn.runs import work
 from sumrnn.runs.folder import CHECKPOINTS, CONFIG
-from sumrnn.runs.work import Options, Progress
+from sumrnn.runs.progress import Progress
+from sumrnn.runs.work import Options
 from sumrnn.runs.writer import RunWriter
 from sumrnn.study.folder import RUNS, ExperimentFolder
 from sumrnn.study.table import TABLE
