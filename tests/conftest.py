@@ -42,6 +42,7 @@ from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
 from sumrnn.devices import compiler, mesh
 from sumrnn.runs import files, recorder, work
 from sumrnn.runs.folder import RunFolder
+from sumrnn.runs.progress import Progress
 from sumrnn.runs.recorder import Row, Spec
 from sumrnn.study.experiment import Experiment
 from sumrnn.study.folder import ExperimentFolder
@@ -145,11 +146,9 @@ def results_of(folder: pathlib.Path) -> dict[str, Any]:
     record = json.loads((folder / "config.json").read_text())
     record.pop("sha256")
     record["files"].pop("history.csv", None)  # It has the wall clock, as report.json has.
-    kept: dict[str, Any] = {
-        "history.csv": history_of(folder),
-        "predictions.npz": (folder / "predictions.npz").read_bytes(),
-        "config.json": record,
-    }
+    kept: dict[str, Any] = {"history.csv": history_of(folder), "config.json": record}
+    if (folder / "predictions.npz").exists():  # A run that diverged has none.
+        kept["predictions.npz"] = (folder / "predictions.npz").read_bytes()
     if (folder / "report.json").exists():
         kept["report.json"] = json.loads((folder / "report.json").read_text())
         kept["report.json"]["run"].pop("seconds")
@@ -161,7 +160,6 @@ def results_of(folder: pathlib.Path) -> dict[str, Any]:
 
 TRAIN = (sys.executable, ROOT / "scripts" / "train.py")
 Done = subprocess.CompletedProcess[str]
-Script = Callable[..., Done]
 
 
 def run_script(name: str, *arguments: object, cwd: pathlib.Path, **environment: str) -> Done:
@@ -204,6 +202,15 @@ def finish(path: pathlib.Path, config: Config = SMALL, seed: int = 7) -> RunFold
     if folder.survey(config, seed).status == "unfinished":
         train(path, config, seed)
     return folder
+
+
+def break_second_moment(folder: RunFolder, config: Config, seed: int, epoch: int) -> None:
+    """As after a gradient too large to be squared: every loss is still a number."""
+    found = folder.checkpoints.load(config, seed, epoch)
+    broken = jax.tree.map(lambda x: np.full_like(x, np.inf), found.state.opt_state[0].nu)
+    adam = found.state.opt_state[0]._replace(nu=broken)
+    state = found.state._replace(opt_state=(adam, *found.state.opt_state[1:]))
+    folder.checkpoints.save(found._replace(state=state), config, seed)
 
 
 def flip(file: pathlib.Path, position: int, bit: int = 0) -> None:
@@ -328,7 +335,7 @@ def wait_for(process: subprocess.Popen[str], words: str) -> None:
 
 def train_experiment(
     path: pathlib.Path, experiment: Experiment, seeds: tuple[int, ...], **options: Any
-) -> work.Progress:
+) -> Progress:
     """Opens an experiment's folder, and makes the runs that are missing; for options see `work`."""
     folder = ExperimentFolder(path)
     warn, anyway = options.pop("warn", lambda line: None), options.pop("anyway", False)

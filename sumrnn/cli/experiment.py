@@ -19,8 +19,9 @@ from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
 
 if TYPE_CHECKING:
+    from sumrnn.runs.progress import Progress
     from sumrnn.runs.recorder import Spec
-    from sumrnn.runs.work import Options, Progress
+    from sumrnn.runs.work import Options
     from sumrnn.study.folder import ExperimentFolder
 
 Count = Annotated[int, Range(1, 10**9)]
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> None:
     folder.open(experiment, seeds, anyway=arguments.anyway, anywhere=anywhere)
     specs = folder.specs(experiment, seeds)
     left = work.missing(specs)
-    work.forgive(left)
+    work.forgive(left, arguments.retries)
     make = launch if arguments.launcher else train
     done = make(arguments, folder, left, len(specs) - len(left))
     sum_up(arguments, folder, done)
@@ -150,11 +151,12 @@ def launch(
     if slots:
         devices = devices or len(slots[0])
     if resources.gpus_per_node:
-        per_device = options.per_device or jobs.PER_GPU
-        options = dataclasses.replace(options, per_device=per_device)
+        most = resources.gpus_per_node * (options.per_device or jobs.PER_GPU)
+        options = dataclasses.replace(options, max_wave=most)
     seeds = tuple(dict.fromkeys(spec.seed for spec in specs))
     job = jobs.Job(str(folder.path.absolute()), seeds, options, devices)
     with progress.of_experiment() as show, signals.stopping() as stop:
+        stop.words = "leaves the jobs at work; once more ends it now"
         view = signals.until_closed(stop, show)
         ended = watch.watch(submitted, job, specs, stop=stop, done=done, view=view)
     if stop() and ended.done < ended.total:

@@ -22,6 +22,7 @@ from sumrnn.fields import Range
 if TYPE_CHECKING:
     import submitit
 
+    from sumrnn.runs.progress import Progress
     from sumrnn.runs.work import Options
 
 RESERVED = ("array", "error", "output", "parsable", "quiet", "signal", "test-only", "wait")
@@ -101,7 +102,7 @@ class Job:
         failures: dict[tuple[str, int], str] = {}
         specs = work.missing(folder.specs(experiment, self.seeds), failures)
 
-        def run(stop: signals.Stop) -> work.Progress:
+        def run(stop: signals.Stop) -> Progress:
             with progress.of_experiment() as view:
                 return work.work(specs, self.options, stop, view=view, warn=console.warn)
 

@@ -152,7 +152,12 @@ class Pool:
 
     def _living(self, folder: pathlib.Path) -> dict[str, State]:
         """Jobs of a folder that have not ended."""
-        files = {path.name for path in folder.iterdir()}
+        with contextlib.suppress(FileNotFoundError):  # Another start may just have cleared it.
+            return self._states({path.name for path in folder.iterdir()})
+        return {}
+
+    def _states(self, files: set[str]) -> dict[str, State]:
+        """Jobs that have not ended, of those whose files these are."""
         names = {name.removesuffix(SUBMITTED) for name in files if name.endswith(SUBMITTED)}
         names = {name for name in names if f"{name}{RESULT}" not in files}
         if not names:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sumrnn.runs.work import Progress
+    from sumrnn.runs.progress import Progress
 
 BAR = 12
 """Columns of the bar at least, with its margin."""

@@ -8,8 +8,9 @@ import concurrent.futures
 import contextlib
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from sumrnn.cli import console
 from sumrnn.errors import UserError
@@ -37,7 +38,9 @@ class Stop:
 
     def __init__(self, number: int | None = None) -> None:
         self.number = number
-        self.work: concurrent.futures.Future[Any] | None = None
+        self.words = "ends after this epoch; once more ends it now"
+        """What is said when the signal comes."""
+        self.ended = False
 
     def __call__(self) -> bool:
         """Whether a signal has asked for it."""
@@ -64,7 +67,7 @@ def _heard(number: int, frame: object) -> None:
         stop.number = number  # First of all: the next one may come while this one is told of.
         # The stream may be closed, broken or just being written.
         with contextlib.suppress(OSError, RuntimeError, ValueError):
-            console.say("ends after this epoch; once more ends it now")
+            console.say(stop.words)
     elif signal.Signals(number).name != "SIGHUP":  # Shell and system both send it.
         console.end(word, status)
 
@@ -86,7 +89,14 @@ def attend(work: Callable[[Stop], T]) -> T:
     The work looks at `Stop.number` from time to time; what it returns or raises passes through.
     """
     with stopping() as stop, concurrent.futures.ThreadPoolExecutor(1, "work") as pool:
-        stop.work = future = pool.submit(work, stop)
+
+        def attended() -> T:
+            try:
+                return work(stop)
+            finally:
+                stop.ended = True
+
+        future = pool.submit(attended)
         # The system may hand a signal to another thread, which does not wake this one.
         while not concurrent.futures.wait((future,), timeout=PERIOD).done:
             pass
@@ -97,7 +107,8 @@ def end_well(number: int) -> None:
     """Asks the work that `attend` lets run for an end, as a signal does, and waits for it."""
     for stop in _current:
         stop.number = stop.number or number
-        concurrent.futures.wait([stop.work] if stop.work else [])
+        while not stop.ended:  # No lock: this may interrupt whoever has it.
+            time.sleep(PERIOD)
 
 
 def until_closed(stop: Stop, show: Callable[P, None]) -> Callable[P, None]:

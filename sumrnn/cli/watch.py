@@ -11,8 +11,8 @@ from sumrnn.cli.processes import Unanswered
 from sumrnn.cli.signals import PERIOD, Stop
 from sumrnn.errors import UserError
 from sumrnn.runs import lock, work
+from sumrnn.runs.progress import Progress
 from sumrnn.runs.recorder import Spec
-from sumrnn.runs.work import Progress
 
 PATIENCE = 60
 """Looks without an answer of the scheduler, one after the other, before that is told."""
@@ -25,7 +25,8 @@ class _Watch:
 
     def __init__(self, pool: Pool, job: Job, specs: Sequence[Spec], progress: Progress) -> None:
         self._pool, self._job, self._left, self._progress = pool, job, list(specs), progress
-        self._attempts: dict[Spec, int] = {}
+        self._stamps = {spec: spec.folder.stamp() for spec in specs}
+        self._given_up = False
         self._started = self._news = 0
         """Jobs of this start, and how many of them there were when a run began or ended last."""
 
@@ -42,6 +43,12 @@ class _Watch:
             name: list(states.values()).count(name) for name in dict.fromkeys(states.values())
         }
         progress.elsewhere = 0 if states else len(free)
+        if self._given_up and not states:
+            log = self._pool.log()
+            for spec in free:
+                where = f"; see {log}" if log else ""
+                progress.failures[spec.name, spec.seed] = f"jobs ended without it{where}"
+            return False
         return bool(states or free)
 
     def _look_at_runs(self) -> None:
@@ -50,28 +57,26 @@ class _Watch:
             try:
                 if work.has_ended(spec):
                     self._left.remove(spec)
+                    progress.failures.pop((spec.name, spec.seed), None)
                     progress.done, progress.worked = progress.done + 1, progress.worked + 1
                     self._news = self._started
                     continue
+                held, stamp = _is_held(spec), spec.folder.stamp()
                 attempts = spec.folder.attempts()
             except UserError:  # Being written, or a job will say what is wrong there.
                 continue
-            if attempts > self._attempts.get(spec, 0):
-                self._news = self._started
-            self._attempts[spec] = attempts
-            if (why := work.failure(spec, attempts, retries)) and not _is_held(spec):
+            if stamp != self._stamps[spec]:  # It was begun, or has a checkpoint.
+                self._news, self._stamps[spec] = self._started, stamp
+            if (why := work.failure(spec, attempts, retries)) and not held:
                 progress.failures[spec.name, spec.seed] = why
             else:
                 progress.failures.pop((spec.name, spec.seed), None)
 
     def _start(self, count: int) -> None:
-        if self._started - self._news >= max(IN_VAIN, 2 * self._pool.size):
-            log = self._pool.log()
-            where = f"; see {log}" if log else ""
-            ended = self._started - self._news
-            raise UserError(f"{ended} jobs ended without a run{where}", status=1)
-        self._pool.submit(self._job, count)
-        self._started += count
+        self._given_up = self._started - self._news >= max(IN_VAIN, 2 * count)
+        if not self._given_up:
+            self._pool.submit(self._job, count)
+            self._started += count
 
 
 def watch(

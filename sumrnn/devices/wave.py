@@ -113,8 +113,11 @@ class Wave:
         data = self._data if data is None else data
         numbers = (self._put(np.full(len(self.seeds), n, np.uint32)) for n in range(count))
         with jax.debug_nans(False), jax.debug_infs(False):
-            blocks = [self._program.predict(self._state.params, data, n) for n in numbers]
-        return [self._fetch(block) for block in blocks]
+            # One after the other: programs that exchange between devices and do not wait for each
+            # other may each hold a thread that the other one needs, for ever.
+            return [
+                self._fetch(self._program.predict(self._state.params, data, n)) for n in numbers
+            ]
 
     def _put(self, rows: np.ndarray) -> chex.Array:
         """The runs' rows on the devices, the last one once more for what a whole wave lacks."""

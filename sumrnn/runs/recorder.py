@@ -91,7 +91,7 @@ def train(
         )
     except Exception as error:
         if not files.is_full(error):
-            for writer in recorder.writers:
+            for writer in recorder.unfinished():
                 with contextlib.suppress(OSError, UserError):
                     writer.fail(traceback.format_exc())
         raise
@@ -109,6 +109,11 @@ class _Recorder:
         """Runs whose numbers are finite, and whose folders are theirs."""
         self._lost: dict[int, Lost] = {}
         self._due = time.perf_counter() + FIRST / SHARE
+
+    def unfinished(self) -> list[RunWriter]:
+        """The writers of the runs that have not ended."""
+        pairs = zip(self.writers, self.seeds, strict=True)
+        return [writer for writer, seed in pairs if self._status[seed] == "unfinished"]
 
     def run(self, wave: Wave, stop: Stop, every: int | None, watch: Watch) -> Ended:
         """Trains; see `train`."""

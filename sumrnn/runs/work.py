@@ -13,11 +13,12 @@ from typing import Annotated
 
 from sumrnn.devices import mesh
 from sumrnn.devices.mesh import Program
-from sumrnn.errors import UserError
+from sumrnn.errors import UserError, cause
 from sumrnn.fields import Range
 from sumrnn.runs import files, lock, recorder
 from sumrnn.runs.folder import ERROR
 from sumrnn.runs.lock import Held
+from sumrnn.runs.progress import Progress
 from sumrnn.runs.recorder import Spec, Stop
 
 PAUSE = 0.5
@@ -36,48 +37,10 @@ class Options:
     """Whether runs are continued that other versions or processors have begun."""
     keep: Annotated[int, Range(0, 1)] = 1
     """Checkpoints that a finished run keeps."""
+    max_wave: Annotated[int, Range(1, 10**9)] | None = None
+    """Runs that a process trains at a time at most; None: what its devices take."""
     retries: Annotated[int, Range(0, 100)] = 2
     """How often a run is tried again that ended before its next checkpoint."""
-
-
-@dataclasses.dataclass
-class Progress:
-    """How far the runs of an experiment are."""
-
-    total: int
-    """Runs that are wanted."""
-    done: int = 0
-    """Runs that have ended, whoever made them."""
-    todo: float = 0
-    """What was missing at the start: seed-epochs, or runs where jobs make them."""
-    worked: float = 0
-    """What of it is done."""
-    name: str = ""
-    """Of the current wave, as the next three."""
-    seeds: tuple[int, ...] = ()
-    epochs: int = 0
-    """Epochs of each of its runs."""
-    epoch: int = 0
-    """Finished epochs; 0 before a wave, and after it."""
-    diverged: int = 0
-    """Runs since the start whose numbers are no longer finite."""
-    elsewhere: int = 0
-    """Runs that other processes had when they were last looked at."""
-    jobs: dict[str, int] = dataclasses.field(default_factory=dict)
-    """Jobs that have not ended, by their state."""
-    failures: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict)
-    """By condition and seed: why a run is not tried any more."""
-    began: float = dataclasses.field(default_factory=time.perf_counter)
-
-    @property
-    def speed(self) -> float:
-        """What is worked off per second since the start."""
-        return self.worked / max(time.perf_counter() - self.began, 1e-9)
-
-    @property
-    def seconds_left(self) -> float:
-        """Expected time until the end; NaN before anything is done."""
-        return (self.todo - self.worked) / self.speed if self.worked else float("nan")
 
 
 Warn = Callable[[str], None]
@@ -111,10 +74,10 @@ def has_ended(spec: Spec) -> bool:
     return spec.folder.survey(spec.config, spec.seed, anyway=True).status != "unfinished"
 
 
-def forgive(specs: Iterable[Spec]) -> None:
-    """Lets the attempts of runs count anew: somebody has asked for them again."""
+def forgive(specs: Iterable[Spec], retries: int) -> None:
+    """Lets runs that were given up be tried anew: somebody has asked for them again."""
     for spec in specs:
-        if spec.folder.attempts():
+        if failure(spec, spec.folder.attempts(), retries):
             spec.folder.forgive()
 
 
@@ -172,6 +135,9 @@ class _Worker:
         self._options, self._stop, self._view, self._warn = options, stop, view, warn
         self._programs: dict[str, Program] = {}
         self._raised: collections.Counter[Spec] = collections.Counter()
+        self._causes: dict[Spec, str] = {}
+        """What was raised last, of each run that is left."""
+        self._lost = 0
         self._progress = Progress(len(specs))
 
     def run(self, done: int) -> Progress:
@@ -188,6 +154,11 @@ class _Worker:
                 break
             time.sleep(0 if claims else PAUSE)
             looked_again = not claims
+        if not self._stop():
+            for spec in [spec for spec in self._left if spec in self._causes]:
+                progress.elsewhere -= 1
+                self._drop(spec, self._causes[spec])
+        progress.elsewhere += self._lost
         return progress
 
     def _missing(self, spec: Spec) -> int:
@@ -198,6 +169,7 @@ class _Worker:
         """The compiled functions of all runs of a condition."""
         if spec.name not in self._programs:
             count = sum(other.name == spec.name for other in self._left)
+            count = min(count, self._options.max_wave or count)
             config, per_device = spec.config, self._options.per_device
             self._programs[spec.name] = mesh.prepare(config, count, per_device)
         return self._programs[spec.name]
@@ -207,17 +179,25 @@ class _Worker:
         claims: list[Spec] = []
         size, self._progress.elsewhere = 1, 0
         for spec in list(self._left):
-            if len(claims) == size:
+            if len(claims) == size or self._stop():
                 break
-            if claims and spec.name != claims[0].name:
+            if claims and (spec.name, self._epochs[spec]) != (
+                claims[0].name,
+                self._epochs[claims[0]],
+            ):
                 continue
             with contextlib.ExitStack() as held:
                 try:
                     held.enter_context(spec.folder.lock())
-                    survey = spec.folder.survey(spec.config, spec.seed, self._options.anyway)
-                except Held:
+                except UserError as error:  # Which may be gone when it is looked at again.
                     self._progress.elsewhere += 1
+                    if not isinstance(error, Held):
+                        self._causes[spec] = str(error)
                     continue
+                if not self._raised[spec]:
+                    self._causes.pop(spec, None)
+                try:
+                    survey = spec.folder.survey(spec.config, spec.seed, self._options.anyway)
                 except UserError as error:  # Of this run alone.
                     self._drop(spec, str(error))
                     continue
@@ -226,7 +206,8 @@ class _Worker:
                     self._drop(spec)
                     self._progress.done += 1
                 elif why := failure(spec, attempts, self._options.retries):
-                    self._drop(spec, why)
+                    told = why.startswith("see ") or spec not in self._causes
+                    self._drop(spec, why if told else self._causes[spec])
                 elif not claims or (attempts == 0 and survey.epoch == self._epochs[claims[0]]):
                     self._progress.todo += self._epochs[spec] - survey.epoch
                     self._epochs[spec] = survey.epoch
@@ -273,6 +254,7 @@ class _Worker:
             if files.is_full(error):
                 raise
             self._raised.update(specs)
+            self._causes |= dict.fromkeys(specs, cause(error))
             progress.worked -= len(specs) * (epoch - start)  # It is done once more.
             return
         finally:
@@ -282,5 +264,6 @@ class _Worker:
             progress.done += status != "unfinished"
             progress.diverged += status == "diverged"
             if status != "unfinished" or spec.seed in ended.lost:
+                self._lost += spec.seed in ended.lost
                 self._drop(spec)
         self._view(progress)

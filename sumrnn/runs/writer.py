@@ -1,5 +1,6 @@
 """The writer of a run: it begins or continues a run in its folder, and brings it to an end."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -54,9 +55,18 @@ class RunWriter:
         """Starts a run: removes the one that may be there, and writes its record."""
         with files.writing(self._path):
             files.clear(self._path)
-            new = Record(name, seed, config, **origin.current(config), attempts=1)
+            attempts = 1 + self._attempts(config, seed)
+            new = Record(name, seed, config, **origin.current(config), attempts=attempts)
             # Killed in between, this is still the old run, which lacks something.
             self._write_record(new, lambda: self._remove(*REST, EVENTS, ERROR))
+
+    def _attempts(self, config: Config, seed: int) -> int:
+        """Earlier starts of this run, which came to no checkpoint."""
+        with contextlib.suppress(UserError):
+            record = self._folder.read()
+            if (record.config, record.seed, record.status) == (config, seed, "unfinished"):
+                return record.attempts
+        return 0
 
     def restore(self, config: Config, seed: int, epoch: int) -> Snapshot:
         """Takes a run up again after an epoch, and removes what lies behind that.
@@ -77,7 +87,8 @@ class RunWriter:
             files={},
             attempts=record.attempts + 1,
         )
-        self._write_record(new)
+        with files.writing(self._path):
+            self._write_record(new)
         if config != record.config:  # What there is of the end is not that of this run.
             self._remove(REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, EVENTS)
         self._folder.checkpoints.forget(epoch)
@@ -116,9 +127,10 @@ class RunWriter:
         self._end("diverged")
 
     def fail(self, text: str) -> None:
-        """Leaves a text that says why the run could not go on, unless the folder is lost."""
-        self._check_kept()
-        files.write_atomic(self._path / ERROR, text)
+        """Leaves a text that says why the run could not go on, if it was begun and not lost."""
+        if self._record is not None:
+            self._check_kept()
+            files.write_atomic(self._path / ERROR, text)
 
     def _end(self, status: Status) -> None:
         proof = {name: files.digest(self._path / name) for name in PROOF[status]}
@@ -146,7 +158,10 @@ class RunWriter:
         """
         assert self._record is not None
         if (stamp := self._folder.stamp()) != self._stamp:
-            seed = self._record.seed
-            what = f"is no longer that of the run with seed {seed}" if stamp else "missing"
-            raise Lost(f"{self._folder.config}: {what}")
+            # A file system may give other numbers to what nobody has changed.
+            if stamp is None or self._folder.read() != self._record:
+                seed = self._record.seed
+                what = f"is no longer that of the run with seed {seed}" if stamp else "missing"
+                raise Lost(f"{self._folder.config}: {what}")
+            self._stamp = stamp
         return self._record

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -79,10 +80,15 @@ def _versions(records: list[Record]) -> dict[str, str]:
     """The versions of the first run; its `code` stands for the programs of all conditions."""
     if not records:
         return {}
-    first = records[0].versions
-    codes = sorted({record.versions.get("code", "") for record in records})
-    code = codes[0] if len(codes) == 1 else hashlib.sha256(repr(codes).encode()).hexdigest()[:12]
-    return first | {"code": code}
+    codes = {record.versions.get("code", "") for record in records}
+    return records[0].versions | {"code": joint_code(codes)}
+
+
+def joint_code(codes: Iterable[str]) -> str:
+    """A digest of the digests of the programs of all conditions; that of one alone is itself."""
+    different = sorted(set(codes))
+    joint = hashlib.sha256(repr(different).encode()).hexdigest()[:12]
+    return different[0] if len(different) == 1 else joint
 
 
 def _differ(records: list[Record]) -> bool:

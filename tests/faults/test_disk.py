@@ -1,16 +1,16 @@
-"""Disks that are full, read-only or odd, and links.
+"""Disks that are full, read-only or in layers, and links.
 
 Whatever happens ends in one line, and nothing half-written is taken for whole.
 """
 
 import errno
+import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -38,6 +38,8 @@ from tests.conftest import (
     SECONDS,
     SMALL,
     SMALL_OPTIONS,
+    THREE,
+    TRAIN,
     Done,
     before_changes,
     files_of,
@@ -49,13 +51,7 @@ from tests.conftest import (
 )
 
 SEED = 7
-TRAIN = (
-    *(ROOT / "scripts" / "train.py", "--seed", SEED, *SMALL_OPTIONS),
-    *("--checkpoint-every", 1, "--out"),
-)
-ANALYZE = (ROOT / "scripts" / "analyze.py",)
-BATCH = ("-c", EXPERIMENT, 2, "--seeds", "7:8", "--devices", 2, "--checkpoint-every", 1, "--out")
-Run = Callable[..., Done]
+TWO_RUNS = (EXPERIMENT, 2, "--seeds", "7:8", "--devices", 2, "--checkpoint-every", 1, "--out")
 
 
 def write_report(folder: RunFolder) -> None:
@@ -72,52 +68,38 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder.path
 
 
-def run(*command: object, cwd: pathlib.Path, prefix: tuple[str, ...] = (), **env: str) -> Done:
-    """Runs Python to its end."""
-    return subprocess.run(
-        [*prefix, sys.executable, *map(str, command)],
+def in_namespace(script: str, *command: object, cwd: pathlib.Path, **environment: object) -> Done:
+    """Runs a script of the shell, for which a command are $@, where it may mount file systems."""
+    if not shutil.which("unshare"):
+        pytest.skip("needs unshare")
+    done = subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", *map(str, command)],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        env=os.environ | {name: str(value) for name, value in environment.items()},
         capture_output=True,
         text=True,
         timeout=SECONDS,
         check=False,
     )
+    if done.returncode == 99 or done.stderr.startswith("unshare:"):
+        pytest.skip("needs the right to mount in a namespace")
+    return done
 
 
-INSIDE = """
-mount -t tmpfs -o size="$SIZE" none "$DISK" || exit 99
-if [ -n "$CONTENT" ]; then cp -a "$CONTENT" "$DISK/run"; fi
-if [ "$BALLAST" -gt 0 ]; then head -c "$BALLAST" /dev/zero > "$DISK/ballast"; fi
-if [ -n "$READONLY" ]; then mount -o remount,ro "$DISK"; fi
+SMALL_DISK = """
+mount -t tmpfs -o size="$SIZE" none disk || exit 99
 "$@"
 status=$?
-rm -f "$DISK/ballast"
-if [ -z "$READONLY" ]; then cp -a "$DISK/." "$AFTER"; fi
+cp -a disk/. after
 exit $status
 """
-"""Runs a command that sees a small disk of its own at $DISK, and copies its content to $AFTER."""
 
 
-@pytest.fixture
-def disk(tmp_path: pathlib.Path) -> Run:
-    """Runs Python that has a small disk at DISK, whose content is in after/ afterwards."""
-    place, after = tmp_path / "disk", tmp_path / "after"
-    place.mkdir()
-    after.mkdir()
-    if not shutil.which("unshare"):
-        pytest.skip("needs unshare")
-
-    def on_disk(*command: object, size: str, ballast: int = 0, content: object = "") -> Done:
-        env = {"SIZE": size, "BALLAST": str(ballast), "CONTENT": str(content)}
-        env |= {"DISK": str(place), "AFTER": str(after), "READONLY": "yes" if content else ""}
-        inside = ("unshare", "--map-root-user", "--mount", "sh", "-c", INSIDE, "sh")
-        done = run(*command, cwd=tmp_path, prefix=inside, **env)
-        if done.returncode == 99 or done.stderr.startswith("unshare:"):
-            pytest.skip("needs the right to mount a disk in a namespace")
-        return done
-
-    return on_disk
+def on_small_disk(size: str, *command: object, cwd: pathlib.Path) -> Done:
+    """Runs Python that has a small disk at disk/, whose content is in after/ afterwards."""
+    for name in ("disk", "after"):
+        (cwd / name).mkdir()
+    return in_namespace(SMALL_DISK, sys.executable, *command, cwd=cwd, SIZE=size, PYTHONPATH=ROOT)
 
 
 def assert_one_line(done: Done, status: int, words: str = "") -> None:
@@ -135,10 +117,11 @@ def assert_goes_on(path: pathlib.Path, whole: pathlib.Path) -> None:
 
 
 def test_a_full_disk_is_told_and_the_run_continues_elsewhere(
-    disk: Run, whole: pathlib.Path, tmp_path: pathlib.Path
+    whole: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     """A real one; the next test but one has a disk that is full at any moment."""
-    done = disk(*TRAIN, tmp_path / "disk" / "run", size="32k")
+    options = ("--seed", SEED, *SMALL_OPTIONS, "--checkpoint-every", 1, "--out", "disk/run")
+    done = on_small_disk("32k", *TRAIN[1:], *options, cwd=tmp_path)
     assert_one_line(done, 1, "No space left on device: '[^']*/checkpoints/2.npz'")
     assert_goes_on(tmp_path / "after" / "run", whole)
 
@@ -146,13 +129,13 @@ def test_a_full_disk_is_told_and_the_run_continues_elsewhere(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "name"),
-    [("80k", "runs/b-seed7/.*"), ("208k", "figures/.*")],
+    [("64k", "runs/b-seed7/.*"), ("208k", "figures/.*")],
     ids=["at a run", "at its end"],
 )
-def test_a_batch_on_a_full_disk_continues_elsewhere(
-    size: str, name: str, disk: Run, whole: pathlib.Path, tmp_path: pathlib.Path
+def test_an_experiment_on_a_full_disk_continues_elsewhere(
+    size: str, name: str, whole: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    done = disk(*BATCH, tmp_path / "disk" / "run", size=size)
+    done = on_small_disk(size, "-c", *TWO_RUNS, "disk/run", cwd=tmp_path)
     assert_one_line(done, 1, f"No space left on device: '[^']*/{name}'")
     found, experiment = ExperimentFolder(tmp_path / "after" / "run"), small_experiment(2)
     for condition, config in experiment.conditions.items():
@@ -194,6 +177,20 @@ def test_no_room_for_any_one_of_all_changes_is_told_and_the_run_continues(
     assert all("\n" not in str(error) for error in told)
 
 
+def test_a_full_disk_keeps_the_run_that_is_to_be_replaced(
+    whole: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(pathlib.Path(shutil.copytree(whole, tmp_path / "run")))
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        RunWriter(folder).begin(SMALL, 8, "sheet")
+    assert files_of(folder.path) == files_of(whole)
+
+
 LIMITS = {"config.json": 512, "1.npz": 4_096, "report.html": 30_000}
 """By what is larger: bytes."""
 
@@ -215,142 +212,102 @@ def test_a_limit_on_the_size_of_files_is_told_and_the_run_continues_without(
     assert_goes_on(path, whole)
 
 
-PROBE = """
-import pathlib, sys
-from sumrnn.errors import UserError
-from sumrnn.runs.folder import RunFolder
-from sumrnn.runs.writer import RunWriter
-from sumrnn.study.folder import ExperimentFolder
-from tests.conftest import SMALL, small_experiment
-
-def lock(path):
-    with RunFolder(path).lock():
-        pass
-
-ACTIONS = {
-    "look": lambda path: RunFolder(path).is_run(),
-    "check": lambda path: RunFolder(path).check_free(overwrite=True),
-    "survey": lambda path: RunFolder(path).survey(SMALL, 7),
-    "status": lambda path: RunFolder(path).status(),
-    "load": lambda path: RunFolder(path).load(),
-    "lock": lock,
-    "begin": lambda path: RunWriter(RunFolder(path)).begin(SMALL, 7, "sheet"),
-    "report": lambda path: RunFolder(path).write_report({"report.md": "new"}, ()),
-    "batch": lambda path: ExperimentFolder(path).open(small_experiment(2), (7,)),
-    "is batch": lambda path: ExperimentFolder(path).is_experiment(),
-}
-for action, path in (word.split(":") for word in sys.argv[1:]):
-    try:
-        ACTIONS[action](pathlib.Path(path))
-    except UserError as error:
-        print(f"{action} {error.status} {error}")
-    else:
-        print(f"{action} was done")
+CALLS = """
+import json, pathlib, sys
+from sumrnn.cli import declaration
+from tests import conftest
+declaration.find = lambda name: conftest.small_experiment(int(name))
+for name, *words in json.loads(sys.argv[1]):
+    called = conftest.call(name, *words, cwd=pathlib.Path.cwd())
+    print(json.dumps([called.status, called.out, called.err]))
 """
-"""Does things to folders, and says in a line each how they were refused."""
-
-
-def assert_refused(done: Done, actions: list[str], words: str) -> None:
-    assert (done.returncode, done.stderr) == (0, "")
-    lines = done.stdout.splitlines()
-    for action, line in zip(actions, lines, strict=True):
-        name, _, path = action.partition(":")
-        assert re.fullmatch(rf"{name} 2 .*{re.escape(path)}.*{words}.*", line), line
-
-
-@pytest.mark.slow
-def test_a_read_only_disk_is_told(disk: Run, whole: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    new, old = tmp_path / "disk" / "new", tmp_path / "disk" / "run"
-    actions = [f"{name}:{new}" for name in ("lock", "begin", "batch")]
-    actions += [f"{name}:{old}" for name in ("lock", "begin", "report")]
-    done = disk("-c", PROBE, *actions, size="4m", content=whole)
-    words = r"must be a folder that can be written \(Read-only file system\)"
-    assert_refused(done, actions, words)
-
-
-def no_rights(name: str = "setpriv") -> tuple[str, ...]:
-    """What makes root a person whom modes keep out."""
-    if os.geteuid() != 0:
-        return ()
-    if not shutil.which(name):
-        pytest.skip(f"needs {name}, as root")
-    return (name, "--bounding-set", "-dac_override,-dac_read_search")
-
-
-@pytest.fixture
-def locked(whole: pathlib.Path, tmp_path: pathlib.Path) -> Iterator[Callable[[int], pathlib.Path]]:
-    """A run folder with a mode."""
-    path = pathlib.Path(shutil.copytree(whole, tmp_path / "locked"))
-
-    def lock(mode: int) -> pathlib.Path:
-        path.chmod(mode)
-        return path
-
-    yield lock
-    path.chmod(0o700)
-    assert files_of(path) == files_of(whole)
-
-
-@pytest.mark.parametrize(
-    ("mode", "actions"),
-    [
-        (0o500, ["lock:new", "begin:new", "batch:new", "begin:", "report:"]),
-        (0o000, ["look:", "check:", "survey:", "status:", "load:", "lock:", "is batch:"]),
-    ],
-    ids=["that may not be written", "that may not be looked at"],
-)
-def test_a_folder_without_permission_is_told(
-    mode: int, actions: list[str], locked: Callable[[int], pathlib.Path], tmp_path: pathlib.Path
-) -> None:
-    path = locked(mode)
-    where = [name.replace(":", f":{path}/").rstrip("/") for name in actions]
-    done = run("-c", PROBE, *where, cwd=tmp_path, prefix=no_rights())
-    if done.stderr.startswith("setpriv:"):
-        pytest.skip("needs the right to give rights up")
-    assert_refused(done, where, "Permission denied")
-
-
-SCRIPTS = [
-    (*ANALYZE, "run"),
-    (*TRAIN, "new"),
-    (*TRAIN, "run", "--overwrite"),
-    (TRAIN[0], "--resume", "--out", "run"),
-    (*BATCH, "new"),
+"""Calls commands one after the other, and prints what came of each."""
+OPTIONS = ("--seed", SEED, *SMALL_OPTIONS, "--out")
+WRITING: list[tuple[object, ...]] = [
+    ("train", *OPTIONS, "place/new"),
+    ("train", *OPTIONS, "place/run", "--overwrite"),
+    ("train", "--resume", "--out", "place/half"),
+    ("experiment", 2, "--seeds", "7:8", "--out", "place/new"),
 ]
+ANALYZE = [("analyze", "place/run")]
+READING: list[tuple[object, ...]] = [
+    ("train", *OPTIONS, "place/run", "--overwrite"),
+    ("train", "--resume", "--out", "place/half"),
+    ("experiment", 2, "--seeds", "7:8", "--out", "place/run"),
+    *ANALYZE,
+]
+READ_ONLY = """
+mount -t tmpfs none place || exit 99
+cp -a runs/. place
+mount -o remount,ro place
+exec "$@"
+"""
+# What makes root a person whom modes keep out.
+RIGHTS = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+NO_RIGHTS = f"""
+cp -a runs/. place
+chmod "$MODE" place place/*
+{" ".join(RIGHTS) if os.geteuid() == 0 else ""} "$@"
+status=$?
+chmod -R u+rwX place
+diff -r -x .lock runs place && exit $status
+"""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", SCRIPTS, ids=["analyze", "train", "overwrite", "resume", "batch"]
-)
-def test_a_script_on_a_read_only_disk_says_so(
-    command: tuple[object, ...], disk: Run, whole: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    words = [tmp_path / "disk" / word if word in ("run", "new") else word for word in command]
-    done = disk(*words, size="4m", content=whole)
-    assert_one_line(done, 2, "must be a folder that can be written .Read-only file system.")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("mode", "command"),
+    ("script", "mode", "commands", "told"),
     [
-        (0o500, (*TRAIN, "locked/new")),
-        (0o000, (TRAIN[0], "--resume", "--out", "locked")),
-        (0o000, (*ANALYZE, "locked")),
-        (0o500, (*ANALYZE, "locked")),
-        (0o500, (*BATCH, "locked/new")),
+        pytest.param(READ_ONLY, "", [*WRITING, *ANALYZE], "Read-only file", marks=pytest.mark.slow),
+        pytest.param(NO_RIGHTS, "500", ANALYZE, "Permission denied", marks=pytest.mark.slow),
+        (NO_RIGHTS, "500", WRITING, "Permission denied"),
+        (NO_RIGHTS, "000", READING, "Permission denied"),
     ],
+    ids=["read-only disk", "no right to write a report", "no right to write", "no right to read"],
 )
-def test_a_script_without_permission_says_so(
-    mode: int,
-    command: tuple[object, ...],
-    locked: Callable[[int], pathlib.Path],
+def test_what_may_not_be_done_is_told(
+    script: str,
+    mode: str,
+    commands: list[tuple[object, ...]],
+    told: str,
+    whole: pathlib.Path,
     tmp_path: pathlib.Path,
 ) -> None:
-    locked(mode)
-    done = run(*command, cwd=tmp_path, prefix=no_rights())
-    assert_one_line(done, 2, "Permission denied")
+    (tmp_path / "place").mkdir()
+    shutil.copytree(whole, tmp_path / "runs" / "run")
+    train(tmp_path / "runs" / "half", THREE, until=2)
+    command = (sys.executable, "-c", CALLS, json.dumps(commands))
+    done = in_namespace(script, *command, cwd=tmp_path, MODE=mode, PYTHONPATH=ROOT)
+    if done.stderr.startswith("setpriv:"):
+        pytest.skip("needs the right to give rights up")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for (name, *_), line in zip(commands, done.stdout.splitlines(), strict=True):
+        status, out, error = json.loads(line)
+        assert (status, out) == (2, ""), error
+        assert re.fullmatch(rf"{name}\.py: error: [^\n]*place[^\n]*{told}[^\n]*\n", error), error
+
+
+IMAGE = """
+mkdir disk lower
+mount -t tmpfs none disk || exit 99
+mkdir disk/lower disk/upper disk/work disk/merged
+cp -a whole disk/lower/run
+layers="lowerdir=disk/lower,upperdir=disk/upper,workdir=disk/work"
+mount -t overlay -o "userxattr,$layers" none disk/merged || exit 99
+rm disk/merged/run/predictions.npz
+"$@" --resume && "$@" --overwrite
+"""
+
+
+@pytest.mark.slow
+def test_a_run_in_a_container_s_image_can_be_continued_and_replaced(
+    whole: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    shutil.copytree(whole, tmp_path / "whole")
+    done = in_namespace(IMAGE, *TRAIN, *OPTIONS, "disk/merged/run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == 2
+    assert "continuing after epoch 2" in done.stderr
 
 
 @pytest.mark.parametrize("target", ["nowhere", "link"], ids=["to nowhere", "to itself"])
@@ -412,8 +369,8 @@ def test_resuming_does_not_write_through_links(
     assert files_of(outside) == before
 
 
-def test_continuing_a_batch_does_not_write_through_links(tmp_path: pathlib.Path) -> None:
-    path, outside = ExperimentFolder(tmp_path / "batch"), ExperimentFolder(tmp_path / "outside")
+def test_continuing_an_experiment_does_not_write_through_links(tmp_path: pathlib.Path) -> None:
+    path, outside = ExperimentFolder(tmp_path / "inside"), ExperimentFolder(tmp_path / "outside")
     outside.open(small_experiment(2), (1,))
     path.path.mkdir()
     (path.path / study_folder.EXPERIMENT).symlink_to(outside.path / study_folder.EXPERIMENT)

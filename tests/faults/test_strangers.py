@@ -1,12 +1,12 @@
-"""The scripts where other people are: in terminals, encodings, settings and file systems."""
+"""The scripts where other people are: in terminals, encodings, settings and notebooks."""
 
 import contextlib
 import fcntl
+import io
 import os
 import pathlib
 import pty
 import re
-import shutil
 import struct
 import subprocess
 import sys
@@ -16,13 +16,12 @@ from typing import Any
 
 import pytest
 
-from sumrnn.cli import console
-from sumrnn.runs.folder import FIGURES, RunFolder
-from sumrnn.runs.writer import RunWriter
+from sumrnn.cli import console, progress
+from sumrnn.runs.folder import FIGURES
+from sumrnn.runs.progress import Progress
 from tests.conftest import (
     ROOT,
     SECONDS,
-    SMALL,
     SMALL_OPTIONS,
     TRAIN,
     Done,
@@ -75,40 +74,60 @@ def test_a_mistake_is_told_in_one_clean_line(
     assert said == "train.py: error: Unrecognized options: --celsl, 3\r\n"
 
 
-LINES = """
-from sumrnn.cli import progress
-from sumrnn.runs.work import Progress
-row = {"loss": 0.0625, "accuracy": 0.5, "val_loss": 0.125, "val_accuracy": 0.9912}
-with progress.of_run(60) as view:
-    view(row | {"epoch": 30, "seconds": 2.0})
-with progress.of_experiment() as view:
-    wave = {"name": "a-condition", "seeds": tuple(range(64)), "epochs": 60}
-    for epoch in (29, 30):
-        view(Progress(128, 64, 5000, 1000, epoch=epoch, diverged=2, **wave))
-"""
+class Terminal(io.StringIO):
+    """Keeps what a terminal of $COLUMNS and $TERM would show."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Shows a run and an experiment on a terminal, and returns the lines."""
+
+    def show(columns: int, term: str) -> list[str]:
+        terminal = Terminal()
+        for name, value in {"COLUMNS": str(columns), "LINES": "24", "TERM": term}.items():
+            monkeypatch.setenv(name, value)
+        for name in ("stdout", "stderr"):
+            monkeypatch.setattr(sys, name, terminal)
+        monkeypatch.setattr("rich._console", None)  # It has read the variables before.
+        row = {"loss": 0.0625, "accuracy": 0.5, "val_loss": 0.125, "val_accuracy": 0.9912}
+        with progress.of_run(60) as view:
+            view(row | {"epoch": 30, "seconds": 2.0})
+        with progress.of_experiment() as view:
+            wave: Any = {"name": "a-condition", "seeds": tuple(range(64)), "epochs": 60}
+            for epoch in (29, 30):
+                view(Progress(128, 64, 5000, 1000, epoch=epoch, diverged=2, **wave))
+        monkeypatch.undo()
+        return lines_of(terminal.getvalue())
+
+    return show
+
+
 RUN = ["epoch 30/60", "0:01:00 left", "loss 0.0625", "val_accuracy 0.9912"]
-BATCH = ["runs 64/128", "0:00:00 left", "2 diverged", "epoch 30/60", "a-condition"]
+EXPERIMENT = ["runs 64/128", "0:00:00 left", "2 diverged", "epoch 30/60", "a-condition"]
 ALL = [*RUN, "accuracy 0.5000", "val_loss 0.1250", "2.00 s"]
 
 
 @pytest.mark.parametrize(
-    ("columns", "run", "batch"), [(40, RUN[:3], BATCH[:3]), (80, RUN, BATCH), (200, ALL, BATCH)]
+    ("columns", "run", "experiment"),
+    [(40, RUN[:3], EXPERIMENT[:3]), (80, RUN, EXPERIMENT), (200, ALL, EXPERIMENT)],
 )
 def test_a_live_line_has_what_matters_most(
-    columns: int, run: list[str], batch: list[str], tmp_path: pathlib.Path
+    columns: int, run: list[str], experiment: list[str], lines: Callable[..., list[str]]
 ) -> None:
-    shown = lines_of(in_terminal(columns, sys.executable, "-c", LINES, cwd=tmp_path))
+    shown = lines(columns, "xterm")
     assert max(map(len, shown)) <= columns
-    for parts in (run, batch):
-        (line, *_) = [line for line in shown if line.startswith(parts[0])]
+    for parts in (run, experiment):
+        line = next(line for line in shown if line.startswith(parts[0]))
         assert line.startswith("  ".join(parts))
         assert ("━" in line) == (columns > 40)
         assert "…" not in line
 
 
-def test_a_dumb_terminal_gets_a_line_per_epoch(tmp_path: pathlib.Path) -> None:
-    shown = in_terminal(80, sys.executable, "-c", LINES, cwd=tmp_path, TERM="dumb")
-    run, experiment = shown.splitlines()
+def test_a_dumb_terminal_gets_a_line_per_epoch(lines: Callable[..., list[str]]) -> None:
+    run, experiment = lines(80, "dumb")
     assert run == "  ".join(ALL)
     assert "epoch 29/60" in experiment  # Not one for every epoch.
 
@@ -183,57 +202,6 @@ def test_a_stranger_s_settings_change_neither_numbers_nor_pictures(
     pictures = files_of(tmp_path / "run" / FIGURES)
     assert pictures == files_of(trained[0] / FIGURES)
     assert len(pictures) == 6
-
-
-# --- file systems -------------------------------------------------------------------------
-
-IMAGE = """
-mount -t tmpfs none "$1" || exit 99
-mkdir "$1/lower" "$1/upper" "$1/work" "$1/merged"
-cp -a "$2" "$1/lower/run"
-layers="lowerdir=$1/lower,upperdir=$1/upper,workdir=$1/work"
-mount -t overlay -o "userxattr,$layers" none "$1/merged" || exit 99
-rm "$1/merged/run/predictions.npz"
-shift 2
-"$@" --resume && "$@" --overwrite
-"""
-
-
-@pytest.mark.slow
-def test_a_run_in_a_container_s_image_can_be_continued_and_replaced(
-    trained: Trained, tmp_path: pathlib.Path
-) -> None:
-    if not shutil.which("unshare"):
-        pytest.skip("needs unshare")
-    inside = ("unshare", "--map-root-user", "--mount", "sh", "-ec", IMAGE, "sh")
-    options = ("--seed", "7", *SMALL_OPTIONS, "--out", str(tmp_path / "merged" / "run"))
-    done = subprocess.run(
-        [*inside, str(tmp_path), str(trained[0]), *map(str, TRAIN), *options],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    if done.returncode == 99 or done.stderr.startswith(("unshare:", "mount:")):
-        pytest.skip("needs the right to mount in a namespace")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test accuracy") == 2
-    assert "continuing after epoch 2" in done.stderr
-
-
-def test_nothing_is_removed_before_the_new_is_possible(
-    trained: Trained, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = RunFolder(pathlib.Path(shutil.copytree(trained[0], tmp_path / "run")))
-    before = files_of(folder.path)
-
-    def full(file: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        RunWriter(folder).begin(SMALL, 8, "sheet")
-    assert files_of(folder.path) == before
 
 
 # --- notebooks ----------------------------------------------------------------------------

@@ -4,7 +4,6 @@ The oracle is the run that nobody damaged: whatever comes out must be its number
 the folder says is asked of every damage; of each kind of answer, one is then trained to its end.
 """
 
-import contextlib
 import dataclasses
 import pathlib
 import re
@@ -12,6 +11,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
@@ -33,7 +34,7 @@ from sumrnn.runs.writer import RunWriter
 from sumrnn.study import table
 from sumrnn.study.experiment import Experiment
 from sumrnn.study.folder import EXPERIMENT, ExperimentFolder
-from tests.conftest import THREE, Done, files_of, finish, flip, results_of, run_script, train
+from tests.conftest import THREE, files_of, finish, flip, results_of, train
 
 SEED = 7
 OTHER = dataclasses.replace(THREE, data_seed=1)  # Compiles to the same program.
@@ -51,7 +52,10 @@ INTERRUPTED = ("2.npz", "1.npz")
 NAMES = {
     "finished": (*OWN, *REBUILT, *(f"{CHECKPOINTS}/{name}" for name in FINISHED)),
     "interrupted": (CONFIG, HISTORY, *(f"{CHECKPOINTS}/{name}" for name in INTERRUPTED)),
+    "diverged": (CONFIG, HISTORY),
 }
+WHOLE = {"finished": ("finished", 3), "interrupted": ("unfinished", 2), "diverged": ("diverged", 3)}
+"""What a look says of a run that nobody damaged."""
 
 Damage = Callable[[pathlib.Path, list[pathlib.Path]], object]
 
@@ -79,14 +83,18 @@ KINDS: dict[str, Damage] = {
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """The runs that are copied and damaged; do not change them."""
+    """The runs that are copied and damaged; do not change them.
+
+    They are finished, interrupted after epoch 2, diverged in epoch 3, or killed just before the
+    end, which is not proven then.
+    """
 
     path: pathlib.Path
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Of the finished run, without its report."""
 
     def run(self, how: str) -> pathlib.Path:
-        """The run itself: finished; interrupted after epoch 2; killed just before its end."""
+        """The run itself."""
         return self.path / how / "run"
 
     def others(self, how: str) -> list[pathlib.Path]:
@@ -112,6 +120,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
             (path / file).write_text(f"{file} of {name}")
         interrupted = train(found.path / "interrupted" / name, config, seed, until=2).path
         shutil.copy(interrupted / CONFIG, found.path / "unproven" / name)
+        diverged = shutil.copytree(interrupted, found.path / "diverged" / name)
+        writer = RunWriter(RunFolder(diverged))
+        writer.restore(config, seed, 2)
+        writer.give_up()
     return found
 
 
@@ -128,38 +140,27 @@ def copy(made: Made, tmp_path: pathlib.Path) -> Iterator[Callable[[str], pathlib
     shutil.rmtree(path, ignore_errors=True)  # Hundreds of them fill a disk.
 
 
-@contextlib.contextmanager
-def nothing_changes(path: pathlib.Path) -> Iterator[None]:
-    before = files_of(path)
-    yield
-    assert files_of(path) == before
-
-
-def refusal(action: Callable[[], object], path: pathlib.Path) -> str | None:
-    """The line with which something is refused, if it is; it names a file of the folder."""
-    with nothing_changes(path):
-        try:
-            action()
-        except UserError as error:
-            message = str(error)
-        else:
-            return None
-    assert "\n" not in message
-    assert str(path) in message
-    return message
-
-
 Look = tuple[str, int, list[str]]
+
+
+def outcome(action: Callable[[], Any], path: pathlib.Path) -> Any:
+    """What an action returns, or the line with which it is refused; it changes nothing."""
+    before = files_of(path)
+    try:
+        result = action()
+    except UserError as error:
+        result = str(error)
+        assert "\n" not in result
+        assert str(path) in result
+    assert files_of(path) == before
+    return result
 
 
 def look(path: pathlib.Path) -> Look | str:
     """What there is to continue, or why it is refused."""
-    found: list[Look] = []
-    refused = refusal(lambda: found.append(RunFolder(path).survey(THREE, SEED)), path)
-    if refused:
-        return refused
-    assert not any("\n" in line for line in found[0][2])
-    return found[0]
+    found: Look | str = outcome(lambda: RunFolder(path).survey(THREE, SEED), path)
+    assert isinstance(found, str) or not any("\n" in line for line in found[2])
+    return found
 
 
 def is_same(path: pathlib.Path, made: Made, but: tuple[str, ...] = ()) -> bool:
@@ -185,7 +186,7 @@ def resume(path: pathlib.Path, made: Made) -> str | None:
     finish(path, THREE)
     (path / REPORT_JSON).unlink(missing_ok=True)
     if found[0] == "unfinished":
-        assert RunFolder(path).checkpoints.epochs()[0] == THREE.train.epochs
+        assert RunFolder(path).checkpoints.epochs()[0] == THREE.train.epochs  # None is later.
         assert results_of(path) == made.results
     assert is_same(path, made, but=("seconds",))
     assert (path / PREDICTIONS).read_bytes() == made.results[PREDICTIONS]
@@ -193,11 +194,11 @@ def resume(path: pathlib.Path, made: Made) -> str | None:
 
 
 def test_the_names_here_are_all_files_of_a_run(made: Made) -> None:
-    for how, names in NAMES.items():
-        assert {*names, files.LOCK} == set(files_of(made.run(how)))
-    assert look(made.run("finished")) == ("finished", 3, [])
+    for how in ("finished", "interrupted"):
+        assert {*NAMES[how], files.LOCK} == set(files_of(made.run(how)))
+    for how, whole in WHOLE.items():
+        assert look(made.run(how)) == (*whole, [])
     assert look(made.run("unproven")) == ("unfinished", 3, [])
-    assert look(made.run("interrupted")) == ("unfinished", 2, [])
 
 
 CASES = [(how, name, kind) for how, names in NAMES.items() for name in names for kind in KINDS]
@@ -222,17 +223,17 @@ def test_a_look_at_a_damaged_file_passes_it_over_or_names_it(
     path = copy(how)
     damage(how, name, kind, path, made)
     file = str(path / name)
-    found, read = look(path), refusal(RunFolder(path).load, path)
-    whole = ("finished", 3) if how == "finished" else ("unfinished", 2)
+    found, read = look(path), outcome(RunFolder(path).load, path)
+    whole = WHOLE[how]
     if name == CONFIG:
         if kind == "all but the last byte":  # Which is the end of a line.
             assert found == (*whole, [])
         else:
             assert isinstance(found, str)
             assert CONFIG in found
-    elif how == "finished" and name in OWN:
+    elif how != "interrupted" and name in OWN:
         (wrong,) = found[2]
-        assert found[:2] == ("unfinished", 3)
+        assert found[:2] == ("unfinished", 3 if how == "finished" else 2)
         assert wrong.startswith(f"{file}: ")
     elif how == "interrupted" and name.endswith("2.npz") and found != (*whole, []):
         assert found[:2] == ("unfinished", 1)
@@ -242,16 +243,14 @@ def test_a_look_at_a_damaged_file_passes_it_over_or_names_it(
         assert found == (*whole, [])
         # The last byte of an archive is the length of a comment.
         assert how == "finished" or not name.endswith("2.npz") or kind == "last byte flipped"
-    if how == "interrupted":
-        assert read
+    if how != "finished":
+        assert isinstance(read, str)
     elif name in OWN and (name, kind) != (CONFIG, "all but the last byte"):
-        assert read
         foreign = name == CONFIG and kind.startswith("of another")
         assert (CONFIG if foreign else file) in read
     else:
-        assert read is None
         assert is_same(path, made)
-    if deep:  # Only without its record it cannot be made good.
+    if deep and found[0] != "diverged":  # Only without its record it cannot be made good.
         assert (resume(path, made) is None) == (name != CONFIG or not isinstance(found, str))
 
 
@@ -271,6 +270,11 @@ OUTCOMES: dict[str, tuple[str, Callable[[pathlib.Path], object], int | None]] = 
     "the end and an epoch": ("finished", empty(PREDICTIONS, HISTORY, NEW), 2),
     "all again": ("finished", remove(PREDICTIONS, CHECKPOINTS), 0),
     "from the newest": ("interrupted", empty(HISTORY, f"{CHECKPOINTS}/1.npz"), 2),
+    "from the newest, before what is none": (
+        "interrupted",
+        lambda path: [(path / CHECKPOINTS / f"{epoch}.npz").mkdir() for epoch in (50, 99)],
+        2,
+    ),
     "from an older one": ("interrupted", empty(OLD), 1),
     "from the beginning": ("interrupted", remove(CHECKPOINTS, HISTORY), 0),
     "nothing good": ("interrupted", empty(OLD, f"{CHECKPOINTS}/1.npz"), None),
@@ -314,170 +318,55 @@ def test_what_a_look_promises_comes_true(
         assert refused is None
 
 
-LOCKS: dict[str, Callable[[pathlib.Path], object]] = {
-    "deleted": lambda lock: lock.unlink(),
-    "filled": lambda lock: lock.write_bytes(b"\xff" * 100),
-    "a folder": lambda lock: (lock.unlink(), lock.mkdir()),
-}
+CONTENTS = [None, "nothing", "text", "a folder", "a link", "a device"]
+CONTENTS += [(whose, epoch) for whose in ("run", "seed", "config") for epoch in (1, 2)]
+"""What is in the place of a checkpoint: none, something else, or whose and of which epoch."""
 
 
-@pytest.mark.parametrize("kind", LOCKS)
-def test_the_lock_file_holds_nothing_that_could_be_damaged(
-    kind: str, made: Made, copy: Callable[[str], pathlib.Path]
-) -> None:
-    path = copy("interrupted")
-    LOCKS[kind](path / files.LOCK)
-    assert look(path) == ("unfinished", 2, [])
-    if kind == "a folder":
-        assert refusal(lambda: finish(path, THREE), path)
-    else:
-        assert resume(path, made) is None
-
-
-Disorder = Callable[[pathlib.Path, Made, str], object]
-"""Of the checkpoints in a folder; epochs count from the newest one's."""
-
-
-def at(path: pathlib.Path, how: str, age: int) -> pathlib.Path:
-    newest = 2 if how == "interrupted" else 3
-    return path / CHECKPOINTS / f"{newest + age}.npz"
-
-
-def move(source: int, target: int) -> Disorder:
-    return lambda path, made, how: at(path, how, source).replace(at(path, how, target))
-
-
-def duplicate(source: int, target: int) -> Disorder:
-    return lambda path, made, how: shutil.copy(at(path, how, source), at(path, how, target))
-
-
-def swap(path: pathlib.Path, made: Made, how: str) -> None:
-    at(path, how, 0).rename(path / "aside")
-    at(path, how, -1).rename(at(path, how, 0))
-    (path / "aside").rename(at(path, how, -1))
-
-
-def take(other: int, *ages: int) -> Disorder:
-    """Replaces checkpoints by another run's."""
-
-    def disorder(path: pathlib.Path, made: Made, how: str) -> None:
-        for age in ages:
-            shutil.copy(at(made.others(how)[other], how, age), at(path, how, age))
-
-    return disorder
-
-
-def delete(*ages: int) -> Disorder:
-    return lambda path, made, how: [at(path, how, age).unlink() for age in ages]
-
-
-def put(what: Callable[[pathlib.Path], object]) -> Disorder:
-    """Puts something else in the newest one's place."""
-
-    def disorder(path: pathlib.Path, made: Made, how: str) -> None:
-        at(path, how, 0).unlink()
-        what(at(path, how, 0))
-
-    return disorder
-
-
-WHOLE: dict[str, tuple[Disorder, int | None]] = {
-    "newest deleted": (delete(0), -1),
-    "oldest deleted": (delete(-1), 0),
-    "both deleted": (delete(0, -1), -9),
-    "checkpoints deleted": (lambda path, made, how: shutil.rmtree(path / CHECKPOINTS), -9),
-    "swapped": (swap, None),
-    "newest renamed to the next": (move(0, 1), -1),
-    "newest renamed to 99": (move(0, 96), -1),
-    "oldest renamed to the newest": (move(-1, 0), None),
-    "newest renamed to the oldest": (move(0, -1), None),
-    "oldest renamed to 99": (move(-1, 96), 0),
-    "newest as the next too": (duplicate(0, 1), 0),
-    "newest as the oldest too": (duplicate(0, -1), 0),
-    "newest as another run's, seed": (take(0, 0), -1),
-    "newest as another run's, config": (take(1, 0), -1),
-    "oldest as another run's, seed": (take(0, -1), 0),
-    "both as another run's, seed": (take(0, 0, -1), None),
-    "both as another run's, config": (take(1, 0, -1), None),
-    "newest an empty folder": (put(lambda path: path.mkdir()), -1),
-    "newest a file of something else": (put(lambda path: path.write_text("7")), -1),
-    "newest a link to nowhere": (put(lambda path: path.symlink_to("nowhere")), -1),
-    "newest a device": (put(lambda path: path.symlink_to("/dev/zero")), -1),
-    "checkpoints a file": (
-        lambda path, made, how: (
-            shutil.rmtree(path / CHECKPOINTS),
-            (path / CHECKPOINTS).write_text("7"),
-        ),
-        -9,
-    ),
-}
-"""What is done, and after which epoch it goes on; -9: from the beginning; None: not at all."""
+def put(content: Any, file: pathlib.Path, made: Made) -> None:
+    if content == "a folder":
+        file.mkdir()
+    elif content in ("a link", "a device"):
+        file.symlink_to("nowhere" if content == "a link" else "/dev/zero")
+    elif content in ("nothing", "text"):
+        file.write_text("7" * (content == "text"))
+    elif content is not None:
+        whose, epoch = content
+        shutil.copy(made.path / "interrupted" / whose / CHECKPOINTS / f"{epoch}.npz", file)
 
 
 @DEEP
-@pytest.mark.parametrize(
-    "how",
-    [
-        "interrupted",
-        pytest.param("finished", marks=pytest.mark.slow),
-        pytest.param("unproven", marks=pytest.mark.slow),
-    ],
-)
-@pytest.mark.parametrize("kind", WHOLE)
-def test_checkpoints_in_disorder_are_passed_over_or_named(
-    how: str, kind: str, deep: bool, made: Made, copy: Callable[[str], pathlib.Path]
+def test_checkpoints_in_any_disorder_are_passed_over_or_named(
+    deep: bool, made: Made, copy: Callable[[str], pathlib.Path]
 ) -> None:
-    path = copy(how)
-    WHOLE[kind][0](path, made, how)
-    found, age = look(path), WHOLE[kind][1]
-    newest = 2 if how == "interrupted" else 3
-    if how == "finished":
-        assert found == ("finished", 3, [])
-        assert is_same(path, made)
-    elif age is None:
-        assert isinstance(found, str)
-        assert f"{CHECKPOINTS}/" in found
-        assert "no good checkpoint" in found
-    else:
-        assert found[:2] == ("unfinished", max(newest + age, 0))
-        assert all(f"{path / CHECKPOINTS}/" in line for line in found[2])
-    if deep:
-        assert (resume(path, made) is None) == (not isinstance(found, str))
+    """Deleted, renamed, copied, of another run, or something else; the newest good one counts."""
 
+    @hypothesis.settings(max_examples=100, derandomize=True, database=None, deadline=None)
+    @hypothesis.given(
+        st.fixed_dictionaries(dict.fromkeys((1, 2, 3, 99), st.sampled_from(CONTENTS)))
+    )
+    def check(contents: dict[int, Any]) -> None:
+        path = copy("interrupted")
+        files.remove(path / CHECKPOINTS)
+        (path / CHECKPOINTS).mkdir()
+        for name, content in contents.items():
+            put(content, path / CHECKPOINTS / f"{name}.npz", made)
+        found = look(path)
+        there = {name for name, content in contents.items() if content is not None}
+        good = {name for name, content in contents.items() if content == ("run", name)}
+        if there and not good:
+            assert isinstance(found, str)
+            assert f"{CHECKPOINTS}/" in found
+            assert "no good checkpoint" in found
+        else:
+            newest = max(good, default=0)
+            wrong = [f"{path / CHECKPOINTS}/{n}.npz" for n in sorted(there) if n > newest]
+            assert found[:2] == ("unfinished", newest)
+            assert sorted(line.partition(": ")[0] for line in found[2]) == wrong
+        if deep:
+            assert (resume(path, made) is None) == (not isinstance(found, str))
 
-def test_what_is_damaged_does_not_push_out_what_is_good(
-    made: Made, copy: Callable[[str], pathlib.Path]
-) -> None:
-    path = copy("interrupted")
-    for epoch in (50, 99):
-        RunFolder(path).checkpoints.file(epoch).mkdir()
-    assert resume(path, made) is None
-    found = RunFolder(path).checkpoints
-    assert found.newest(THREE, SEED) == (3, [])
-    assert found.epochs() == [3]
-
-
-def test_a_run_counts_as_diverged_only_if_it_is_whole(
-    made: Made, copy: Callable[[str], pathlib.Path]
-) -> None:
-    for name in (CONFIG, HISTORY):
-        for kind in KINDS:
-            path = copy("interrupted")
-            folder = RunFolder(path)
-            writer = RunWriter(folder)
-            writer.restore(THREE, SEED, 2)
-            writer.give_up()
-            assert look(path) == ("diverged", 3, [])
-            damage("interrupted", name, kind, path, made)
-            found = look(path)
-            if name == HISTORY:
-                assert found[:2] == ("unfinished", 2)
-                assert found[2][0].startswith(f"{path / HISTORY}: ")
-            elif kind == "all but the last byte":
-                assert found == ("diverged", 3, [])
-            else:
-                assert isinstance(found, str)
-                assert CONFIG in found
+    check()
 
 
 ONE = Experiment("one", "Which?", {"a": THREE})
@@ -485,120 +374,63 @@ ANOTHER = Experiment("one", "Which?", {"a": OTHER})
 
 
 @pytest.fixture
-def batch(made: Made, tmp_path: pathlib.Path) -> ExperimentFolder:
-    """A batch that may be damaged: a finished run and one that is interrupted."""
-    found = ExperimentFolder(tmp_path / "batch")
-    found.open(ONE, (SEED, SEED + 1))
-    shutil.copytree(made.run("finished"), found.path / "runs" / "a-seed7")
-    shutil.copytree(made.others("interrupted")[0], found.path / "runs" / "a-seed8")
-    runs = found.path / "runs"
-    for path in runs.iterdir():  # As the batch names its runs.
+def folder(made: Made, tmp_path: pathlib.Path) -> ExperimentFolder:
+    """An experiment that may be damaged: a finished run and one that is interrupted."""
+    folder = ExperimentFolder(tmp_path / "experiment")
+    folder.open(ONE, (SEED, SEED + 1))
+    shutil.copytree(made.run("finished"), folder.path / "runs" / "a-seed7")
+    shutil.copytree(made.others("interrupted")[0], folder.path / "runs" / "a-seed8")
+    for path in (folder.path / "runs").iterdir():  # As the experiment names its runs.
         record = RunFolder(path).read()
         files.write_json(path / CONFIG, dataclasses.replace(record, name="a"), FORMAT)
-    return found
+    assert len(table.collect(folder).rows) == 2
+    return folder
 
 
-def rows(batch: ExperimentFolder) -> list[dict[str, Any]] | str:
-    """The table of a batch, or why it is refused."""
-    found: list[table.Collection] = []
-    refused = refusal(lambda: found.append(table.collect(batch)), batch.path)
-    return refused or found[0].rows
+def replace_run(how: str, other: int) -> Callable[[ExperimentFolder, Made], object]:
+    def replace(folder: ExperimentFolder, made: Made) -> None:
+        path = folder.run("a", SEED).path
+        shutil.rmtree(path)
+        shutil.copytree(made.others(how)[other], path)
+
+    return replace
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_declaration_of_a_batch_is_named(
-    kind: str, batch: ExperimentFolder, tmp_path: pathlib.Path
+def damage_run(name: str, kind: str) -> Callable[[ExperimentFolder, Made], object]:
+    return lambda folder, made: KINDS[kind](folder.run("a", SEED).path / name, [])
+
+
+HARM: dict[str, tuple[Callable[[ExperimentFolder, Made], object], str]] = {
+    "half a record": (damage_run(CONFIG, "half"), f"a-seed7/{CONFIG}: damaged"),
+    "no history": (damage_run(HISTORY, "deleted"), f"a-seed7/{HISTORY}: missing"),
+    "a bit": (damage_run(PREDICTIONS, "middle byte flipped"), f"a-seed7/{PREDICTIONS}: damaged"),
+    "a run of another seed": (replace_run("finished", 0), f"a-seed7/{CONFIG}: is another run"),
+    "a run of another config": (replace_run("finished", 1), f"a-seed7/{CONFIG}: is another run"),
+    "a diverged one, seed": (replace_run("diverged", 0), f"a-seed7/{CONFIG}: is another run"),
+    "a diverged one, config": (replace_run("diverged", 1), f"a-seed7/{CONFIG}: is another run"),
+}
+
+
+@pytest.mark.parametrize("kind", HARM)
+def test_an_experiment_refuses_a_run_that_is_damaged_or_another(
+    kind: str, made: Made, folder: ExperimentFolder
 ) -> None:
-    others = ExperimentFolder(tmp_path / "seeds"), ExperimentFolder(tmp_path / "configs")
-    others[0].open(ONE, (3,))
-    others[1].open(ANOTHER, (SEED, SEED + 1))
-    whole = rows(batch)
-    KINDS[kind](batch.path / EXPERIMENT, [other.path / EXPERIMENT for other in others])
-    there = rows(batch)
-    if kind == "of another seed":  # A batch whose runs are still to come.
-        assert [row["status"] for row in there] == ["unfinished"]
-    elif kind == "all but the last byte":
-        assert there == whole
-    else:
-        assert isinstance(there, str)
-        assert EXPERIMENT in there or CONFIG in there
-    before = files_of(batch.path)
-    if kind in ("of another seed", "all but the last byte"):
-        batch.open(ONE, (SEED, SEED + 1))
-        assert rows(batch)[-2:] == whole
-    else:
-        refused = refusal(lambda: batch.open(ONE, (SEED, SEED + 1)), batch.path)
-        assert refused
-        assert EXPERIMENT in refused
-        assert files_of(batch.path) == before
+    harm, told = HARM[kind]
+    harm(folder, made)
+    assert told in outcome(lambda: table.collect(folder), folder.path)
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [(CONFIG, "half"), (HISTORY, "deleted"), (PREDICTIONS, "middle byte flipped")],
-)
-def test_a_batch_refuses_a_finished_run_that_is_damaged(
-    name: str, kind: str, made: Made, batch: ExperimentFolder
+HARMFUL = [kind for kind in KINDS if kind not in ("all but the last byte", "of another seed")]
+"""Without the end of a line a declaration says the same, and one for other seeds is good."""
+
+
+@pytest.mark.parametrize("kind", HARMFUL)
+def test_a_damaged_declaration_of_an_experiment_is_named(
+    kind: str, folder: ExperimentFolder, tmp_path: pathlib.Path
 ) -> None:
-    path = batch.run("a", SEED).path
-    KINDS[kind](path / name, [other / name for other in made.others("finished")])
-    there = rows(batch)
-    assert isinstance(there, str)
-    assert str(path) in there
-
-
-@pytest.mark.parametrize("other", [0, 1])
-@pytest.mark.parametrize("end", ["finished", "diverged"])
-def test_a_batch_refuses_another_runs_folder(
-    other: int, end: str, made: Made, batch: ExperimentFolder
-) -> None:
-    folder = batch.run("a", SEED)
-    shutil.rmtree(folder.path)
-    how = "finished" if end == "finished" else "interrupted"
-    shutil.copytree(made.others(how)[other], folder.path)
-    if end == "diverged":
-        record = folder.read()
-        writer = RunWriter(folder)
-        writer.restore(record.config, record.seed, 2)
-        writer.give_up()
-    there = rows(batch)
-    assert isinstance(there, str)
-    assert f"{folder.path / CONFIG}: is another run" in there
-
-
-AS_PROCESSES = [
-    ("analyze", PREDICTIONS, "middle byte flipped"),
-    ("analyze", HISTORY, "deleted"),
-    ("train", CONFIG, "half"),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("program", "name", "kind"), AS_PROCESSES, ids=map("-".join, AS_PROCESSES))
-def test_a_script_says_what_is_damaged_in_one_line(
-    program: str, name: str, kind: str, copy: Callable[[str], pathlib.Path]
-) -> None:
-    path = copy("finished")
-    KINDS[kind](path / name, [])
-    arguments = ("--resume", "--out", path) if program == "train" else (path,)
-    with nothing_changes(path):
-        done: Done = run_script(program, *arguments, cwd=path.parent)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(rf"{program}\.py: error: [^\n]*{re.escape(name)}[^\n]*\n", done.stderr)
-
-
-@pytest.mark.slow
-def test_a_script_makes_good_what_is_damaged_and_says_so(
-    made: Made, copy: Callable[[str], pathlib.Path]
-) -> None:
-    path = copy("finished")
-    empty(HISTORY, NEW)(path)
-    done = run_script("train", "--resume", "--out", path, cwd=path.parent)
-    assert done.returncode == 0, done.stderr
-    lines = done.stderr.splitlines()
-    assert [line.startswith("train.py: warning: ") for line in lines] == [True, True]
-    for line, name in zip(lines, (HISTORY, NEW), strict=True):
-        assert f"{path / name}: damaged (" in line
-        assert line.endswith("; continuing after epoch 2")
-    (path / REPORT_JSON).unlink()
-    assert results_of(path) == made.results
+    another = ExperimentFolder(tmp_path / "another")
+    another.open(ANOTHER, (SEED, SEED + 1))
+    KINDS[kind](folder.path / EXPERIMENT, [another.path / EXPERIMENT] * 2)
+    told = CONFIG if kind == "of another config" else EXPERIMENT  # That of a run then.
+    assert told in outcome(lambda: table.collect(folder), folder.path)
+    assert EXPERIMENT in outcome(lambda: folder.open(ONE, (SEED, SEED + 1)), folder.path)

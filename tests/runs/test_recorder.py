@@ -4,19 +4,18 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
 import pytest
 
 from sumrnn.devices import mesh
 from sumrnn.errors import UserError
 from sumrnn.runs import recorder, work
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
+from sumrnn.runs.progress import Progress
 from sumrnn.runs.recorder import Row, Spec
-from sumrnn.runs.work import Options, Progress
+from sumrnn.runs.work import Options
 from sumrnn.runs.writer import RunWriter
 from tests import conftest
-from tests.conftest import SMALL, results_of
+from tests.conftest import SMALL, break_second_moment, results_of
 
 EPOCHS = 7
 LONG = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=EPOCHS))
@@ -140,21 +139,12 @@ def test_a_signal_before_a_wave_begins_nothing(tmp_path: pathlib.Path) -> None:
     assert not spec.folder.path.exists()
 
 
-def break_second_moment(folder: RunFolder, seed: int, epoch: int) -> None:
-    """As after a gradient too large to be squared: every loss is still a number."""
-    found = folder.checkpoints.load(LONG, seed, epoch)
-    broken = jax.tree.map(lambda x: np.full_like(x, np.inf), found.state.opt_state[0].nu)
-    adam = found.state.opt_state[0]._replace(nu=broken)
-    state = found.state._replace(opt_state=(adam, *found.state.opt_state[1:]))
-    folder.checkpoints.save(found._replace(state=state), LONG, seed)
-
-
 def test_a_run_that_diverges_ends_in_that_epoch_and_leaves_the_others_alone(
     whole: dict[int, RunFolder], tmp_path: pathlib.Path
 ) -> None:
     folders = {seed: RunFolder(tmp_path / str(seed)) for seed in (3, 4)}
     record(folders, stop_after=4)
-    break_second_moment(folders[3], 3, 4)
+    break_second_moment(folders[3], LONG, 3, 4)
     progress, seen = record(folders, every=1)
     assert (progress.done, progress.diverged) == (2, 1)
     assert [folders[seed].status() for seed in (3, 4)] == ["diverged", "finished"]
@@ -173,7 +163,7 @@ def test_a_run_that_diverges_ends_in_that_epoch_and_leaves_the_others_alone(
 def test_a_wave_of_which_all_diverge_ends_at_once(tmp_path: pathlib.Path) -> None:
     folder = RunFolder(tmp_path / "run")
     record({3: folder}, stop_after=4)
-    break_second_moment(folder, 3, 4)
+    break_second_moment(folder, LONG, 3, 4)
     _, seen = record({3: folder})
     assert [epoch for _, epoch in seen] == [5]
     assert folder.status() == "diverged"

@@ -1,7 +1,6 @@
 """The worker where runs fail, processes are killed, and others are at work on the same folders."""
 
 import contextlib
-import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -9,11 +8,11 @@ import pytest
 
 from sumrnn.devices import mesh
 from sumrnn.errors import UserError
-from sumrnn.runs import files, lock, recorder, work
+from sumrnn.runs import lock, recorder, work
 from sumrnn.runs.folder import RunFolder
-from sumrnn.runs.record import FORMAT
+from sumrnn.runs.progress import Progress
 from sumrnn.runs.recorder import Row, Spec
-from sumrnn.runs.work import Options, Progress
+from sumrnn.runs.work import Options
 from sumrnn.runs.writer import RunWriter
 from tests.conftest import THREE, results_of, train
 
@@ -24,12 +23,7 @@ def spec_of(path: pathlib.Path, seed: int = 7) -> Spec:
 
 def attempt(spec: Spec) -> None:
     """As a process that is killed before its first checkpoint."""
-    if not spec.folder.is_run():
-        RunWriter(spec.folder).begin(spec.config, spec.seed, spec.name)
-        return
-    record = spec.folder.read()
-    record = dataclasses.replace(record, attempts=record.attempts + 1)
-    files.write_json(spec.folder.config, record, FORMAT)
+    RunWriter(spec.folder).begin(spec.config, spec.seed, spec.name)
 
 
 def test_attempts_are_counted_until_the_next_checkpoint_and_gone_at_the_end(
@@ -45,7 +39,7 @@ def test_attempts_are_counted_until_the_next_checkpoint_and_gone_at_the_end(
 
     with spec.folder.lock():
         recorder.train([spec], 0, mesh.prepare(THREE, 1), every=2, watch=watch)
-    assert seen == [1, 0, 0]
+    assert seen == [3, 0, 0]
     assert spec.folder.read().attempts == 0
     assert results_of(spec.folder.path) == results_of(train(tmp_path / "whole", THREE).path)
 

@@ -13,7 +13,7 @@ from sumrnn.devices.wave import fit_many
 from sumrnn.errors import UserError
 from sumrnn.runs import files, origin, trained, work
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
-from sumrnn.runs.work import Progress
+from sumrnn.runs.progress import Progress
 from sumrnn.study.folder import EXPERIMENT, RUNS, ExperimentFolder
 from tests.conftest import files_of, results_of, train_experiment
 from tests.study.test_experiment import OTHER, TWO
