@@ -17,19 +17,19 @@ from sumrnn.fields import Pattern, Range
 MAX_SEED = 2**32 - 1
 MAX_ELEMENTS = 2**31 - 1  # JAX indexes with int32 unless told otherwise.
 MAX_LENGTH = 10_000
-"""Digits of a series."""
+"""The largest number of digits of a series."""
 MAX_DIGIT = 255  # Digits are stored as uint8.
-MAX_LAWS = 2**20
-"""Numbers in the table of laws that fresh series near the threshold are drawn by."""
+MAX_PMF_TABLE = 2**20
+"""The largest `TaskConfig.pmf_table_size` with which fresh series near the threshold are drawn."""
 MAX_SUMS = 100_000
-"""Of length x (high - low): the exact law of the sum takes about a second for so many sums,
-and time that grows with their square."""
+"""The largest length x (high - low): the exact law of the sum takes about a second for so many
+sums, and time that grows with their square."""
 
 Name = Annotated[
     str,
     Pattern("[a-z0-9][a-z0-9.-]{0,99}", "up to 100 lower-case letters, digits, dots and hyphens"),
 ]
-"""What runs, experiments and conditions are called: parts of folders' names, titles of figures."""
+"""A name of runs, experiments or conditions, which stands in paths and in titles of figures."""
 Seed = Annotated[int, Range(0, MAX_SEED)]
 Rate = Annotated[float, Range(1e-37, 1e38, "Adam computes in float32")]
 Beta = Annotated[float, Range(0, 0.999999, "in float32 1 - beta is rounded too much above it")]
@@ -40,7 +40,11 @@ Epsilon = Annotated[
 
 
 def check_seeds(field: str, seeds: Sequence[int]) -> tuple[int, ...]:
-    """The seeds; raises `UserError` unless there are some, all possible and all different."""
+    """The seeds as Python's integers, each in [0, 2^32).
+
+    Raises `UserError`, which names `field`, if there are none, one is impossible, or one is
+    repeated.
+    """
     require(len(seeds) > 0, field, list(seeds), "at least one seed")
     checked: tuple[int, ...] = fields.check_value(field, tuple(seeds), tuple[Seed, ...])
     repeated = sorted(seed for seed, count in Counter(checked).items() if count > 1)
@@ -87,8 +91,8 @@ class TaskConfig:
         )
 
     @property
-    def laws(self) -> int:
-        """Numbers in the table of `task.log_laws`."""
+    def pmf_table_size(self) -> int:
+        """The number of entries of `task.log_pmf_table`: (length + 1) x number of sums."""
         return (self.length + 1) * (self.length * (self.high - self.low) + 1)
 
     @property
@@ -117,16 +121,16 @@ class ModelConfig:
     """keras: the four gates are one matrix; flax: each gate has its own; counter: nothing is drawn,
     the network counts by construction."""
     weights: Annotated[str, Pattern("[0-9a-f]{64}", "the SHA-256 of a file")] | None = None
-    """Of the file of weights that training starts from (--init-from), its SHA-256; None: they are
-    initialized."""
+    """SHA-256 of the file of weights that training starts from (--init-from); None: the weights
+    are initialized."""
     noise: Annotated[float, Range(0, 1e3)] = 0.0
-    """Standard deviation of what is added to every initial parameter."""
+    """Standard deviation of the normal noise that is added to every initial parameter."""
     recurrence: Literal["fused", "scan"] = "fused"
     """fused: hand-written backward pass; scan: nn.scan over Flax's cell, the reference."""
     input_center: Annotated[float, Range(-1_000, 1_000)] = 0.0
-    """What is subtracted from every digit."""
+    """Number that is subtracted from every digit."""
     input_scale: Annotated[float, Range(1e-3, 1e3)] = 1.0
-    """And what the difference is divided by."""
+    """Number that every digit is divided by after `input_center` was subtracted."""
 
     def __post_init__(self) -> None:
         fields.check(self)
@@ -138,7 +142,7 @@ class ModelConfig:
 
     @property
     def scales(self) -> bool:
-        """Whether digits are not taken as they are."""
+        """Whether `input_center` and `input_scale` change the digits."""
         return (self.input_center, self.input_scale) != (0, 1)
 
 
@@ -165,16 +169,16 @@ class TrainConfig:
     decay: Literal["none", "cosine"] = "none"
     """cosine: the step size falls to 0 at the last step."""
     clip: Annotated[float, Range(1e-10, 1e10)] | None = None
-    """Norm to which a longer gradient is shortened; None: to none."""
+    """Largest norm of a gradient, to which a longer one is scaled down; None: any norm."""
     series: Literal["repeated", "fresh"] = "repeated"
     """fresh: every epoch draws new training series instead of those of the data."""
     focus: Annotated[float, Range(0, 0.999)] = 0.0
     """Share of each batch of fresh series whose sums are drawn uniformly near the threshold."""
     focus_reach: Annotated[int, Range(1, 10_000)] = 4
-    """How near: from threshold - reach to threshold + reach - 1."""
+    """Reach of these sums: from threshold - reach to threshold + reach - 1."""
     focus_start: Annotated[int, Range(1, 10_000)] | None = None
-    """The reach of the first epoch, which narrows to `focus_reach` by a factor per epoch; None:
-    it is the same in all."""
+    """Reach of the first epoch, from which it narrows to `focus_reach` by a factor per epoch;
+    None: every epoch has `focus_reach`."""
 
     GONE = (("average", 0.0), ("batch_growth", 1))
     """Fields of earlier versions, as they are in the JSON of runs that did not use them."""
@@ -184,7 +188,7 @@ class TrainConfig:
 
     @property
     def planned(self) -> bool:
-        """Whether a step depends on how many there will be."""
+        """Whether a training step depends on the number of all steps of the run."""
         narrows = self.focus_start is not None
         return narrows or self.warmup > 0 or self.decay != "none"
 
@@ -221,8 +225,9 @@ class Config:
             if train.focus_start is not None:
                 limits = Range(train.focus_reach, max_reach, "from focus_reach to the last sum")
                 limits.require("focus_start", train.focus_start)
-            limit = f"0 for such long series ((length + 1) x sums is {task.laws}, above {MAX_LAWS})"
-            require(task.laws <= MAX_LAWS, "focus", train.focus, limit)
+            entries = task.pmf_table_size
+            limit = f"0 for such long series ((length + 1) x sums is {entries}, above {MAX_PMF_TABLE})"
+            require(entries <= MAX_PMF_TABLE, "focus", train.focus, limit)
         else:
             for name in ("focus_start", "focus_reach"):
                 value, usual = getattr(train, name), getattr(TrainConfig, name)
@@ -230,40 +235,42 @@ class Config:
 
     @property
     def unpinned(self) -> "Config":
-        """This config with every purpose on the run's own seed."""
+        """This config without pinned seeds: data, initial weights and order follow the run's."""
         return dataclasses.replace(self, data_seed=None, init_seed=None, shuffle_seed=None)
 
     @property
-    def program(self) -> "Config":
-        """This config without what no program depends on: pinned seeds, given weights, and often
-        the epochs."""
-        once = dataclasses.replace(self.train, epochs=1)
-        drawn = dataclasses.replace(self.model, weights=None)
-        train = self.train if self.train.planned else once
-        return dataclasses.replace(self.unpinned, model=drawn, train=train)
+    def canonical(self) -> "Config":
+        """The representative of all configs whose runs are computed by the same programs.
+
+        It has no pinned seeds, no file of weights, and one epoch unless the training is `planned`.
+        """
+        model = dataclasses.replace(self.model, weights=None)
+        epochs = self.train.epochs if self.train.planned else 1
+        train = dataclasses.replace(self.train, epochs=epochs)
+        return dataclasses.replace(self.unpinned, model=model, train=train)
 
 
 PRESETS: dict[str, TaskConfig] = {
     "sheet": TaskConfig(),
     "notebook": TaskConfig(high=8),
 }
-"""The exercise sheet's digits 0...9, and the 0...8 that `randint(0, 9)` really draws."""
-
-
+"""The tasks by name: the exercise sheet's digits 0...9, and the 0...8 that the notebook's
+`randint(0, 9)` really draws."""
 RECIPES = ("fresh", "solved")
-"""Ways of training the same network with as many series as the exercise's, beside its own.
+"""Recipes that train the exercise's network with as many series, but better.
 
-fresh: no series twice, scaled inputs, clipped gradients, a planned step size; the digits' law as
-it is.  solved: nearly all of each batch near the threshold besides, nearer from epoch to epoch,
-which changes the law of the training series, not that of any others."""
-NAMES = (*PRESETS, *(f"{law}-{recipe}" for recipe in RECIPES for law in PRESETS))
+fresh: no series twice, scaled inputs, clipped gradients, a planned step size; digits are
+distributed as in the exercise.  solved: nearly all of each batch near the threshold besides,
+nearer from epoch to epoch, which changes the distribution of the training series alone."""
+PRESET_NAMES = (*PRESETS, *(f"{task}-{recipe}" for recipe in RECIPES for task in PRESETS))
+"""The names of all configs that `preset` knows: a task, or a task with a recipe."""
 
 
 def preset(name: str) -> Config:
-    """The config that `name` stands for, one of `NAMES`; raises `UserError` if there is none."""
-    require(name in NAMES, "preset", name, " or ".join(map(repr, NAMES)))
-    law, _, recipe = name.partition("-")
-    task = PRESETS[law]
+    """The config of a name in `PRESET_NAMES`; raises `UserError` for any other name."""
+    require(name in PRESET_NAMES, "preset", name, " or ".join(map(repr, PRESET_NAMES)))
+    task_name, _, recipe = name.partition("-")
+    task = PRESETS[task_name]
     if not recipe:
         return Config(task)
     width = task.high - task.low + 1

@@ -1,11 +1,11 @@
-"""The one error for what a person can do something about."""
+"""The error for everything that a person can mend, and how its one line is made."""
 
 import contextlib
 import re
 from collections.abc import Iterator
 
 MAX_SHOWN = 200
-"""Characters of a value or name in a message."""
+"""The largest number of characters of a value or name in a message."""
 
 
 class UserError(Exception):
@@ -23,12 +23,12 @@ class UserError(Exception):
 
 
 def invalid(field: str, value: object, allowed: str) -> UserError:
-    """The error for a value: its field, itself, and what is allowed."""
+    """The error for an impossible value: "field = value: must be allowed"."""
     return UserError(f"{_name(field)} = {_shown(value)}: must be {allowed}")
 
 
 def require(ok: bool, field: str, value: object, allowed: str) -> None:
-    """Raises the `invalid` error unless `ok`."""
+    """Raises the `UserError` of `invalid` for a field's value unless `ok`."""
     if not ok:
         raise invalid(field, value, allowed)
 
@@ -51,7 +51,7 @@ def _name(field: str) -> str:
 
 
 def cause(error: Exception) -> str:
-    """What a library raised, in one line: its class, and the first line of what it says."""
+    """A library's error in one line: its class, and the first line of its message."""
     kind = type(error)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     return ": ".join((name, *str(error).strip().splitlines()[:1]))
@@ -59,16 +59,16 @@ def cause(error: Exception) -> str:
 
 @contextlib.contextmanager
 def extra(name: str) -> Iterator[None]:
-    """A context that imports libraries of an extra of the package.
+    """A context for imports of libraries that an extra of this package installs.
 
-    Raises `UserError`, which says how to get them, if one is missing or does not load.
+    Raises `UserError`, which says how to install them, if one is missing or does not load.
     """
     install = f"'sumrnn[{name}]'"
     try:
         yield
     except ModuleNotFoundError as error:
-        how = f"python -m pip install {install} brings it"
-        raise UserError(f"{error.name}: must be installed for this; {how}") from None
+        advice = f"python -m pip install {install} brings it"
+        raise UserError(f"{error.name}: must be installed for this; {advice}") from None
     except Exception as error:  # Of a library that it needs in turn, or of the system.
-        how = f"python -m pip install --force-reinstall {install} may help"
-        raise UserError(f"sumrnn[{name}]: must load for this ({cause(error)}); {how}") from None
+        advice = f"python -m pip install --force-reinstall {install} may help"
+        raise UserError(f"sumrnn[{name}]: must load for this ({cause(error)}); {advice}") from None

@@ -1,4 +1,4 @@
-"""The task: random digits, whether their sum reaches a threshold, and the exact law of that sum."""
+"""The task: random digits, whether their sum reaches a threshold, and the distribution of sums."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ class Split(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """The three disjoint parts of the data."""
+    """The three disjoint splits of a run's data."""
 
     train: Split
     validation: Split
@@ -30,12 +30,15 @@ class Splits(NamedTuple):
 
 
 def generate(key: chex.PRNGKey, config: TaskConfig) -> Split:
-    """Draws `config.size` series of independent, uniform digits and labels them; typed key."""
-    return draw(key, config.size, config)
+    """Draws the `config.size` labelled series of a run's data; the key is typed.
+
+    Digits are independent and uniform between `config.low` and `config.high`.
+    """
+    return draw_series(key, config.size, config)
 
 
-def draw(key: chex.PRNGKey, size: int, config: TaskConfig) -> Split:
-    """Draws `size` series of independent, uniform digits and labels them; typed key."""
+def draw_series(key: chex.PRNGKey, size: int, config: TaskConfig) -> Split:
+    """Draws `size` series of independent, uniform digits and labels them; the key is typed."""
     shape = (size, config.length)
     # Drawn as int32: from uint8, randint would reduce 16 random bits to the range,
     # which favours some digits by about 1 in 10,000.
@@ -44,7 +47,7 @@ def draw(key: chex.PRNGKey, size: int, config: TaskConfig) -> Split:
 
 
 def labels(digits: chex.Array, config: TaskConfig) -> chex.Array:
-    """Labels digits [..., length]: uint8 [...], 1 where they sum to the threshold or more."""
+    """The labels uint8 [...] of digits [..., length]: 1 where their sum reaches the threshold."""
     reached = digits.sum(axis=-1, dtype=jnp.int32) >= config.threshold
     return reached.astype(jnp.uint8)
 
@@ -58,15 +61,15 @@ def split(data: Split, config: TaskConfig) -> Splits:
     chex.assert_shape(data.digits, (config.size, config.length))
     chex.assert_shape(data.labels, (config.size,))
     ends = (config.train_size, config.train_size + config.validation_size)
-    parts = zip(*(jnp.split(array, ends) for array in data), strict=True)
-    return Splits(*(Split(*part) for part in parts))
+    digits, labels = (jnp.split(array, ends) for array in data)
+    return Splits(*map(Split, digits, labels))
 
 
-def log_laws(config: TaskConfig) -> np.ndarray:
+def log_pmf_table(config: TaskConfig) -> np.ndarray:
     """The logarithms of P(sum of k digits = k low + j), float32 [length + 1, span + 1] by k and j.
 
-    The span is length x (high - low); what cannot be reached is -inf.  Summed as logarithms, so
-    that no probability is too small.
+    The span is length x (high - low); the entry of a sum that k digits cannot have is -inf.
+    Probabilities are added as logarithms, so that none is too small for a float.
     """
     width, span = config.high - config.low, config.length * (config.high - config.low)
     logs = np.full((config.length + 1, span + 1), -np.inf)
@@ -78,37 +81,47 @@ def log_laws(config: TaskConfig) -> np.ndarray:
     return logs.astype(np.float32)
 
 
-def with_sums(
-    key: chex.PRNGKey, laws: chex.Array, sums: chex.Array, config: TaskConfig
+def draw_series_with_sums(
+    key: chex.PRNGKey, sums: chex.Array, config: TaskConfig, *, log_pmfs: chex.Array
 ) -> chex.Array:
-    """Draws series, uint8 [n, length], uniformly among those of the sums asked for.
+    """Draws a series of digits for each sum, uniformly among all series that have this sum.
 
-    One digit follows the other, each by its distribution given what the rest has to add up to.
-    `laws` are those of `log_laws`, the sums int32 [n] between length x low and length x high; typed
-    key.
+    Digits are drawn one after the other, each by its distribution given the sum of all digits from
+    it to the last.
+
+    Args:
+      key: typed.
+      sums: int32 [n], each between length x low and length x high.
+      config: the task.
+      log_pmfs: the table of `log_pmf_table` for the task, float32.
+
+    Returns:
+      The digits, uint8 [n, length].
     """
     steps = jnp.arange(config.high - config.low + 1)
 
-    def draw(left: chex.Array, at: tuple[chex.PRNGKey, chex.Array]) -> tuple[chex.Array, Any]:
-        key, law = at
-        after = left[:, None] - steps[None]
-        logs = jnp.where(after >= 0, law[jnp.maximum(after, 0)], -jnp.inf)
+    def draw_digit(
+        remainder: chex.Array, inputs: tuple[chex.PRNGKey, chex.Array]
+    ) -> tuple[chex.Array, Any]:
+        key, log_pmf = inputs
+        remainders = remainder[:, None] - steps[None]
+        logs = jnp.where(remainders >= 0, log_pmf[jnp.maximum(remainders, 0)], -jnp.inf)
         weights = jnp.exp(logs - logs.max(axis=1, keepdims=True))
-        below = jnp.cumsum(weights, axis=1)
-        # The first one above a uniform number less than all of it has a weight.
-        at_random = jax.random.uniform(key, left.shape, jnp.float32)[:, None] * below[:, -1:]
-        step = (at_random >= below).sum(axis=1, dtype=jnp.int32)
-        return left - step, (config.low + step).astype(jnp.uint8)
+        cumulative = jnp.cumsum(weights, axis=1)
+        # The first entry above a uniform number below the total belongs to a positive weight.
+        uniform = jax.random.uniform(key, remainder.shape, jnp.float32)[:, None]
+        step = (uniform * cumulative[:, -1:] >= cumulative).sum(axis=1, dtype=jnp.int32)
+        return remainder - step, (config.low + step).astype(jnp.uint8)
 
     keys = jax.random.split(key, config.length)
-    left = sums.astype(jnp.int32) - config.length * config.low
-    _, digits = jax.lax.scan(draw, left, (keys, laws[config.length - 1 :: -1]))
+    remainder = sums.astype(jnp.int32) - config.length * config.low
+    _, digits = jax.lax.scan(draw_digit, remainder, (keys, log_pmfs[config.length - 1 :: -1]))
     return digits.T
 
 
 @dataclasses.dataclass(frozen=True)
-class Law:
-    """The exact law of the sum of a series: its distribution.
+class SumDistribution:
+    """The exact law of the sum of a series: every possible sum with its probability.
 
     The sum of independent digits has the convolution of their distributions; see any text on
     generating functions, e.g. Feller, An Introduction to Probability Theory, vol. 1, XI.
@@ -119,7 +132,7 @@ class Law:
     probabilities: np.ndarray
     """float64 [m]: the probability of each sum."""
     positive_rate: float
-    """P(sum >= threshold)."""
+    """The probability of label 1, P(sum >= threshold)."""
 
     @property
     def mean(self) -> float:
@@ -133,17 +146,17 @@ class Law:
 
     @property
     def majority_class(self) -> int:
-        """The better constant answer: 1 unless negatives are likelier."""
+        """The label that is at least as probable as the other one; 1 if both are."""
         return int(self.positive_rate >= 0.5)
 
     @property
     def majority_accuracy(self) -> float:
-        """Expected accuracy of the better constant answer."""
+        """The expected accuracy of predicting `majority_class` for every series."""
         return max(self.positive_rate, 1.0 - self.positive_rate)
 
 
-def sum_law(config: TaskConfig) -> Law:
-    """The exact law of the sum, up to rounding in float64.
+def sum_law(config: TaskConfig) -> SumDistribution:
+    """The exact law of a task's sum, up to rounding in float64.
 
     Only positive terms are added, so that the relative error of a probability stays near that of
     the factors: at most 4e-15 for 30 digits, 1.3e-13 for 1,000 and 1.3e-12 for 10,000.
@@ -158,9 +171,9 @@ def sum_law(config: TaskConfig) -> Law:
         if remaining:
             base = np.convolve(base, base)
     lowest = config.length * config.low
-    reached = probabilities[config.threshold - lowest :]
-    return Law(
+    positive = probabilities[config.threshold - lowest :]
+    return SumDistribution(
         sums=lowest + np.arange(probabilities.size),
         probabilities=probabilities,
-        positive_rate=min(1.0, math.fsum(reached)),
+        positive_rate=min(1.0, math.fsum(positive)),
     )

@@ -7,7 +7,7 @@ import pytest
 
 from sumrnn import fields
 from sumrnn.config import (
-    NAMES,
+    PRESET_NAMES,
     PRESETS,
     Config,
     TaskConfig,
@@ -26,15 +26,15 @@ def test_presets_split_as_in_the_exercise(name: str) -> None:
     assert task.high == {"sheet": 9, "notebook": 8}[name]
 
 
-@pytest.mark.parametrize("name", sorted({*NAMES} - {*PRESETS}))
+@pytest.mark.parametrize("name", sorted({*PRESET_NAMES} - {*PRESETS}))
 def test_recipes_train_the_same_network_with_as_many_series(name: str) -> None:
-    found, law = preset(name), preset(name.partition("-")[0])
-    assert found.task == law.task
-    assert found.model.cells == law.model.cells
-    assert (found.train.epochs, found.train.batch_size) == (60, 50)
-    assert bool(found.train.focus) == name.endswith("solved")
-    digits = np.arange(law.task.low, law.task.high + 1)
-    scaled = (digits - found.model.input_center) / found.model.input_scale
+    config, plain = preset(name), preset(name.partition("-")[0])
+    assert config.task == plain.task
+    assert config.model.cells == plain.model.cells
+    assert (config.train.epochs, config.train.batch_size) == (60, 50)
+    assert bool(config.train.focus) == name.endswith("solved")
+    digits = np.arange(plain.task.low, plain.task.high + 1)
+    scaled = (digits - config.model.input_center) / config.model.input_scale
     assert (scaled.mean(), scaled.std()) == pytest.approx((0, 1))
 
 
@@ -93,8 +93,8 @@ def test_what_earlier_versions_had_is_passed_over_where_it_was_not_used() -> Non
 @pytest.mark.parametrize("plan", [{"warmup": 0.1}, {"decay": "cosine"}, FOCUS | {"focus_start": 9}])
 def test_a_planned_program_depends_on_its_epochs(plan: dict[str, Any]) -> None:
     short, long = (Config(train=TrainConfig(epochs, **plan)) for epochs in (2, 3))
-    assert short.program != long.program
-    assert Config(train=TrainConfig(2)).program == Config(train=TrainConfig(3)).program
+    assert short.canonical != long.canonical
+    assert Config(train=TrainConfig(2)).canonical == Config(train=TrainConfig(3)).canonical
 
 
 def test_defaults_are_the_exercise() -> None:

@@ -74,8 +74,8 @@ def test_digits_are_uniform_with_both_bounds(low: int, high: int) -> None:
 )
 def test_digits_are_independent(pair) -> None:
     digits = np.asarray(task_lib.generate(jax.random.key(4), TaskConfig()).digits)
-    here, there = (part.ravel().astype(int) for part in pair(digits))
-    table = np.bincount(10 * here + there, minlength=100).reshape(10, 10)
+    first, second = (part.ravel().astype(int) for part in pair(digits))
+    table = np.bincount(10 * first + second, minlength=100).reshape(10, 10)
     assert scipy.stats.chi2_contingency(table).pvalue > 1e-3
 
 
@@ -149,34 +149,35 @@ def test_data_follow_the_law() -> None:
     [(30, 4e-15), (1_000, 1.3e-13), pytest.param(10_000, 1.3e-12, marks=pytest.mark.slow)],
 )
 def test_law_is_as_exact_as_it_says(length: int, error: float) -> None:
-    """Against whole numbers: of two digits, the number of ways is a binomial coefficient."""
+    """Against whole numbers: of digits 0 and 1, so many series have a sum as a binomial says."""
     law = task_lib.sum_law(TaskConfig(length=length, high=1, threshold=0))
-    ways, worst = 1, Fraction(0)
+    binomial, worst = 1, Fraction(0)
     for k, probability in enumerate(law.probabilities.tolist()):
-        exact = Fraction(ways, 2**length)
+        exact = Fraction(binomial, 2**length)
         if exact > 1e-300:
             worst = max(worst, abs(Fraction(probability) - exact) / exact)
-        ways = ways * (length - k) // (k + 1)
+        binomial = binomial * (length - k) // (k + 1)
     assert worst <= error
 
 
-def with_sums(task: TaskConfig, sums: np.ndarray, seed: int = 0) -> np.ndarray:
-    draw = jax.jit(task_lib.with_sums, static_argnums=3)
-    found = draw(jax.random.key(seed), task_lib.log_laws(task), sums.astype(np.int32), task)
-    chex.assert_type(found, np.uint8)
-    chex.assert_shape(found, (len(sums), task.length))
-    return np.asarray(found)
+def series_with_sums(task: TaskConfig, sums: np.ndarray, seed: int = 0) -> np.ndarray:
+    draw = jax.jit(task_lib.draw_series_with_sums, static_argnums=2)
+    table, key = task_lib.log_pmf_table(task), jax.random.key(seed)
+    digits = draw(key, sums.astype(np.int32), task, log_pmfs=table)
+    chex.assert_type(digits, np.uint8)
+    chex.assert_shape(digits, (len(sums), task.length))
+    return np.asarray(digits)
 
 
 def test_series_of_a_sum_are_all_as_likely() -> None:
     """Against every series of three digits from 1 to 4, by chi-square."""
-    task, each = TaskConfig(size=100, length=3, low=1, high=4, threshold=7), 300
+    task, repeats = TaskConfig(size=100, length=3, low=1, high=4, threshold=7), 300
     series = np.array(list(itertools.product(range(1, 5), repeat=3)))
     for total in range(4, 12):
-        of_sum = series[series.sum(axis=1) == total]
-        found = with_sums(task, np.full(each * len(of_sum), total), seed=total)
-        counts = [(found == one).all(axis=1).sum() for one in of_sum]
-        assert sum(counts) == len(found)
+        possible = series[series.sum(axis=1) == total]
+        drawn = series_with_sums(task, np.full(repeats * len(possible), total), seed=total)
+        counts = [(drawn == digits).all(axis=1).sum() for digits in possible]
+        assert sum(counts) == len(drawn)
         assert scipy.stats.chisquare(counts).pvalue > 1e-4
 
 
@@ -185,15 +186,15 @@ def test_series_of_a_sum_are_all_as_likely() -> None:
 )
 def test_every_sum_can_be_drawn(task: TaskConfig) -> None:
     sums = np.arange(task.length * task.low, task.length * task.high + 1)
-    found = with_sums(task, sums)
-    np.testing.assert_array_equal(found.sum(axis=1, dtype=np.int64), sums)
-    assert found.max() <= task.high
+    digits = series_with_sums(task, sums)
+    np.testing.assert_array_equal(digits.sum(axis=1, dtype=np.int64), sums)
+    assert digits.max() <= task.high
 
 
 def test_drawn_by_the_law_of_sums_digits_are_uniform() -> None:
     task, law = TaskConfig(), task_lib.sum_law(TaskConfig())
     sums = np.random.default_rng(0).choice(law.sums, 20_000, p=law.probabilities)
-    digits = with_sums(task, sums)
+    digits = series_with_sums(task, sums)
     for place in (0, 1, 15, 29):
         assert scipy.stats.chisquare(np.bincount(digits[:, place], minlength=10)).pvalue > 1e-4
     pairs = np.bincount(10 * digits[:, 3].astype(int) + digits[:, 4], minlength=100)
@@ -201,10 +202,10 @@ def test_drawn_by_the_law_of_sums_digits_are_uniform() -> None:
 
 
 @pytest.mark.parametrize("low", [0, 2])
-def test_log_laws_are_the_law_of_each_length(low: int) -> None:
-    found = task_lib.log_laws(TaskConfig(low=low, threshold=100))
+def test_the_table_has_the_law_of_each_length(low: int) -> None:
+    table = task_lib.log_pmf_table(TaskConfig(low=low, threshold=100))
     for length in (1, 7, 30):
         law = task_lib.sum_law(TaskConfig(length=length, low=low, threshold=length * low))
-        own = np.exp(found[length, : len(law.sums)].astype(np.float64))
-        np.testing.assert_allclose(own, law.probabilities, rtol=2e-5)
-        assert np.isneginf(found[length, len(law.sums) :]).all()
+        probabilities = np.exp(table[length, : len(law.sums)].astype(np.float64))
+        np.testing.assert_allclose(probabilities, law.probabilities, rtol=2e-5)
+        assert np.isneginf(table[length, len(law.sums) :]).all()

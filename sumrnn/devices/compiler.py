@@ -121,7 +121,7 @@ def fit(
     LAPACK's threads.
     """
     weights = None if params is None else network.from_flax(params, config.model)
-    result = run.fit(config, seed, weights, functions=compiled(config.program))
+    result = run.fit(config, seed, weights, functions=compiled(config.canonical))
     if not isinstance(seed, jax.core.Tracer):  # On the host no program takes weights apart.
         result = result._replace(state=jax.device_get(result.state))
     return with_names(result)

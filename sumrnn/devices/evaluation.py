@@ -22,9 +22,9 @@ def evaluate(config: Config, params: network.Params) -> dict[str, Any]:
     Parameters are float32, as in `Result.state`; the exam is that of a run of this config, on one
     device.  Raises `UserError` if the task's table of laws is too large for one.
     """
-    size = f"short enough: at most {evaluation.MAX_LAWS} for (length + 1) x sums"
+    size = f"short enough: at most {evaluation.MAX_PMF_TABLE} for (length + 1) x sums"
     require(evaluation.is_evaluated(config.task), "length", config.task.length, size)
-    programs, laws = compiled(config.program), task.log_laws(config.task)
+    programs, laws = compiled(config.canonical), task.log_pmf_table(config.task)
     weights = network.from_flax(params, config.model)
 
     def logits_for(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:

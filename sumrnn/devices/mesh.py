@@ -14,7 +14,7 @@ from sumrnn.config import Config
 from sumrnn.devices import compiler, machine
 from sumrnn.errors import invalid, require
 from sumrnn.fields import Range
-from sumrnn.task import log_laws
+from sumrnn.task import log_pmf_table
 from sumrnn.train import evaluation
 from sumrnn.train.shards import SHARD, Placement
 
@@ -103,7 +103,7 @@ def plan(seeds: int, shards: int, per_device: int = 1, rows: int | None = None) 
 
 
 class Program:
-    """The functions of runs of a `config.program`, compiled for the seeds of a wave."""
+    """The functions of runs of a `config.canonical`, compiled for the seeds of a wave."""
 
     def __init__(self, config: Config, plan: Plan) -> None:
         off = bool(jax.config.values["jax_disable_jit"])
@@ -111,7 +111,7 @@ class Program:
         self.plan = plan
         self.sharding = NamedSharding(plan.mesh, PartitionSpec(SEED))
         placement = Placement(int(plan.mesh.shape[SHARD]), plan.at_once)
-        functions = compiler.functions(config.program, placement)
+        functions = compiler.functions(config.canonical, placement)
         seeds = jax.ShapeDtypeStruct((plan.wave, 3), np.uint32)
         number = jax.ShapeDtypeStruct((plan.wave,), np.uint32)
         platform = plan.mesh.devices.flat[0].platform
@@ -133,12 +133,12 @@ class Program:
 
     @functools.cached_property
     def laws(self) -> np.ndarray:
-        """The table of `task.log_laws`, float32, on the host."""
-        return log_laws(self._task)
+        """The table of `task.log_pmf_table`, float32, on the host."""
+        return log_pmf_table(self._task)
 
     @property
     def table(self) -> jax.Array:
-        """The table of `task.log_laws` on every device."""
+        """The table of `task.log_pmf_table` on every device."""
         place = NamedSharding(self.plan.mesh, PartitionSpec())
         with jax.transfer_guard("allow"):  # It is meant.
             return jax.make_array_from_callback(
@@ -193,7 +193,7 @@ class Program:
         """A bound on the bytes that `draw` takes on a device, reckoned without compiling it."""
         size, length, width = self._task.size, self._task.length, self._task.high - self._task.low
         series = size * (16 * (width + 1) + 4 * length + 64)
-        return 8 * self._task.laws + self.plan.per_device * series
+        return 8 * self._task.pmf_table_size + self.plan.per_device * series
 
 
 @functools.lru_cache(maxsize=16)
@@ -209,7 +209,7 @@ def prepare(config: Config, seeds: int, per_device: int | None = None) -> Progra
     """
     if per_device is not None and per_device < 1:
         raise invalid("per_device", per_device, "at least 1")
-    config, shards = config.program, config.train.batch_shards
+    config, shards = config.canonical, config.train.batch_shards
     program = _program(config, plan(seeds, shards, per_device or 1))
     available_bytes = machine.available_bytes(jax.local_devices()[0])
     if program.plan.at_once and per_device is None:

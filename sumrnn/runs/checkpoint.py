@@ -183,7 +183,7 @@ def _name(path: Any) -> str:
 def like(config: Config, epoch: int) -> Snapshot:
     """A snapshot after an epoch, otherwise of zeros in the shapes and dtypes of a run."""
     seeds = jax.ShapeDtypeStruct((3,), np.uint32)
-    begun = jax.eval_shape(compiler.functions(config.program).begin, seeds)
+    begun = jax.eval_shape(compiler.functions(config.canonical).begin, seeds)
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), begun.state)
     columns = {name: np.zeros(epoch, dtype) for name, dtype in COLUMNS.items()}
     return Snapshot(np.array(epoch, np.int32), state, columns)

@@ -61,7 +61,7 @@ def program_digest(config: Config) -> str:
     processor is chosen, and of the compiler's options.  Comments, names and the number of devices
     leave it alone; constants, orders of summation and shapes do not.
     """
-    functions = compiler.functions(config.program)
+    functions = compiler.functions(config.canonical)
     digest = hashlib.sha256(repr(compiler.options(jax.default_backend())).encode())
     with compiler.pinned(), jax.disable_jit(False):
         begin = jax.jit(functions.begin).trace(jax.ShapeDtypeStruct((3,), np.uint32))
@@ -82,7 +82,7 @@ def evaluation_digest() -> str:
     task: those of another task follow from its config.
     """
     config = Config()
-    layout, laws = strata.strata(config.task), np.nan_to_num(task.log_laws(config.task))
+    layout, laws = strata.strata(config.task), np.nan_to_num(task.log_pmf_table(config.task))
     first = strata.pilot(layout, 10_000)
     wrong = first // 3 * (np.arange(len(first)) % 2)  # And strata without an error.
     more = strata.refined(layout, Counts(first, wrong), 10_000)
@@ -91,14 +91,14 @@ def evaluation_digest() -> str:
     rounded = (
         np.rint(1_000.0 * x).astype(np.int64) for x in (probabilities, np.maximum(laws, -1e3))
     )
-    drawn = (evaluation_lib.SHARE, evaluation_lib.PER_STRATUM, evaluation_lib.MAX_LAWS)
+    drawn = (evaluation_lib.SHARE, evaluation_lib.PER_STRATUM, evaluation_lib.MAX_PMF_TABLE)
     divided = (strata.EDGES, strata.MIN_DEVIATION, strata.SHARES, strata.PILOT)
     digest = hashlib.sha256(repr((drawn, divided)).encode())
     for array in (*layout.sums, first, more, *strata.sums(layout, first), *rounded):
         digest.update(np.asarray(array, np.int64).tobytes())
     shapes = [(laws.shape, np.float32), ((config.task.size,), np.int32), ((), np.uint32)]
     with compiler.pinned(), jax.disable_jit(False):
-        draw = jax.jit(compiler.functions(config.program).draw)
+        draw = jax.jit(compiler.functions(config.canonical).draw)
         traced = draw.trace(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
         digest.update(traced.lower().as_text().encode())
     return digest.hexdigest()[:12]
@@ -149,7 +149,7 @@ def settings() -> dict[str, str]:
 
 def current(config: Config) -> Origin:
     """The origin of a run of a config that begins now in this process."""
-    code = {"code": program_digest(config.program)}
+    code = {"code": program_digest(config.canonical)}
     return {"versions": code | versions(), "device": device(), "settings": settings()}
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sumrnn.config import TaskConfig
-from sumrnn.task import Law, sum_law
+from sumrnn.task import sum_law
 
 EDGES = (*range(12), 12, 20)
 """Distances from the nearest sum of a class to the threshold at which strata begin: single sums,
@@ -45,7 +45,7 @@ class Counts(NamedTuple):
 
 def strata(task: TaskConfig) -> Strata:
     """The strata of a task; together they hold every sum that has a probability."""
-    law: Law = sum_law(task)
+    law = sum_law(task)
     labels = (law.sums >= task.threshold).astype(np.int64)
     distances = np.where(labels, law.sums - task.threshold, task.threshold - 1 - law.sums)
     numbers = np.searchsorted(EDGES, distances, side="right")

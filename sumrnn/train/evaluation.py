@@ -21,29 +21,31 @@ SHARE = 0.1
 """Series of an evaluation per series of training, which costs three times as much each."""
 PER_STRATUM = 10
 """Series of an evaluation per stratum at least."""
-MAX_LAWS = 2**24
-"""Numbers in the table of `task.log_laws`; tasks that need more are not evaluated."""
+MAX_PMF_TABLE = 2**24
+"""The largest `TaskConfig.pmf_table_size`; tasks that need a larger table are not evaluated."""
 PURPOSE = 3
 """The number of its key, beside those of `run.Keys`."""
 
 
-def draw(config: Config, laws: chex.Array, sums: chex.Array, number: chex.Numeric) -> Splits:
-    """Draws series of given sums, int32 [size] in the order of `predictions.predict`.
+def draw(config: Config, log_pmfs: chex.Array, sums: chex.Array, number: chex.Numeric) -> Splits:
+    """Draws series of the sums, int32 [size] in the order of `predictions.predict`.
 
-    They take the place of a run's data.  `laws` are those of `task.log_laws`; each number gives
-    others.
+    They take the place of a run's data.  `log_pmfs` is the table of `task.log_pmf_table`, float32;
+    each number, uint32 [], gives other series.
     """
     seed = jnp.zeros(2, jnp.uint32)  # The same for all runs: their differences are their own.
     key = jax.random.fold_in(jax.random.wrap_key_data(seed, impl="threefry2x32"), PURPOSE)
-    digits = task.with_sums(jax.random.fold_in(key, number), laws, sums, config.task)
+    digits = task.draw_series_with_sums(
+        jax.random.fold_in(key, number), sums, config.task, log_pmfs=log_pmfs
+    )
     parts = jnp.split(digits, predictions.ends(config.task))
     validation, test, train = (Split(part, task.labels(part, config.task)) for part in parts)
     return Splits(train, validation, test)
 
 
 def is_evaluated(config: TaskConfig) -> bool:
-    """Whether a task's table of laws is small enough for exact evaluation."""
-    return config.laws <= MAX_LAWS
+    """Whether the table of `task.log_pmf_table` is small enough for exact evaluation."""
+    return config.pmf_table_size <= MAX_PMF_TABLE
 
 
 def count_errors(

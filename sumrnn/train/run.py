@@ -94,7 +94,7 @@ def fit(
     config asks for weights and there are none.
     """
     check_weights(config, weights)
-    run, blocks = functions or functions_for(config.program), predictions.blocks(config.task)
+    run, blocks = functions or functions_for(config.canonical), predictions.blocks(config.task)
     numbers = [jax.device_put(np.uint32(n)) for n in range(max(config.train.epochs, blocks.all))]
     data, state, shuffle = run.begin(purpose_seeds(config, seed))
     if weights is not None:

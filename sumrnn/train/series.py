@@ -18,13 +18,13 @@ def fresh(config: Config, key: chex.PRNGKey, *, steps: int, number: chex.Numeric
     size, near_reach = config.train.batch_size, reach(config, number)
     near = round(config.train.focus * size)
     plain_key, sum_key, near_key = jax.random.split(key, 3)
-    plain = task.draw(plain_key, steps * (size - near), config.task)
+    plain = task.draw_series(plain_key, steps * (size - near), config.task)
     parts = [plain.digits]
     if near:
         first, end = config.task.threshold - near_reach, config.task.threshold + near_reach
         sums = jax.random.randint(sum_key, (steps * near,), first, end, jnp.int32)
-        laws = jnp.asarray(task.log_laws(config.task))
-        parts.append(task.with_sums(near_key, laws, sums, config.task))
+        log_pmfs = jnp.asarray(task.log_pmf_table(config.task))
+        parts.append(task.draw_series_with_sums(near_key, sums, config.task, log_pmfs=log_pmfs))
     shaped = [part.reshape(steps, -1, config.task.length) for part in parts]
     digits = jnp.concatenate(shaped, axis=1)
     return Split(digits, task.labels(digits, config.task))

@@ -12,7 +12,7 @@ from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.models.counter import counter
 from sumrnn.models.initializer import init
-from sumrnn.task import log_laws, with_sums
+from sumrnn.task import draw_series_with_sums, log_pmf_table
 
 answer = jax.jit(network.logits, static_argnums=1)
 
@@ -21,9 +21,9 @@ def wrong(task: TaskConfig, each: int, cells: int = 1, recurrence: Any = "fused"
     """Of so many series at each reachable sum, and of the two most uneven at each."""
     config = ModelConfig(cells, recurrence=recurrence)
     sums = np.arange(task.length * task.low, task.length * task.high + 1)
-    draw = jax.jit(with_sums, static_argnums=3)
+    draw = jax.jit(draw_series_with_sums, static_argnums=2)
     repeated = np.repeat(sums, each).astype(np.int32)
-    drawn = np.asarray(draw(jax.random.key(0), log_laws(task), repeated, task))
+    drawn = np.asarray(draw(jax.random.key(0), repeated, task, log_pmfs=log_pmf_table(task)))
     span = task.high - task.low
     full, rest = np.divmod(sums - sums[0], max(1, span))
     uneven = np.full((len(sums), task.length), task.low)

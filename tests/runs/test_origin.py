@@ -157,9 +157,9 @@ EVALUATION = {
     "another pilot": ("sumrnn.scores.strata.PILOT", 0.5),
     "more series": ("sumrnn.train.evaluation.SHARE", 0.2),
     "another key": ("sumrnn.train.evaluation.PURPOSE", 4),
-    "another law": ("sumrnn.task.log_laws", lambda config: 0.9 * LAWS),
+    "another distribution": ("sumrnn.task.log_pmf_table", lambda config: 0.9 * LOG_PMFS),
 }
-LAWS = task.log_laws(Config().task)
+LOG_PMFS = task.log_pmf_table(Config().task)
 
 
 def test_what_draws_and_weighs_the_exact_evaluation_is_recorded(

@@ -40,4 +40,4 @@ def test_the_reports_that_the_readme_quotes_are_of_this_code(name: str) -> None:
     run: Any = json.loads((folder / "report.json").read_text())["run"]
     if run["versions"]["jax"] != jax.__version__:
         pytest.skip(f"made with jax {run['versions']['jax']}")
-    assert run["versions"]["code"] == origin.program_digest(preset(name).program)
+    assert run["versions"]["code"] == origin.program_digest(preset(name).canonical)
