@@ -226,7 +226,9 @@ class Config:
                 limits = Range(train.focus_reach, max_reach, "from focus_reach to the last sum")
                 limits.require("focus_start", train.focus_start)
             entries = task.pmf_table_size
-            limit = f"0 for such long series ((length + 1) x sums is {entries}, above {MAX_PMF_TABLE})"
+            limit = (
+                f"0 for such long series ((length + 1) x sums is {entries}, above {MAX_PMF_TABLE})"
+            )
             require(entries <= MAX_PMF_TABLE, "focus", train.focus, limit)
         else:
             for name in ("focus_start", "focus_reach"):

@@ -82,7 +82,7 @@ def _condition(runs: Collection, name: str, config: Config) -> dict[str, Any]:
         "beating_share": beating / ended if ended else None,
         "scores": {score: statistics.describe(values[score]) for score in SCORES},
         "references": {
-            score: statistics.place(value, values[score]) for score, value in references.items()
+            score: statistics.rank(value, values[score]) for score, value in references.items()
         },
     }
 
@@ -96,7 +96,7 @@ def _differences(runs: Collection) -> list[dict[str, Any]]:
         for score in experiment.scores:
             a, b = runs.values(first, score), runs.values(second, score)
             pairs = np.array([(a[seed], b[seed]) for seed in a if seed in b]).reshape(-1, 2)
-            scores[score] = statistics.difference(*pairs.T)
+            scores[score] = statistics.paired_difference(*pairs.T)
         differences.append({"first": first, "second": second, "scores": scores})
     return differences
 
@@ -118,7 +118,7 @@ def _variance(runs: Collection) -> dict[str, Any]:
         grid, shape = list(itertools.product(*levels)), [len(level) for level in levels]
         if set(grid) == set(cells) and min(shape, default=0) >= 2:
             values = np.array([cells[cell] for cell in grid]).reshape(shape)
-            splits[score] = statistics.variance_split(values)
+            splits[score] = statistics.variance_components(values)
     return splits
 
 

@@ -33,7 +33,7 @@ def build(run: Run) -> dict[str, Any]:
     """Every number of the report, under the names of report.json.
 
     `task` holds what the exact distribution of the sum says; `train`, `validation` and `test` hold
-    the counts and the scores (see `metrics.counts` and `metrics.scores`) of the final network,
+    the counts and scores of `metrics.class_counts` and `metrics.scores` for the final network,
     `exact` those of exact evaluation (see `exact.scores`; None if the run has none); `run` holds
     `continued` only if the run was continued by something else than what began it.
     """
@@ -60,7 +60,7 @@ def build(run: Run) -> dict[str, Any]:
             "majority_accuracy": distribution.majority_accuracy,
         },
         **{
-            name: metrics.counts(part.labels, distribution.positive_rate)
+            name: metrics.class_counts(part.labels, distribution.positive_rate)
             | metrics.scores(part.labels, part.logits, distribution.majority_class)
             for name, part in run.parts.items()
         },
@@ -98,7 +98,7 @@ def overview(report: dict[str, Any], path: pathlib.Path) -> str:
 def captions(run: Run, report: dict[str, Any]) -> dict[str, str]:
     """What is to be seen in the figures, by their names."""
     test, strata = run.parts["test"], report["exact"]["strata"] if report["exact"] else []
-    wrong = metrics.answers(test.logits) != test.labels
+    wrong = metrics.predicted_labels(test.logits) != test.labels
     text = _render(
         "run_captions.txt.j2",
         report,

@@ -162,7 +162,10 @@ def errors(run: Run, _: dict[str, Any]) -> Figure:
     figure, (ax,) = blank()
     test, task = run.parts["test"], run.record.config.task
     distances = test.digits.sum(axis=1, dtype=np.int64) - task.threshold
-    distances, wrong = distances.clip(-REACH, REACH), metrics.answers(test.logits) != test.labels
+    distances, wrong = (
+        distances.clip(-REACH, REACH),
+        metrics.predicted_labels(test.logits) != test.labels,
+    )
     bars = {"ecolor": GREY, "elinewidth": 0.8, "capsize": 2.5}
     above: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "rotation": 90}
     for label in np.unique(test.labels).tolist():

@@ -82,21 +82,23 @@ def evaluation_digest() -> str:
     task: those of another task follow from its config.
     """
     config = Config()
-    layout, laws = strata.strata(config.task), np.nan_to_num(task.log_pmf_table(config.task))
-    first = strata.pilot(layout, 10_000)
-    wrong = first // 3 * (np.arange(len(first)) % 2)  # And strata without an error.
-    more = strata.refined(layout, Counts(first, wrong), 10_000)
-    probabilities = np.log(np.concatenate((layout.masses, *layout.laws)))
+    groups = strata.task_strata(config.task)
+    log_pmfs = np.nan_to_num(task.log_pmf_table(config.task))
+    pilot = strata.pilot_allocation(groups, 10_000)
+    wrong = pilot // 3 * (np.arange(len(pilot)) % 2)  # And strata without an error.
+    refined = strata.refined_allocation(groups, Counts(pilot, wrong), 10_000)
+    log_probabilities = np.log(np.concatenate((groups.probabilities, *groups.pmfs)))
     # Rounded, so that processors agree.
     rounded = (
-        np.rint(1_000.0 * x).astype(np.int64) for x in (probabilities, np.maximum(laws, -1e3))
+        np.rint(1_000.0 * x).astype(np.int64)
+        for x in (log_probabilities, np.maximum(log_pmfs, -1e3))
     )
     drawn = (evaluation_lib.SHARE, evaluation_lib.PER_STRATUM, evaluation_lib.MAX_PMF_TABLE)
     divided = (strata.EDGES, strata.MIN_DEVIATION, strata.SHARES, strata.PILOT)
     digest = hashlib.sha256(repr((drawn, divided)).encode())
-    for array in (*layout.sums, first, more, *strata.sums(layout, first), *rounded):
+    for array in (*groups.sums, pilot, refined, *strata.systematic_sums(groups, pilot), *rounded):
         digest.update(np.asarray(array, np.int64).tobytes())
-    shapes = [(laws.shape, np.float32), ((config.task.size,), np.int32), ((), np.uint32)]
+    shapes = [(log_pmfs.shape, np.float32), ((config.task.size,), np.int32), ((), np.uint32)]
     with compiler.pinned(), jax.disable_jit(False):
         draw = jax.jit(compiler.functions(config.canonical).draw)
         traced = draw.trace(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))

@@ -11,7 +11,7 @@ import numpy as np
 from sumrnn.config import Config, TaskConfig
 from sumrnn.runs.checkpoint import COLUMNS
 from sumrnn.runs.record import Record
-from sumrnn.scores.strata import Counts, strata
+from sumrnn.scores.strata import Counts, task_strata
 from sumrnn.task import Splits
 from sumrnn.train.evaluation import is_evaluated
 
@@ -115,7 +115,7 @@ def sizes(task: TaskConfig) -> dict[str, int]:
 
 
 def _exam(arrays: dict[str, np.ndarray], task: TaskConfig) -> Counts:
-    shape = strata(task).masses.shape
+    shape = task_strata(task).labels.shape
     for name in Counts._fields:
         array = arrays.get(EXAM + name)
         if array is None or array.dtype != np.int64 or array.shape != shape:

@@ -1,1 +1,1 @@
-"""What the answers of a network are worth: scores of one run, and statistics over many."""
+"""Scores of one run's predictions, also by the exact law, and statistics over many runs."""

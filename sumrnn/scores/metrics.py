@@ -1,7 +1,7 @@
-"""Labels and logits of one split -> scores that survive class skew.
+"""Scores of one split, from its labels and logits, that survive class skew.
 
-A score that the data leave undefined, because a class is absent from the labels or from
-the answers, is None and has a reason; it is never a number.
+A score that is undefined, because a class is absent from the labels or from the predictions, is
+None and has a reason; it is never a number.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,49 +14,53 @@ import sklearn.metrics as sk
 from sumrnn.scores.statistics import CONFIDENCE
 
 CLASSES = ("negative", "positive")
-"""Names of the labels 0 and 1."""
+"""The names of the labels 0 and 1."""
 
 
-def answers(logits: np.ndarray) -> np.ndarray:
-    """int64 [n]: the likelier class, 1 if P(1) > 0.5, from logits [n]."""
+def predicted_labels(logits: np.ndarray) -> np.ndarray:
+    """The predicted labels, int64 [n], of logits [n]: 1 where P(label = 1) > 0.5, else 0."""
     return (logits > 0).astype(np.int64)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """float64 [n]: P(1), the logistic sigmoid of logits [n], without overflow."""
+    """P(label = 1), float64 [n], of logits [n]: their logistic sigmoid, without overflow."""
     return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
 
 
-def confusion(labels: np.ndarray, answered: np.ndarray) -> dict[str, int]:
-    """Counts of the four outcomes; "positive" is label 1, sum >= threshold."""
-    labels, answered = labels.astype(bool), answered.astype(bool)
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> dict[str, int]:
+    """The numbers of series by label and predicted label, {0, 1} [n] each: tn, fp, fn, tp.
+
+    Positive is label 1: a sum of at least the threshold.
+    """
+    labels, predicted = labels.astype(bool), predicted.astype(bool)
     return {
-        "tn": int((~labels & ~answered).sum()),
-        "fp": int((~labels & answered).sum()),
-        "fn": int((labels & ~answered).sum()),
-        "tp": int((labels & answered).sum()),
+        "tn": int((~labels & ~predicted).sum()),
+        "fp": int((~labels & predicted).sum()),
+        "fn": int((labels & ~predicted).sum()),
+        "tp": int((labels & predicted).sum()),
     }
 
 
-def collapsed(cells: dict[str, int]) -> str | None:
-    """The class that every series is answered with, from `CLASSES`; None if both are."""
-    answered = (cells["tn"] + cells["fn"], cells["tp"] + cells["fp"])
-    return None if all(answered) else CLASSES[int(answered[1] > 0)]
+def collapsed(confusion: dict[str, int]) -> str | None:
+    """The class, from `CLASSES`, that is predicted for every series; None if both occur."""
+    predicted = (confusion["tn"] + confusion["fn"], confusion["tp"] + confusion["fp"])
+    return None if all(predicted) else CLASSES[int(predicted[1] > 0)]
 
 
 def interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval of a share of at least one trial.
+    """Wilson's score interval, (low, high), of the share of successes in at least one trial.
 
     Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
     """
-    found = scipy.stats.binomtest(successes, trials).proportion_ci(confidence, "wilson")
-    return float(found.low), float(found.high)
+    ends = scipy.stats.binomtest(successes, trials).proportion_ci(confidence, "wilson")
+    return float(ends.low), float(ends.high)
 
 
-def counts(labels: np.ndarray, positive_rate: float) -> dict[str, Any]:
-    """Class counts of labels {0, 1} [n], n >= 1, beside the exact law's P(label = 1).
+def class_counts(labels: np.ndarray, positive_rate: float) -> dict[str, Any]:
+    """The numbers of both classes in labels {0, 1} [n], n >= 1, beside those by the exact law.
 
-    `p_value` is how probable a count at least this far from the law's is (two-sided binomial test).
+    `positive_rate` is the law's P(label = 1).  `p_value` is the probability of a count at least as
+    far from the law's (two-sided binomial test).
     """
     size, positives = int(labels.size), int(labels.sum())
     return {
@@ -71,86 +75,94 @@ def counts(labels: np.ndarray, positive_rate: float) -> dict[str, Any]:
     }
 
 
-def _absent(what: str, values: np.ndarray) -> list[str]:
-    """For each class the problem that no value is of it, or an empty string."""
-    return ["" if (values == c).any() else f"no {what} is {of}" for c, of in enumerate(CLASSES)]
+def _absences(noun: str, values: np.ndarray) -> list[str]:
+    """For each class the sentence that no value is of it, or an empty string."""
+    return [
+        "" if (values == label).any() else f"no {noun} is {name}"
+        for label, name in enumerate(CLASSES)
+    ]
 
 
 def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[str, Any]:
-    """Every score of the report for one split.
+    """All scores of a network on one split.
 
     Args:
       labels: {0, 1} [n], n >= 1; of any real dtype.
       logits: [n], finite; of any real dtype.
-      majority_class: the constant answer, 0 or 1; the other class is the minority.
+      majority_class: the label, 0 or 1, of the constant answer; the other class is the minority.
 
     Returns:
       A nested dictionary of plain numbers.  `gain` is accuracy - majority_accuracy;
       `skill` is the share of the constant answer's errors that the network avoids,
       gain / (1 - majority_accuracy); below 0 it is worse than the constant answer.
       `constant_p_value` is McNemar's exact test of the network against the constant
-      answer on the same series: they differ only where the network answers with the
-      minority class.  `collapsed` names the class of a constant answer.  `undefined` gives
-      the reason for every None, by name.
+      answer on the same series: they differ only where the network predicts the minority
+      class.  `collapsed` names the class that is predicted for all series, if one is.
+      `undefined` gives the reason for every None, by the score's name.
     """
     labels, logits = np.asarray(labels).astype(np.int64), np.asarray(logits).astype(np.float64)
-    answered, p = answers(logits), probabilities(logits)
-    cells = confusion(labels, answered)
-    accuracy = float((labels == answered).mean())
-    constant = float((labels == majority_class).mean())
-    minority, differ = labels != majority_class, answered != majority_class
-    gains, differing = int((minority & differ).sum()), int(differ.sum())
+    predicted, p = predicted_labels(logits), probabilities(logits)
+    confusion = confusion_matrix(labels, predicted)
+    accuracy = float((labels == predicted).mean())
+    majority_accuracy = float((labels == majority_class).mean())
+    gain = accuracy - majority_accuracy
+    minority, differs = labels != majority_class, predicted != majority_class
+    successes, trials = int((minority & differs).sum()), int(differs.sum())
     precision, recall, f1, _ = sk.precision_recall_fscore_support(
-        labels, answered, labels=[0, 1], zero_division=0.0
+        labels, predicted, labels=[0, 1], zero_division=0.0
     )
 
     undefined: dict[str, str] = {}
-    unlabelled, unanswered = _absent("label", labels), _absent("answer", answered)
-    no_minority = [unlabelled[1 - majority_class]]
+    no_label, no_prediction = _absences("label", labels), _absences("answer", predicted)
+    no_minority = [no_label[1 - majority_class]]
 
     def score(
-        name: str, problems: Sequence[str], compute: Callable[..., Any], *of: Any
+        name: str, absences: Sequence[str], compute: Callable[..., Any], *arguments: Any
     ) -> float | None:
-        """What `compute` makes of the rest, or None and the reason where there is a problem."""
-        if reasons := [problem for problem in problems if problem]:
+        """The score that `compute` returns; None, with its reason noted, if a class is absent."""
+        if reasons := [absence for absence in absences if absence]:
             undefined[name] = ", ".join(reasons)
             return None
-        return float(compute(*of))
+        return float(compute(*arguments))
 
-    def each_class(name: str, values: np.ndarray, problems: list[str]) -> dict[str, float | None]:
+    def by_class(name: str, values: np.ndarray, absences: list[str]) -> dict[str, float | None]:
         return {
-            of: score(f"{name}.{of}", [problem], float, value)
-            for of, value, problem in zip(CLASSES, values, problems, strict=True)
+            class_name: score(f"{name}.{class_name}", [absence], float, value)
+            for class_name, value, absence in zip(CLASSES, values, absences, strict=True)
         }
 
     return {
         "accuracy": accuracy,
-        "accuracy_interval": list(interval(int((labels == answered).sum()), labels.size)),
-        "confusion": cells,
-        "collapsed": collapsed(cells),
-        "majority_accuracy": constant,
-        "gain": accuracy - constant,
-        "skill": score("skill", no_minority, lambda: (accuracy - constant) / (1.0 - constant)),
+        "accuracy_interval": list(interval(int((labels == predicted).sum()), labels.size)),
+        "confusion": confusion,
+        "collapsed": collapsed(confusion),
+        "majority_accuracy": majority_accuracy,
+        "gain": gain,
+        "skill": score("skill", no_minority, lambda: gain / (1.0 - majority_accuracy)),
         "constant_p_value": (
-            float(scipy.stats.binomtest(gains, differing).pvalue) if differing else 1.0
+            float(scipy.stats.binomtest(successes, trials).pvalue) if trials else 1.0
         ),
         "balanced_accuracy": score(
-            "balanced_accuracy", unlabelled, sk.balanced_accuracy_score, labels, answered
+            "balanced_accuracy", no_label, sk.balanced_accuracy_score, labels, predicted
         ),
-        "precision": each_class("precision", precision, unanswered),
-        "recall": each_class("recall", recall, unlabelled),
+        "precision": by_class("precision", precision, no_prediction),
+        "recall": by_class("recall", recall, no_label),
         "recall_interval": {
             name: list(interval(hits, hits + misses)) if hits + misses else None
             for name, hits, misses in (
-                ("negative", cells["tn"], cells["fp"]),
-                ("positive", cells["tp"], cells["fn"]),
+                ("negative", confusion["tn"], confusion["fp"]),
+                ("positive", confusion["tp"], confusion["fn"]),
             )
         },
-        "f1": each_class("f1", f1, unlabelled),
+        "f1": by_class("f1", f1, no_label),
         "matthews_correlation": score(
-            "matthews_correlation", unlabelled + unanswered, sk.matthews_corrcoef, labels, answered
+            "matthews_correlation",
+            no_label + no_prediction,
+            sk.matthews_corrcoef,
+            labels,
+            predicted,
         ),
-        "roc_auc": score("roc_auc", unlabelled, sk.roc_auc_score, labels, logits),
+        "roc_auc": score("roc_auc", no_label, sk.roc_auc_score, labels, logits),
         "average_precision_minority": score(
             "average_precision_minority",
             no_minority,

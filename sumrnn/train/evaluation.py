@@ -56,19 +56,21 @@ def count_errors(
     `logits_for` is called with sums int32 [runs, size], a number for `draw`, and how many blocks
     of `predictions.blocks` are wanted; it returns logits float32 [runs, blocks x rows].
     """
-    rows, layout = predictions.blocks(config.task).rows, strata.strata(config.task)
+    rows, groups = predictions.blocks(config.task).rows, strata.task_strata(config.task)
     trained = config.train.epochs * config.task.train_size
-    whole = -(-max(PER_STRATUM * len(layout.masses), round(SHARE * trained)) // rows)
+    whole = -(-max(PER_STRATUM * len(groups.labels), round(SHARE * trained)) // rows)
     pilot = max(1, round(strata.PILOT * whole))
-    counts = [Counts(*(np.zeros(len(layout.masses), np.int64) for _ in Counts._fields))] * runs
+    counts = [Counts(*(np.zeros(len(groups.labels), np.int64) for _ in Counts._fields))] * runs
     number, max_blocks = 0, config.task.size // rows
     for blocks in filter(None, (pilot, whole - pilot)):
         series = blocks * rows
-        shares = [
-            strata.refined(layout, count, series) if number else strata.pilot(layout, series)
+        allocations = [
+            strata.refined_allocation(groups, count, series)
+            if number
+            else strata.pilot_allocation(groups, series)
             for count in counts
         ]
-        pairs = [strata.sums(layout, share) for share in shares]
+        pairs = [strata.systematic_sums(groups, allocation) for allocation in allocations]
         sums, places = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
         for done in range(0, blocks, max_blocks):
             size = min(max_blocks, blocks - done) * rows

@@ -15,7 +15,7 @@ from sumrnn.report import run as report
 from sumrnn.runs import files
 from sumrnn.runs.record import Record
 from sumrnn.runs.results import Part, Run
-from sumrnn.scores.strata import Counts, strata
+from sumrnn.scores.strata import Counts, task_strata
 from sumrnn.task import sum_law
 
 COMMITTED = pathlib.Path(__file__).parents[2] / "experiments" / "reproduce"
@@ -39,7 +39,7 @@ def make_run(task: TaskConfig, wrong: int = 4, seed: int = 0, **changed: Any) ->
         ("loss", "val_loss", "accuracy", "val_accuracy"), 1 / epochs
     )
     record = Record("sheet", seed, config, {"jax": "0"}, {"kind": "cpu"}, {}, **changed)
-    series = np.full(len(strata(task).masses), 500)
+    series = np.full(len(task_strata(task).labels), 500)
     return Run(record, history, parts, Counts(series, rng.binomial(series, 0.01)))
 
 

@@ -17,28 +17,28 @@ LOGITS = np.array([-2, -1, 1, -0.5, 0.5, 2, 3, 4, 5, 6], np.float32)
 
 
 def test_hand_counted_scores() -> None:
-    found = metrics.scores(LABELS, LOGITS, majority_class=1)
-    assert found["confusion"] == {"tn": 2, "fp": 1, "fn": 1, "tp": 6}
-    assert found["accuracy"] == pytest.approx(8 / 10)
-    assert found["majority_accuracy"] == pytest.approx(7 / 10)
-    assert found["skill"] == pytest.approx(1 / 3)
-    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 6 / 7) / 2)
-    assert found["precision"] == pytest.approx({"negative": 2 / 3, "positive": 6 / 7})
-    assert found["recall"] == pytest.approx({"negative": 2 / 3, "positive": 6 / 7})
-    assert found["f1"] == pytest.approx({"negative": 2 / 3, "positive": 6 / 7})
-    assert found["matthews_correlation"] == pytest.approx((2 * 6 - 1) / math.sqrt(3 * 7 * 3 * 7))
+    scored = metrics.scores(LABELS, LOGITS, majority_class=1)
+    assert scored["confusion"] == {"tn": 2, "fp": 1, "fn": 1, "tp": 6}
+    assert scored["accuracy"] == pytest.approx(8 / 10)
+    assert scored["majority_accuracy"] == pytest.approx(7 / 10)
+    assert scored["skill"] == pytest.approx(1 / 3)
+    assert scored["balanced_accuracy"] == pytest.approx((2 / 3 + 6 / 7) / 2)
+    assert scored["precision"] == pytest.approx({"negative": 2 / 3, "positive": 6 / 7})
+    assert scored["recall"] == pytest.approx({"negative": 2 / 3, "positive": 6 / 7})
+    assert scored["f1"] == pytest.approx({"negative": 2 / 3, "positive": 6 / 7})
+    assert scored["matthews_correlation"] == pytest.approx((2 * 6 - 1) / math.sqrt(3 * 7 * 3 * 7))
     # Of the 21 pairs of a negative and a positive, -0.5 and 0.5 stand below the negative 1.
-    assert found["roc_auc"] == pytest.approx(19 / 21)
+    assert scored["roc_auc"] == pytest.approx(19 / 21)
     # Negatives by falling confidence: found at ranks 1, 2 and 5.
-    assert found["average_precision_minority"] == pytest.approx((1 + 1 + 3 / 5) / 3)
+    assert scored["average_precision_minority"] == pytest.approx((1 + 1 + 3 / 5) / 3)
     # The network answers "negative" three times: twice rightly.  P(2 of 3 or as rare) = 1.
-    assert found["constant_p_value"] == pytest.approx(1.0)
-    assert found["undefined"] == {}
+    assert scored["constant_p_value"] == pytest.approx(1.0)
+    assert scored["undefined"] == {}
 
 
-@pytest.mark.parametrize(("shift", "found"), [(0, None), (100, "positive"), (-100, "negative")])
-def test_one_answer_to_all_is_a_collapse(shift: float, found: str | None) -> None:
-    assert metrics.scores(LABELS, LOGITS + np.float32(shift), 1)["collapsed"] == found
+@pytest.mark.parametrize(("shift", "name"), [(0, None), (100, "positive"), (-100, "negative")])
+def test_one_answer_to_all_is_a_collapse(shift: float, name: str | None) -> None:
+    assert metrics.scores(LABELS, LOGITS + np.float32(shift), 1)["collapsed"] == name
 
 
 def test_mcnemar_counts_only_where_the_answers_differ() -> None:
@@ -49,7 +49,7 @@ def test_mcnemar_counts_only_where_the_answers_differ() -> None:
 
 
 @st.composite
-def answered(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+def labels_and_logits(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     n = draw(st.integers(2, 60))
     labels = draw(hnp.arrays(np.uint8, n, elements=st.integers(0, 1)))
     logits = draw(hnp.arrays(np.float32, n, elements=st.floats(-8, 8, width=32)))
@@ -57,55 +57,58 @@ def answered(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @hypothesis.settings(max_examples=40, deadline=None)
-@hypothesis.given(answered(), st.integers(0, 1))
+@hypothesis.given(labels_and_logits(), st.integers(0, 1))
 def test_scores_are_those_of_scikit_learn_or_undefined(
     data: tuple[np.ndarray, np.ndarray], majority: int
 ) -> None:
     labels, logits = data
     p = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    said = (logits > 0).astype(int)
-    found = metrics.scores(labels, logits, majority)
-    cells = sk.confusion_matrix(labels, said, labels=[0, 1]).ravel().tolist()
-    assert list(found["confusion"].values()) == cells
-    assert found["accuracy"] == pytest.approx(sk.accuracy_score(labels, said))
-    both, answers = 0 < labels.sum() < labels.size, 0 < said.sum() < said.size
+    predicted = (logits > 0).astype(int)
+    scored = metrics.scores(labels, logits, majority)
+    confusion = sk.confusion_matrix(labels, predicted, labels=[0, 1]).ravel().tolist()
+    assert list(scored["confusion"].values()) == confusion
+    assert scored["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
+    both = 0 < labels.sum() < labels.size
+    both_predicted = both and 0 < predicted.sum() < predicted.size
     expected = {
         "brier_score": sk.brier_score_loss(labels, p, pos_label=1),
         "log_loss": sk.log_loss(labels, p, labels=[0, 1]),
         "roc_auc": sk.roc_auc_score(labels, logits) if both else None,
-        "balanced_accuracy": sk.balanced_accuracy_score(labels, said) if both else None,
-        "matthews_correlation": sk.matthews_corrcoef(labels, said) if both and answers else None,
+        "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted) if both else None,
+        "matthews_correlation": (
+            sk.matthews_corrcoef(labels, predicted) if both_predicted else None
+        ),
     }
     for c, name in enumerate(metrics.CLASSES):
-        is_there = (labels == c).any()
+        present = (labels == c).any()
         for score, compute, defined in (
-            ("precision", sk.precision_score, (said == c).any()),
-            ("recall", sk.recall_score, is_there),
-            ("f1", sk.f1_score, is_there),
+            ("precision", sk.precision_score, (predicted == c).any()),
+            ("recall", sk.recall_score, present),
+            ("f1", sk.f1_score, present),
         ):
-            value = compute(labels, said, pos_label=c, zero_division=0.0) if defined else None
+            value = compute(labels, predicted, pos_label=c, zero_division=0.0) if defined else None
             expected[f"{score}.{name}"] = value
-        assert (found["recall_interval"][name] is None) == (not is_there)
+        assert (scored["recall_interval"][name] is None) == (not present)
     for name, value in expected.items():
-        score, _, of = name.partition(".")
-        mine = found[score][of] if of else found[score]
-        assert mine == (None if value is None else pytest.approx(value, abs=1e-6)), name
-        assert (name in found["undefined"]) == (value is None)
+        score, _, class_name = name.partition(".")
+        computed = scored[score][class_name] if class_name else scored[score]
+        assert computed == (None if value is None else pytest.approx(value, abs=1e-6)), name
+        assert (name in scored["undefined"]) == (value is None)
 
 
 @pytest.mark.parametrize("present", [0, 1])
 def test_an_absent_class_leaves_no_number(present: int) -> None:
     labels = np.full(6, present, np.uint8)
     logits = np.full(6, 2.0 * present - 1.0)
-    found = metrics.scores(labels, logits, majority_class=present)
+    scored = metrics.scores(labels, logits, majority_class=present)
     absent = metrics.CLASSES[1 - present]
-    assert found["accuracy"] == 1.0
+    assert scored["accuracy"] == 1.0
     for name in ("skill", "balanced_accuracy", "matthews_correlation", "roc_auc"):
-        assert found[name] is None
-        assert f"no label is {absent}" in found["undefined"][name]
-    assert found["average_precision_minority"] is None
-    assert found["recall"][absent] is found["precision"][absent] is found["f1"][absent] is None
-    assert found["undefined"][f"precision.{absent}"] == f"no answer is {absent}"
+        assert scored[name] is None
+        assert f"no label is {absent}" in scored["undefined"][name]
+    assert scored["average_precision_minority"] is None
+    assert scored["recall"][absent] is scored["precision"][absent] is scored["f1"][absent] is None
+    assert scored["undefined"][f"precision.{absent}"] == f"no answer is {absent}"
 
 
 @hypothesis.given(st.integers(1, 5_000), st.floats(0, 1))
@@ -120,17 +123,17 @@ def test_wilson_interval_follows_the_formula(trials: int, share: float) -> None:
 
 def test_counts_beside_the_law() -> None:
     """The notebook's own test split: 1,817 of 2,000 lie three standard errors below its law."""
-    found = metrics.counts(np.repeat([1, 0], [1_817, 183]), 0.926136211979)
-    assert (found["positives"], found["negatives"], found["size"]) == (1_817, 183, 2_000)
-    assert found["expected_positives"] == pytest.approx(1852.27, abs=0.01)
-    assert found["p_value"] == pytest.approx(0.0036, abs=5e-5)
+    scored = metrics.class_counts(np.repeat([1, 0], [1_817, 183]), 0.926136211979)
+    assert (scored["positives"], scored["negatives"], scored["size"]) == (1_817, 183, 2_000)
+    assert scored["expected_positives"] == pytest.approx(1852.27, abs=0.01)
+    assert scored["p_value"] == pytest.approx(0.0036, abs=5e-5)
 
 
 @pytest.mark.parametrize("logit", [800.0, -800.0])
 def test_extreme_logits_do_not_overflow(logit: float) -> None:
-    found = metrics.scores(LABELS, np.full(10, logit), 1)
-    assert math.isfinite(found["log_loss"])
-    assert found["brier_score"] == pytest.approx(0.3 if logit > 0 else 0.7)
+    scored = metrics.scores(LABELS, np.full(10, logit), 1)
+    assert math.isfinite(scored["log_loss"])
+    assert scored["brier_score"] == pytest.approx(0.3 if logit > 0 else 0.7)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "float16", "float64", ml_dtypes.bfloat16])

@@ -13,25 +13,25 @@ scores = st.lists(st.floats(0, 1), min_size=1, max_size=40).map(np.array)
 @given(scores)
 @settings(deadline=None, max_examples=30)
 def test_location_and_spread_are_numpy_s(values: np.ndarray) -> None:
-    found = statistics.describe(values)
-    assert found["runs"] == len(values)
-    assert found["mean"] == pytest.approx(np.mean(values))
-    assert found["median"] == pytest.approx(np.median(values))
+    described = statistics.describe(values)
+    assert described["runs"] == len(values)
+    assert described["mean"] == pytest.approx(np.mean(values))
+    assert described["median"] == pytest.approx(np.median(values))
     middle = np.sort(values)[len(values) // 4 : len(values) - len(values) // 4]
-    assert found["iqm"] == pytest.approx(middle.mean())
-    assert (found["min"], found["max"]) == (values.min(), values.max())
+    assert described["iqm"] == pytest.approx(middle.mean())
+    assert (described["min"], described["max"]) == (values.min(), values.max())
     if len(values) == 1:
-        assert found["std"] is found["mean_interval"] is found["iqm_interval"] is None
+        assert described["std"] is described["mean_interval"] is described["iqm_interval"] is None
     else:
-        assert found["std"] == pytest.approx(np.std(values, ddof=1))
-    for low, high in filter(None, (found["mean_interval"], found["iqm_interval"])):
+        assert described["std"] == pytest.approx(np.std(values, ddof=1))
+    for low, high in filter(None, (described["mean_interval"], described["iqm_interval"])):
         assert values.min() - 1e-12 <= low < high <= values.max() + 1e-12
 
 
 def test_nothing_is_known_of_no_runs() -> None:
-    found = statistics.describe(np.array([]))
-    assert found.pop("runs") == 0
-    assert set(found.values()) == {None}
+    described = statistics.describe(np.array([]))
+    assert described.pop("runs") == 0
+    assert set(described.values()) == {None}
 
 
 def test_the_bootstrap_is_scipy_s_and_repeatable() -> None:
@@ -58,34 +58,34 @@ def test_intervals_of_awkward_values_are_finite_and_hold_the_mean(values: list[f
 @pytest.mark.parametrize("values", [[0.5] * 8, [0.93, 0.93], [0.0] * 3, [0.3, 0.1 + 0.2, 0.3]])
 def test_equal_values_have_no_interval(values: list[float]) -> None:
     """They say nothing of the spread: least of all that there is none."""
-    found = statistics.describe(np.array(values))
-    assert found["mean"] == pytest.approx(values[0])
-    assert found["mean_interval"] is found["iqm_interval"] is None
+    described = statistics.describe(np.array(values))
+    assert described["mean"] == pytest.approx(values[0])
+    assert described["mean_interval"] is described["iqm_interval"] is None
 
 
 def test_a_location_that_no_resample_moves_has_no_interval() -> None:
-    found = statistics.describe(np.array([0.5] + [1.0] * 39))
-    assert found["iqm_interval"] is None
-    assert found["mean_interval"][0] < found["mean_interval"][1]
+    described = statistics.describe(np.array([0.5] + [1.0] * 39))
+    assert described["iqm_interval"] is None
+    assert described["mean_interval"][0] < described["mean_interval"][1]
 
 
 def test_paired_differences_cancel_what_seeds_share() -> None:
     shared = scipy.stats.norm.rvs(size=30, random_state=1)
-    found = statistics.difference(shared + 0.1, shared)
-    assert found["mean"] == pytest.approx(0.1)
-    assert found["mean_interval"] is None  # All equal but for rounding.
-    assert found["higher"] == found["seeds"] == 30
-    varied = statistics.difference(shared + np.linspace(0, 0.2, 30), shared)["mean_interval"]
+    difference = statistics.paired_difference(shared + 0.1, shared)
+    assert difference["mean"] == pytest.approx(0.1)
+    assert difference["mean_interval"] is None  # All equal but for rounding.
+    assert difference["higher"] == difference["seeds"] == 30
+    varied = statistics.paired_difference(shared + np.linspace(0, 0.2, 30), shared)["mean_interval"]
     assert 0.05 < varied[0] < 0.1 < varied[1] < 0.15
-    assert statistics.difference(np.array([]), np.array([]))["mean"] is None
+    assert statistics.paired_difference(np.array([]), np.array([]))["mean"] is None
 
 
 def test_the_probability_of_improvement_is_that_of_mann_and_whitney() -> None:
     random = np.random.default_rng(2)
     first, second = random.integers(0, 9, 40) / 4 + 0.5, random.integers(0, 9, 40) / 4
-    found, interval = statistics.improvement(first, second)
+    probability, interval = statistics.probability_of_improvement(first, second)
     u = scipy.stats.mannwhitneyu(first, second).statistic
-    assert found == pytest.approx(u / 40**2)
+    assert probability == pytest.approx(u / 40**2)
     assert interval is not None
     both = scipy.stats.bootstrap(
         (first, second),
@@ -97,16 +97,16 @@ def test_the_probability_of_improvement_is_that_of_mann_and_whitney() -> None:
         rng=1,
     ).confidence_interval
     assert interval == pytest.approx([both.low, both.high], abs=0.02)
-    assert statistics.improvement(first + 9, second) == (1.0, None)
-    assert statistics.improvement(first, first)[0] == 0.5
-    assert statistics.improvement(first[:0], second[:0]) == (None, None)
+    assert statistics.probability_of_improvement(first + 9, second) == (1.0, None)
+    assert statistics.probability_of_improvement(first, first)[0] == 0.5
+    assert statistics.probability_of_improvement(first[:0], second[:0]) == (None, None)
     many = random.normal(size=2_000)
-    assert statistics.improvement(many, many + 0.1)[1] is None
+    assert statistics.probability_of_improvement(many, many + 0.1)[1] is None
 
 
 def test_a_value_is_placed_among_the_runs() -> None:
     values = np.array([0.1, 0.2, 0.3, 0.3, 0.5])
-    assert statistics.place(0.3, values) == {"value": 0.3, "below": 2, "equal": 2, "above": 1}
+    assert statistics.rank(0.3, values) == {"value": 0.3, "below": 2, "equal": 2, "above": 1}
 
 
 def test_the_variance_split_finds_the_components_of_a_simulation() -> None:
@@ -118,29 +118,29 @@ def test_the_variance_split_finds_the_components_of_a_simulation() -> None:
         + 1 * rng.standard_normal((levels, levels, 1))
         + 1 * rng.standard_normal((levels,) * 3)
     )
-    found = statistics.variance_split(values)
-    assert found["data"]["variance"] == pytest.approx(9, rel=0.5)
-    assert found["init"]["variance"] == pytest.approx(4, rel=0.5)
-    assert found["shuffle"]["variance"] == pytest.approx(0, abs=0.05)
-    assert found["interaction"]["variance"] == pytest.approx(2, rel=0.1)
-    assert sum(part["share"] for part in found.values()) == pytest.approx(1)
+    components = statistics.variance_components(values)
+    assert components["data"]["variance"] == pytest.approx(9, rel=0.5)
+    assert components["init"]["variance"] == pytest.approx(4, rel=0.5)
+    assert components["shuffle"]["variance"] == pytest.approx(0, abs=0.05)
+    assert components["interaction"]["variance"] == pytest.approx(2, rel=0.1)
+    assert sum(part["share"] for part in components.values()) == pytest.approx(1)
 
 
 def test_interaction_alone_is_not_taken_for_a_source() -> None:
     rng = np.random.default_rng(1)
     values = rng.standard_normal((300, 3, 3, 1)) + np.zeros(3)
-    main, rest = [], []
-    for each in values:
-        found = statistics.variance_split(each)
-        main.append(found["shuffle"]["variance"])
-        rest.append(found["interaction"]["variance"])
+    main, interaction = [], []
+    for cells in values:
+        components = statistics.variance_components(cells)
+        main.append(components["shuffle"]["variance"])
+        interaction.append(components["interaction"]["variance"])
     assert max(main) == pytest.approx(0, abs=1e-12)
-    assert np.mean(rest) == pytest.approx(1, abs=0.25)
+    assert np.mean(interaction) == pytest.approx(1, abs=0.25)
 
 
 def test_the_variance_split_of_one_source_alone() -> None:
     values = np.zeros((2, 3, 4)) + np.array([0.0, 1.0, 5.0])[None, :, None]
-    found = statistics.variance_split(values)
-    assert found["init"]["share"] == pytest.approx(1)
-    assert found["init"]["variance"] == pytest.approx(np.var([0, 1, 5], ddof=1))
-    assert statistics.variance_split(np.ones((2, 2, 2))) is None
+    components = statistics.variance_components(values)
+    assert components["init"]["share"] == pytest.approx(1)
+    assert components["init"]["variance"] == pytest.approx(np.var([0, 1, 5], ddof=1))
+    assert statistics.variance_components(np.ones((2, 2, 2))) is None

@@ -37,7 +37,7 @@ def test_the_error_rates_are_those_of_all_series_there_are() -> None:
     wave = waved(SMALL, epochs=400)
     found, task = wave.count_errors(), SMALL.task
     every = np.array(list(itertools.product(range(4), repeat=5)), np.uint8)
-    sums, own = every.sum(axis=1), strata_lib.strata(task)
+    sums, strata = every.sum(axis=1), strata_lib.task_strata(task)
     state = wave.result().state
     for i, counts in enumerate(found):
         assert counts is not None
@@ -45,7 +45,7 @@ def test_the_error_rates_are_those_of_all_series_there_are() -> None:
         logits = np.asarray(network.logits(weights, SMALL.model, every))
         wrong = (logits > 0) != (sums >= task.threshold)
         assert counts.series.sum() >= evaluation.SHARE * 400 * task.train_size
-        for stratum, series, errors in zip(own.sums, *counts, strict=True):
+        for stratum, series, errors in zip(strata.sums, *counts, strict=True):
             rate = wrong[np.isin(sums, stratum)].mean()
             assert abs(errors - rate * series) <= 5 * np.sqrt(rate * (1 - rate) * series) + 1e-9
 
