@@ -1,1 +1,1 @@
-"""Which device does what: compiled functions, and seeds and shards on a mesh."""
+"""Devices: compilation, the placement of seeds and shards on them, and the machine they are of."""

@@ -1,6 +1,6 @@
 """The functions of a run compiled for one device, with the options that its bits depend on.
 
-`fit` is that of the algorithm, compiled so; it is the public one.
+The public `sumrnn.fit` is here: the algorithm's `run.fit` by compiled functions.
 """
 
 import contextlib
@@ -27,14 +27,14 @@ CPU_OPTIONS = {
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
     "xla_backend_optimization_level": 1,
 }
-"""Options of the compiler: as wide as the processor's vectors are (the default stops at 256 bits),
-no order of work that is meant for idle cores, and the level that is as fast as the highest and
-sooner done. What runs once has level 0, see `options`."""
+"""XLA's options on CPU: vectors as wide as the processor's (the default stops at 256 bits), no
+schedule for idle cores, and the optimization level that is as fast as the highest and compiles
+sooner.  The function that runs only once has level 0 instead."""
 
 
 @functools.lru_cache(maxsize=64)
 def functions(config: Config, placement: Placement = HERE) -> Functions:
-    """The functions of runs of a config, each pure, whatever JAX's settings; not compiled."""
+    """The functions of runs of a config, pure whatever JAX's settings are; not compiled."""
     return Functions(*map(_pinned, run.functions_for(config, placement)))
 
 
@@ -48,7 +48,7 @@ def _pinned(function: Callable[..., T]) -> Callable[..., T]:
 
 @contextlib.contextmanager
 def pinned() -> Iterator[None]:
-    """A context with the settings of JAX on which numbers depend, whatever the environment says."""
+    """A context that sets JAX's settings on which numbers depend, whatever the environment says."""
     with (
         jax.enable_x64(False),
         jax.threefry_partitionable(True),
@@ -58,30 +58,30 @@ def pinned() -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=64)
-def compiled(config: Config) -> Functions:
+def compiled_functions(config: Config) -> Functions:
     """The functions of runs of a config, each compiled for one device when it is first called."""
-    begin, *others = map(_compiled, functions(config), options(jax.default_backend()))
+    begin, epoch, predict, draw = map(_jitted, functions(config), options(jax.default_backend()))
 
-    def alone(seeds: Any) -> Any:
+    def begin_with_one_thread(seeds: Any) -> Any:
         with one_thread():
             return jax.block_until_ready(begin(seeds))
 
-    return Functions(alone, *others)
+    return Functions(begin_with_one_thread, epoch, predict, draw)
 
 
-def _compiled(function: Any, options: dict[str, Any] | None) -> Callable[..., Any]:
-    alone = jax.jit(function, compiler_options=options)
+def _jitted(function: Any, options: dict[str, Any] | None) -> Callable[..., Any]:
+    jitted = jax.jit(function, compiler_options=options)
 
     def call(*arguments: Any) -> Any:
         # Options belong to the outermost program.
         traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments))
-        return function(*arguments) if traced else alone(*arguments)
+        return function(*arguments) if traced else jitted(*arguments)
 
     return call
 
 
 def options(platform: str) -> list[dict[str, Any] | None]:
-    """The compiler's options for each of `Functions` on a platform; bits depend on them."""
+    """XLA's options on a platform, in the order of `Functions`; bits depend on them."""
     if platform != "cpu":
         return [None, None, None, None]
     once = CPU_OPTIONS | {"xla_backend_optimization_level": 0}
@@ -104,7 +104,7 @@ def output_bytes(program: Any) -> int:
 
 
 def one_thread() -> threadpoolctl.threadpool_limits:
-    """A context in which LAPACK has one thread: the bits of its matrices depend on that."""
+    """A context in which LAPACK has one thread, as the bits of its results depend on the number."""
     return threadpoolctl.threadpool_limits(1, "blas")
 
 
@@ -113,21 +113,31 @@ def fit(
     seed: int | np.integer[Any] | jax.Array,
     params: Params | None = None,
 ) -> Result:
-    """A whole run, data included, of a seed in [0, 2^32), from given or initial parameters.
+    """Trains a network of a config on data drawn from a seed, and returns the whole run.
 
-    Parameters have the names of Flax.  It is `run.fit`, a loop over compiled epochs.
-    `jax.jit(fit, static_argnums=0)` is the same function, but one program: the compiler may fuse
-    across epochs and round differently, and the initial matrices then depend on the number of
-    LAPACK's threads.
+    It is `run.fit`, a loop over compiled epochs.  `jax.jit(fit, static_argnums=0)` is the same
+    function, but one program: the compiler may fuse across epochs and round differently, and the
+    initial matrices then depend on the number of LAPACK's threads.
+
+    Args:
+      config: of task, model and training.
+      seed: in [0, 2^32).
+      params: the parameters to start from, float32, by the names of Flax; None: initial ones.
+
+    Returns:
+      The state, with its parameters by the names of Flax, the history, the data and the logits.
+
+    Raises:
+      UserError: if the seed is impossible, or the config asks for weights and there are none.
     """
     weights = None if params is None else network.from_flax(params, config.model)
-    result = run.fit(config, seed, weights, functions=compiled(config.canonical))
-    if not isinstance(seed, jax.core.Tracer):  # On the host no program takes weights apart.
+    result = run.fit(config, seed, weights, functions=compiled_functions(config.canonical))
+    if not isinstance(seed, jax.core.Tracer):  # On the host no program is compiled to unpack weights.
         result = result._replace(state=jax.device_get(result.state))
     return with_names(result)
 
 
 def with_names(result: Result) -> Result:
-    """The result with its parameters by the names of Flax."""
+    """A result with its weights as parameters by the names of Flax; further axes may lead."""
     params = network.to_flax(result.state.params)
     return result._replace(state=result.state._replace(params=params))

@@ -1,6 +1,6 @@
-"""How often any weights err, by the exact law of the sum.
+"""The exact evaluation of any weights, by the exact law of the sum.
 
-Apart from `compiler`, so that training does not wait for the statistics.
+It stands apart from `compiler`, so that training does not wait for SciPy's statistics.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 
 from sumrnn import task
 from sumrnn.config import Config
-from sumrnn.devices.compiler import compiled
+from sumrnn.devices.compiler import compiled_functions
 from sumrnn.errors import require
 from sumrnn.models import network
 from sumrnn.scores import exact
@@ -17,20 +17,21 @@ from sumrnn.train import evaluation
 
 
 def evaluate(config: Config, params: network.Params) -> dict[str, Any]:
-    """Accuracy and other scores by the law, with intervals; see `exact.scores`.
+    """The accuracy and other scores of parameters by the exact law, with 95 % intervals.
 
-    Parameters are float32, as in `Result.state`; the exam is that of a run of this config, on one
-    device.  Raises `UserError` if the task's table of laws is too large for one.
+    Parameters are float32 by the names of Flax, as in the `state` of `sumrnn.fit`; their evaluation
+    is that of a run of this config, on one device.  Returns the dictionary of `exact.scores`.
+    Raises `UserError` if the task's series are too long for exact evaluation.
     """
     size = f"short enough: at most {evaluation.MAX_PMF_TABLE} for (length + 1) x sums"
     require(evaluation.is_evaluated(config.task), "length", config.task.length, size)
-    programs, laws = compiled(config.canonical), task.log_pmf_table(config.task)
+    functions, log_pmfs = compiled_functions(config.canonical), task.log_pmf_table(config.task)
     weights = network.from_flax(params, config.model)
 
     def logits_for(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
-        drawn = programs.draw(laws, sums[0], np.uint32(number))
-        parts = [programs.predict(weights, drawn, np.uint32(n)).logits for n in range(blocks)]
-        return np.concatenate(parts)[None]
+        data = functions.draw(log_pmfs, sums[0], np.uint32(number))
+        logits = [functions.predict(weights, data, np.uint32(n)).logits for n in range(blocks)]
+        return np.concatenate(logits)[None]
 
     (counts,) = evaluation.count_errors(config, 1, logits_for)
     return exact.scores(config.task, counts)
