@@ -86,7 +86,9 @@ def make_start(sizes: Row) -> Row:
 
     work = Work(**sizes)
     config = work.config()
-    data, state, shuffle = compiler.compiled(config).begin(run.purpose_seeds(config, work.seed))
+    data, state, shuffle = compiler.compiled_functions(config).begin(
+        run.purpose_seeds(config, work.seed)
+    )
     order = np.asarray(jax.random.permutation(jax.random.fold_in(shuffle, 0), work.size))
     params = network.to_flax(jax.device_get(state.params))
     np.savez(

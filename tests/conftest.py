@@ -86,7 +86,7 @@ def little_memory() -> None:
     """Forgets what was compiled once it is much; it is still in the cache on disk."""
     global enough
     if used_memory() > enough:
-        for cache in (mesh._program, compiler.functions, compiler.compiled):
+        for cache in (mesh._compiled_functions, compiler.functions, compiler.compiled_functions):
             cache.cache_clear()
         jax.clear_caches()
         gc.collect()
@@ -122,10 +122,10 @@ def train(
 
     survey = folder.survey(config, seed)
     if survey.status == "unfinished":
-        spec, program = Spec(folder, "sheet", config, seed), mesh.prepare(config, 1)
+        spec, compiled = Spec(folder, "sheet", config, seed), mesh.prepare(config, 1)
         options: Any = {"stop": lambda: stopped, "every": every, "keep": keep, "watch": watch}
         with folder.lock():
-            recorder.train([spec], survey.epoch, program, **options)
+            recorder.train([spec], survey.epoch, compiled, **options)
     return folder
 
 

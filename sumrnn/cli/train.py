@@ -15,7 +15,7 @@ from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
 
 if TYPE_CHECKING:
-    from sumrnn.devices.mesh import Program
+    from sumrnn.devices.mesh import CompiledFunctions
     from sumrnn.models.network import Params
     from sumrnn.runs.record import Status
     from sumrnn.runs.recorder import Spec
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
         with progress.waiting("compiling"), futures.ThreadPoolExecutor(1) as aside:
             # Kept for later; the compiler leaves it a core.
             aside.submit(origin.current, config)
-            program = mesh.prepare(config, 1)
+            compiled = mesh.prepare(config, 1)
     with folder.lock():
         if folder.stamp() != stamp:
             raise UserError(f"{folder.path}: another process was at work there")
@@ -99,7 +99,7 @@ def main(argv: list[str]) -> None:
             console.warn(f"{line}; continuing after epoch {survey.epoch}")
         if status == "unfinished":
             spec = Spec(folder, arguments.preset, config, seed)
-            status = train(spec, survey.epoch, program, arguments, params)
+            status = train(spec, survey.epoch, compiled, arguments, params)
         if status == "diverged":
             raise UserError(folder.divergence(), status=3)
         from sumrnn.report import run as report  # Not before: it takes memory and time.
@@ -148,7 +148,7 @@ def weights(arguments: Arguments) -> tuple[Params | None, Arguments]:
 
 
 def train(
-    spec: Spec, epoch: int, program: Program, arguments: Arguments, params: Params | None
+    spec: Spec, epoch: int, compiled: CompiledFunctions, arguments: Arguments, params: Params | None
 ) -> Status:
     """Trains the network to its end, from the checkpoint after an epoch unless that is 0.
 
@@ -162,7 +162,7 @@ def train(
         ended = recorder.train(
             [spec],
             epoch,
-            program,
+            compiled,
             stop=stop,
             every=arguments.checkpoint_every,
             params=params,

@@ -132,7 +132,9 @@ def fit(
     """
     weights = None if params is None else network.from_flax(params, config.model)
     result = run.fit(config, seed, weights, functions=compiled_functions(config.canonical))
-    if not isinstance(seed, jax.core.Tracer):  # On the host no program is compiled to unpack weights.
+    if not isinstance(
+        seed, jax.core.Tracer
+    ):  # On the host no program is compiled to unpack weights.
         result = result._replace(state=jax.device_get(result.state))
     return with_names(result)
 

@@ -33,8 +33,9 @@ Function = Callable[..., Any]
 def use_cores(devices: int | None = None) -> None:
     """Makes CPU cores devices of JAX; it must be called before anything is computed.
 
-    The number of devices is `devices`, or that of the cores which this process may use.  Raises `UserError` unless there are
-    at least 1 and at most `MAX_DEVICES`, or if JAX has other CPU devices already.
+    There are `devices` of them; None: as many as cores that this process may use.  Raises
+    `UserError` unless these are 1 to `MAX_DEVICES`, or if JAX has another number of CPU devices
+    already.
     """
     if devices is not None:
         Range(1, MAX_DEVICES).require("devices", devices)

@@ -66,7 +66,9 @@ class Wave:
         self.seeds = tuple(seeds)
         self._compiled, self._config = compiled, config
         self._blocks = predictions.blocks(config.task)
-        purpose_seeds = np.stack([np.asarray(algorithm.purpose_seeds(config, seed)) for seed in seeds])
+        purpose_seeds = np.stack(
+            [np.asarray(algorithm.purpose_seeds(config, seed)) for seed in seeds]
+        )
         with compiler.one_thread():
             begun = jax.block_until_ready(compiled.begin(self._put(purpose_seeds)))
         self._data, self._state, self._shuffle = begun
@@ -117,7 +119,7 @@ class Wave:
         return evaluation.count_errors(self._config, runs, logits_for)
 
     def _predict(self, count: int, data: Any = None) -> list[Predictions]:
-        """The predictions for the first `count` blocks of data, or of the runs' data, on the host."""
+        """The predictions on the host for the first `count` blocks of data; None: the runs' data."""
         data = self._data if data is None else data
         numbers = (self._put(np.full(len(self.seeds), n, np.uint32)) for n in range(count))
         with jax.debug_nans(False), jax.debug_infs(False):

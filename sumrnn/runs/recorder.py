@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from sumrnn.config import Config
-from sumrnn.devices.mesh import Program
+from sumrnn.devices.mesh import CompiledFunctions
 from sumrnn.devices.wave import Moment, Start, Wave
 from sumrnn.errors import UserError
 from sumrnn.models import network
@@ -60,7 +60,7 @@ class Ended(NamedTuple):
 def train(
     specs: Sequence[Spec],
     epoch: int,
-    program: Program,
+    compiled: CompiledFunctions,
     *,
     stop: Stop = lambda: False,
     every: int | None = None,
@@ -71,9 +71,9 @@ def train(
     """Trains runs of one config that are equally far, from where they are to their end.
 
     Args:
-      specs: at most `program.plan.wave` runs, whose folders this process has.
+      specs: at most `compiled.plan.wave_size` runs, whose folders this process has.
       epoch: after which they go on; 0: from their beginning.
-      program: the compiled functions of their config.
+      compiled: the functions of their config.
       stop: is asked after each epoch.
       every: epochs between checkpoints; None: as many as keep them to `SHARE` of the time.  There
         is always one after the last epoch.
@@ -87,7 +87,7 @@ def train(
     try:
         start = recorder.start(epoch, params)
         return recorder.run(
-            Wave(program, specs[0].config, recorder.seeds, start), stop, every, watch
+            Wave(compiled, specs[0].config, recorder.seeds, start=start), stop, every, watch
         )
     except Exception as error:
         if not files.is_full(error):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
 from sumrnn.devices import mesh
-from sumrnn.devices.mesh import Program
+from sumrnn.devices.mesh import CompiledFunctions
 from sumrnn.errors import UserError, cause
 from sumrnn.fields import Range
 from sumrnn.runs import files, lock, recorder
@@ -133,7 +133,7 @@ class _Worker:
         """How far the runs seem to be that are left."""
         self._left = sorted(specs, key=lambda s: (names.index(s.name), -self._epochs[s]))
         self._options, self._stop, self._view, self._warn = options, stop, view, warn
-        self._programs: dict[str, Program] = {}
+        self._compiled: dict[str, CompiledFunctions] = {}
         self._raised: collections.Counter[Spec] = collections.Counter()
         self._causes: dict[Spec, str] = {}
         """What was raised last, of each run that is left."""
@@ -165,14 +165,14 @@ class _Worker:
         """Epochs that a run seems to lack."""
         return spec.config.train.epochs - self._epochs[spec]
 
-    def _program(self, spec: Spec) -> Program:
+    def _functions(self, spec: Spec) -> CompiledFunctions:
         """The compiled functions of all runs of a condition."""
-        if spec.name not in self._programs:
+        if spec.name not in self._compiled:
             count = sum(other.name == spec.name for other in self._left)
             count = min(count, self._options.max_wave or count)
             config, per_device = spec.config, self._options.per_device
-            self._programs[spec.name] = mesh.prepare(config, count, per_device)
-        return self._programs[spec.name]
+            self._compiled[spec.name] = mesh.prepare(config, count, per_device)
+        return self._compiled[spec.name]
 
     def _claim(self, locks: contextlib.ExitStack) -> list[Spec]:
         """Locks runs that no process has, as many as make a wave: of one config, equally far."""
@@ -216,7 +216,7 @@ class _Worker:
                     claims.append(spec)
                     locks.push(held.pop_all())
                     if len(claims) == 1 and not attempts:
-                        size = self._program(spec).plan.wave
+                        size = self._functions(spec).plan.wave_size
                         lock.allow(size)
         return claims
 
@@ -244,7 +244,7 @@ class _Worker:
             ended = recorder.train(
                 specs,
                 start,
-                self._program(specs[0]),
+                self._functions(specs[0]),
                 stop=self._stop,
                 every=options.checkpoint_every,
                 keep=options.keep,

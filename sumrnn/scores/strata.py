@@ -1,6 +1,6 @@
-"""Sums in groups, whose error rates are estimated together: how many series each one gets.
+"""Strata: groups of sums whose error rates are estimated together, and their allocations of series.
 
-NumPy alone, so that training does not wait for the statistics.
+NumPy alone is imported, so that training does not wait for SciPy's statistics.
 """
 
 from typing import NamedTuple
@@ -12,98 +12,100 @@ from sumrnn.task import sum_law
 
 EDGES = (*range(12), 12, 20)
 """Distances from the nearest sum of a class to the threshold at which strata begin: single sums,
-and a few of which no network should err in many."""
+then two wider strata in which a trained network rarely errs."""
 MIN_DEVIATION = 0.003
-"""The least standard deviation of a prediction's error that is reckoned with."""
+"""The least standard deviation of a prediction's error by which series are allocated."""
 SHARES = {"accuracy": 0.85, "balanced accuracy": 0.1}
-"""Shares of the series, by what they are for; the rest is shared out evenly."""
+"""Shares of the series by the score that they are for; the rest is allocated evenly."""
 PILOT = 0.45
-"""Share of the series that show where errors are, before the others are shared out."""
+"""Share of the series in the pilot, by whose errors the others are allocated."""
 
 
 class Strata(NamedTuple):
-    """Sums whose series are drawn, and their errors counted, together; ascending."""
+    """The strata of a task in ascending order of their sums."""
 
     sums: tuple[np.ndarray, ...]
-    """int64 [k] each: the sums."""
-    laws: tuple[np.ndarray, ...]
-    """float64 [k] each: the distribution of the sums within the stratum."""
-    masses: np.ndarray
+    """int64 [k] for each stratum: its sums."""
+    pmfs: tuple[np.ndarray, ...]
+    """float64 [k] for each stratum: the probabilities of its sums, given the stratum."""
+    probabilities: np.ndarray
     """float64 [strata]: the probability of each stratum."""
     labels: np.ndarray
-    """int64 [strata]: the class of each stratum, 0 or 1."""
+    """int64 [strata]: the label of each stratum's series, 0 or 1."""
 
 
 class Counts(NamedTuple):
     """The errors of a network by stratum."""
 
     series: np.ndarray
-    """int64 [strata]: series that were drawn."""
+    """int64 [strata]: the number of series that were drawn."""
     wrong: np.ndarray
-    """int64 [strata]: series that were answered wrong."""
+    """int64 [strata]: the number of these series that were misclassified."""
 
 
-def strata(task: TaskConfig) -> Strata:
-    """The strata of a task; together they hold every sum that has a probability."""
-    law = sum_law(task)
-    labels = (law.sums >= task.threshold).astype(np.int64)
-    distances = np.where(labels, law.sums - task.threshold, task.threshold - 1 - law.sums)
-    numbers = np.searchsorted(EDGES, distances, side="right")
+def task_strata(task: TaskConfig) -> Strata:
+    """The strata of a task; together they hold every sum of positive probability."""
+    distribution = sum_law(task)
+    labels = (distribution.sums >= task.threshold).astype(np.int64)
+    above, below = distribution.sums - task.threshold, task.threshold - 1 - distribution.sums
+    numbers = np.searchsorted(EDGES, np.where(labels, above, below), side="right")
     rows = []
     for label, number in sorted({*zip(labels.tolist(), numbers.tolist(), strict=True)}):
         inside = (labels == label) & (numbers == number)
-        if mass := law.probabilities[inside].sum():
-            rows.append((law.sums[inside], law.probabilities[inside] / mass, mass, label))
+        if total := distribution.probabilities[inside].sum():
+            pmf = distribution.probabilities[inside] / total
+            rows.append((distribution.sums[inside], pmf, total, label))
     rows.sort(key=lambda row: row[0][0])
-    sums, laws, masses, classes = zip(*rows, strict=True)
-    return Strata(sums, laws, np.array(masses), np.array(classes))
+    sums, pmfs, probabilities, classes = zip(*rows, strict=True)
+    return Strata(sums, pmfs, np.array(probabilities), np.array(classes))
 
 
-def pilot(strata: Strata, size: int) -> np.ndarray:
-    """Shares series out, int64 [strata] of sum `size`, when nothing is known of the errors."""
-    return _share(strata, np.zeros(len(strata.masses)), size)
+def pilot_allocation(strata: Strata, size: int) -> np.ndarray:
+    """The series of each stratum, int64 [strata] of sum `size`, before any error is known."""
+    return _allocation(strata, np.zeros(len(strata.probabilities)), size)
 
 
-def refined(strata: Strata, counts: Counts, size: int) -> np.ndarray:
-    """Shares further series out, int64 [strata] of sum `size`, by the errors so far."""
+def refined_allocation(strata: Strata, counts: Counts, size: int) -> np.ndarray:
+    """The further series of each stratum, int64 [strata] of sum `size`, by the errors so far."""
     rates = counts.wrong / counts.series
-    return _share(strata, np.sqrt(rates * (1 - rates)), size)
+    return _allocation(strata, np.sqrt(rates * (1 - rates)), size)
 
 
-def _share(strata: Strata, deviations: np.ndarray, size: int) -> np.ndarray:
-    """Whole numbers of this sum: in proportion to what strata add to the standard deviation.
+def _allocation(strata: Strata, deviations: np.ndarray, size: int) -> np.ndarray:
+    """The series of each stratum, int64 [strata] of sum `size`, by standard deviations [strata].
 
-    That is the one of accuracy, and of balanced accuracy; some, at least 1, go to each stratum for
-    its error rate (J. Neyman, J. R. Stat. Soc. 97 (1934) 558-625).  No deviation is taken below
-    `MIN_DEVIATION`: where no error was found, the interval is as wide as the series are few.
+    Most are in proportion to what a stratum adds to the standard deviation of the accuracy, or of
+    the balanced accuracy (J. Neyman, J. R. Stat. Soc. 97 (1934) 558-625); each stratum gets some,
+    at least 1, for its error rate.  No deviation is taken below `MIN_DEVIATION`: without an error
+    in a stratum, its interval is the wider the fewer its series are.
     """
     deviations = np.maximum(deviations, MIN_DEVIATION)
-    masses = {"accuracy": strata.masses, "balanced accuracy": within(strata)}
+    shares = {"accuracy": strata.probabilities, "balanced accuracy": class_conditional(strata)}
     weights = np.full(len(deviations), (1 - sum(SHARES.values())) / len(deviations))
-    for name, probabilities in masses.items():
+    for name, probabilities in shares.items():
         contributions = probabilities * deviations
         weights += SHARES[name] * contributions / contributions.sum()
-    more = size - len(deviations)  # Beside one for each.
-    ends = np.rint(np.cumsum(weights) / weights.sum() * more).astype(np.int64)
-    shares: np.ndarray = 1 + np.diff(ends, prepend=0)
-    return shares
+    divisible = size - len(deviations)  # Each stratum has one series already.
+    ends = np.rint(np.cumsum(weights) / weights.sum() * divisible).astype(np.int64)
+    allocation: np.ndarray = 1 + np.diff(ends, prepend=0)
+    return allocation
 
 
-def within(strata: Strata) -> np.ndarray:
-    """The probability of each stratum given its class, float64 [strata]."""
-    totals = np.array([strata.masses[strata.labels == label].sum() for label in (0, 1)])
-    probabilities: np.ndarray = strata.masses / totals[strata.labels]
-    return probabilities
+def class_conditional(strata: Strata) -> np.ndarray:
+    """The probability of each stratum given its label, float64 [strata]."""
+    totals = np.array([strata.probabilities[strata.labels == label].sum() for label in (0, 1)])
+    conditional: np.ndarray = strata.probabilities / totals[strata.labels]
+    return conditional
 
 
-def sums(strata: Strata, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The sums of the series to draw, int64 [n], and their strata, int64 [n].
+def systematic_sums(strata: Strata, allocation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sums of the series to draw, int64 [n], and the stratum of each, int64 [n].
 
-    Each stratum has as many as `numbers` int64 [strata] say, at equal steps of its distribution:
-    as good as drawn, and with less variance.
+    A stratum has as many as `allocation`, int64 [strata], says, at equal steps of its distribution:
+    a systematic sample, which is as good as a random one and has less variance.
     """
     quantiles = [
-        sums[np.searchsorted(np.cumsum(law)[:-1], (np.arange(n) + 0.5) / n, side="right")]
-        for sums, law, n in zip(strata.sums, strata.laws, numbers, strict=True)
+        sums[np.searchsorted(np.cumsum(pmf)[:-1], (np.arange(n) + 0.5) / n, side="right")]
+        for sums, pmf, n in zip(strata.sums, strata.pmfs, allocation, strict=True)
     ]
-    return np.concatenate(quantiles), np.repeat(np.arange(len(numbers)), numbers)
+    return np.concatenate(quantiles), np.repeat(np.arange(len(allocation)), allocation)

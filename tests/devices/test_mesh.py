@@ -14,12 +14,12 @@ def test_the_plan_fits_the_seeds() -> None:
     assert dict(mesh.plan(2, shards=2).mesh.shape) == {"seed": 2, "shard": 1}
     assert dict(mesh.plan(1, shards=3).mesh.shape) == {"seed": 1, "shard": 1}
     assert dict(mesh.plan(5, shards=2, rows=1).mesh.shape) == {"seed": 1, "shard": 2}
-    assert mesh.plan(1, shards=2).wave == 1
+    assert mesh.plan(1, shards=2).wave_size == 1
     # A CPU device takes one seed at a time, whatever is asked.
-    assert mesh.plan(5, shards=2, per_device=2).wave == 2
+    assert mesh.plan(5, shards=2, per_device=2).wave_size == 2
 
 
-def test_the_program_is_kept_for_conditions_that_differ_in_their_seeds() -> None:
+def test_compiled_functions_are_kept_for_conditions_that_differ_in_their_seeds() -> None:
     assert mesh.prepare(SMALL, 2) is mesh.prepare(dataclasses.replace(SMALL, data_seed=1), 3)
 
 
@@ -43,15 +43,15 @@ def test_devices_cannot_be_made_when_jax_has_begun() -> None:
 
 def test_without_compiling_nothing_can_be_placed() -> None:
     with jax.disable_jit(), pytest.raises(UserError, match=r"^jax_disable_jit = True: must be Fa"):
-        mesh.Program(SMALL, mesh.plan(1, 2))
+        mesh.CompiledFunctions(SMALL, mesh.plan(1, 2))
 
 
 def test_fewer_devices_are_used_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    two = mesh.prepare(SMALL, 2)
-    assert two.plan.rows == 2
-    monkeypatch.setattr(machine, "available_bytes", lambda device: two.bytes_needed - 1)
-    one = mesh.prepare(SMALL, 2)
-    assert (one.plan.rows, one.plan.wave) == (1, 1)
+    on_two = mesh.prepare(SMALL, 2)
+    assert on_two.plan.rows == 2
+    monkeypatch.setattr(machine, "available_bytes", lambda device: on_two.bytes_needed - 1)
+    on_one = mesh.prepare(SMALL, 2)
+    assert (on_one.plan.rows, on_one.plan.wave_size) == (1, 1)
     monkeypatch.setattr(machine, "available_bytes", lambda device: 10.0)
     with pytest.raises(UserError, match=r"small enough for memory: the run needs 0\.0"):
         mesh.prepare(SMALL, 2)
@@ -60,9 +60,9 @@ def test_fewer_devices_are_used_where_memory_is_short(monkeypatch: pytest.Monkey
 @pytest.mark.slow
 def test_seeds_that_a_device_does_not_hold_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a GPU, whose seeds are computed at once."""
-    spread = mesh.plan(1, shards=1).mesh
-    monkeypatch.setattr(mesh, "plan", lambda *_, **__: mesh.Plan(spread, 4, at_once=True))
-    assert mesh.prepare(SMALL, 4, per_device=4).plan.wave == 4
+    single = mesh.plan(1, shards=1).mesh
+    monkeypatch.setattr(mesh, "plan", lambda *_, **__: mesh.Plan(single, 4, at_once=True))
+    assert mesh.prepare(SMALL, 4, per_device=4).plan.wave_size == 4
     monkeypatch.setattr(machine, "available_bytes", lambda device: 10.0)
     with pytest.raises(UserError, match=r"^per_device = 4: must be fewer seeds: a device"):
         mesh.prepare(SMALL, 4, per_device=4)
@@ -71,22 +71,22 @@ def test_seeds_that_a_device_does_not_hold_are_told(monkeypatch: pytest.MonkeyPa
 def test_memory_counts_exact_evaluation_before_a_run_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    program = mesh.prepare(SMALL, 2)
-    needed, kept = compiler.peak_bytes, compiler.output_bytes(program.begin)
-    bound = 2 * (kept + program.draw_bound)
-    del program.bytes_needed  # It is kept.
-    assert program.bytes_needed >= bound
+    compiled = mesh.prepare(SMALL, 2)
+    needed, kept = compiler.peak_bytes, compiler.output_bytes(compiled.begin)
+    bound = 2 * (kept + compiled.max_draw_bytes)
+    del compiled.bytes_needed  # It is kept.
+    assert compiled.bytes_needed >= bound
     large = 10**12
 
-    def at_the_end(compiled: object) -> int:
-        return large if compiled is program.draw else needed(compiled)
+    def at_the_end(function: object) -> int:
+        return large if function is compiled.draw else needed(function)
 
     monkeypatch.setattr(compiler, "peak_bytes", at_the_end)
-    for limit, counted in ((mesh.BOUND, False), (0, True)):
-        monkeypatch.setattr(mesh, "BOUND", limit)
-        del program.bytes_needed
-        assert (program.bytes_needed > large) == counted
-    del program.bytes_needed
+    for limit, counted in ((mesh.TRUSTED_BYTES, False), (0, True)):
+        monkeypatch.setattr(mesh, "TRUSTED_BYTES", limit)
+        del compiled.bytes_needed
+        assert (compiled.bytes_needed > large) == counted
+    del compiled.bytes_needed
 
 
 WIDE = TaskConfig(size=20_000, length=10, high=200, threshold=900)
@@ -98,11 +98,11 @@ LONG = TaskConfig(size=100, length=1_300, threshold=3_000)
 def test_what_exact_evaluation_needs_is_known_before_it_is_compiled(task: TaskConfig) -> None:
     """Of wide digits and long series it needs more than all before it."""
     config = Config(task, ModelConfig(cells=2), TrainConfig(epochs=1, batch_size=50))
-    program = mesh.prepare(config, 2)
-    drawn = compiler.peak_bytes(program.draw)
-    before = max(map(compiler.peak_bytes, (program.begin, program.epoch, program.predict)))
-    assert program.bytes_needed >= 2 * max(drawn, before)
-    assert drawn <= program.draw_bound
+    compiled = mesh.prepare(config, 2)
+    drawn = compiler.peak_bytes(compiled.draw)
+    before = max(map(compiler.peak_bytes, (compiled.begin, compiled.epoch, compiled.predict)))
+    assert compiled.bytes_needed >= 2 * max(drawn, before)
+    assert drawn <= compiled.max_draw_bytes
     if task is not SMALL.task:
         assert drawn > before
-        assert drawn < 2 * program.laws.nbytes + 2**26  # One table for all seeds.
+        assert drawn < 2 * compiled.log_pmfs.nbytes + 2**26  # One table for all seeds.

@@ -18,7 +18,7 @@ from sumrnn.config import Config, ModelConfig
 from sumrnn.devices import compiler
 from sumrnn.devices import wave as wave_lib
 from sumrnn.devices.compiler import fit
-from sumrnn.devices.mesh import SEED, Plan, Program, prepare
+from sumrnn.devices.mesh import SEED, CompiledFunctions, Plan, prepare
 from sumrnn.devices.wave import Start, Wave, fit_many
 from sumrnn.errors import UserError
 from sumrnn.train.run import Metrics, Result
@@ -42,24 +42,24 @@ FOUR_SHARDS = dataclasses.replace(
 
 def plan(devices: int, per_run: int = 1, per_device: int = 1, at_once: bool = False) -> Plan:
     """Seeds on so many devices, each run's shards on `per_run` of them."""
-    used = np.array(jax.devices()[:devices]).reshape(-1, per_run)
-    return Plan(Mesh(used, (SEED, SHARD)), per_device, at_once)
+    grid = np.array(jax.devices()[:devices]).reshape(-1, per_run)
+    return Plan(Mesh(grid, (SEED, SHARD)), per_device, at_once)
 
 
-def run(seeds: list[int], where: Plan, config: Config = SMALL) -> Result:
-    program, found = Program(config, where), []
-    for own in wave_lib.waves(seeds, where.wave):
-        wave = Wave(program, config, own)
+def run(seeds: list[int], placement: Plan, config: Config = SMALL) -> Result:
+    compiled, results = CompiledFunctions(config, placement), []
+    for group in wave_lib.waves(seeds, placement.wave_size):
+        wave = Wave(compiled, config, group)
         while wave.epoch < config.train.epochs:
             wave.step()
-        found.append(wave.result())
-    return compiler.with_names(jax.tree.map(lambda *parts: np.concatenate(parts), *found))
+        results.append(wave.result())
+    return compiler.with_names(jax.tree.map(lambda *arrays: np.concatenate(arrays), *results))
 
 
 def pure(seeds: list[int], config: Config = SMALL) -> Result:
     """The oracle: the function that is a run."""
-    found = [jax.device_get(fit(config, seed)) for seed in seeds]
-    return jax.tree.map(lambda *parts: np.stack(parts), *found)
+    results = [jax.device_get(fit(config, seed)) for seed in seeds]
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *results)
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_a_run_has_the_bits_of_the_pure_function_wherever_it_is(config: Config) 
     assert jax.device_count() == 2
     seeds = list(range(12 if config == SMALL else 4))
     expected = pure(seeds, config)
-    places = (plan(2), plan(2, per_run=2))
-    for where in places if config == SMALL else places[1:]:
-        chex.assert_trees_all_equal(run(seeds, where, config), expected)
+    placements = (plan(2), plan(2, per_run=2))
+    for placement in placements if config == SMALL else placements[1:]:
+        chex.assert_trees_all_equal(run(seeds, placement, config), expected)
 
 
 @pytest.mark.slow
@@ -84,29 +84,29 @@ def test_a_run_has_the_bits_of_the_pure_function_wherever_it_is(config: Config) 
 def test_many_runs_have_the_bits_of_the_pure_function(config: Config) -> None:
     seeds = list(range(100, 164))
     expected = pure(seeds, config)
-    for where in (plan(1), plan(2), plan(2, per_run=2)):
-        chex.assert_trees_all_equal(run(seeds, where, config), expected)
+    for placement in (plan(1), plan(2), plan(2, per_run=2)):
+        chex.assert_trees_all_equal(run(seeds, placement, config), expected)
 
 
 def test_many_at_once_are_the_same_runs_up_to_rounding() -> None:
     """What a GPU does: vmap inside each device."""
     seeds = [1, 2, 3, 4]
     expected = pure(seeds)
-    found = run(seeds, plan(2, per_run=2, per_device=4, at_once=True))
-    chex.assert_trees_all_equal(found.data, expected.data)
-    chex.assert_trees_all_close(found.logits, expected.logits, rtol=1e-3, atol=1e-4)
-    chex.assert_trees_all_close(found.history, expected.history, rtol=1e-3, atol=1e-4)
+    result = run(seeds, plan(2, per_run=2, per_device=4, at_once=True))
+    chex.assert_trees_all_equal(result.data, expected.data)
+    chex.assert_trees_all_close(result.logits, expected.logits, rtol=1e-3, atol=1e-4)
+    chex.assert_trees_all_close(result.history, expected.history, rtol=1e-3, atol=1e-4)
 
 
 def test_fit_many_has_a_leading_axis_of_seeds_and_shows_every_epoch() -> None:
     seen = []
-    found = fit_many(
+    result = fit_many(
         SMALL, [9, 8, 7], watch=lambda m: seen.append((m.seeds, m.epoch, m.metrics.loss.shape))
     )
     assert seen == [((9, 8), 1, (2,)), ((9, 8), 2, (2,)), ((7,), 1, (1,)), ((7,), 2, (1,))]
-    chex.assert_shape(list(found.history), (3, SMALL.train.epochs))
-    chex.assert_tree_shape_prefix(found, (3,))
-    chex.assert_trees_all_equal(found, pure([9, 8, 7]))
+    chex.assert_shape(list(result.history), (3, SMALL.train.epochs))
+    chex.assert_tree_shape_prefix(result, (3,))
+    chex.assert_trees_all_equal(result, pure([9, 8, 7]))
 
 
 def test_pinned_seeds_are_those_of_the_pure_function() -> None:
@@ -116,38 +116,38 @@ def test_pinned_seeds_are_those_of_the_pure_function() -> None:
 
 def test_a_wave_goes_on_where_another_one_was() -> None:
     """On other devices, in other company, and to the same bits."""
-    first = Wave(Program(SMALL, plan(2)), SMALL, (3, 12))
+    first = Wave(CompiledFunctions(SMALL, plan(2)), SMALL, (3, 12))
     moment = first.step()
     history = jax.tree.map(lambda x: x[:, None], moment.metrics)
     start = jax.tree.map(lambda x: x[1:], Start(moment.fetch(), history))
-    second = Wave(Program(SMALL, plan(2, per_run=2)), SMALL, (12,), start)
+    second = Wave(CompiledFunctions(SMALL, plan(2, per_run=2)), SMALL, (12,), start=start)
     assert second.epoch == 1
     assert second.step().epoch == SMALL.train.epochs
     chex.assert_trees_all_equal(compiler.with_names(second.result()), pure([12]))
 
 
 def test_a_run_whose_numbers_are_not_finite_is_told_from_the_others() -> None:
-    program = Program(SMALL, plan(2))
-    state = Wave(program, SMALL, (3, 4)).step().fetch()
+    compiled = CompiledFunctions(SMALL, plan(2))
+    state = Wave(compiled, SMALL, (3, 4)).step().fetch()
     output = np.array(state.params.output)
     output[1, -1] = np.inf
     state = state._replace(params=state.params._replace(output=output))
     history = Metrics(*np.zeros((4, 2, 1), np.float32))
-    moment = Wave(program, SMALL, (3, 4), Start(state, history)).step()
+    moment = Wave(compiled, SMALL, (3, 4), start=Start(state, history)).step()
     assert moment.finite.tolist() == [True, False]
 
 
 @pytest.fixture
 def compilations() -> Iterator[list[str]]:
     """Grows by one for each program that the backend compiles, or finds in the cache."""
-    found: list[str] = []
+    names: list[str] = []
 
     def note(event: str, seconds: float, **details: object) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            found.append(str(details.get("fun_name")))
+            names.append(str(details.get("fun_name")))
 
     jax.monitoring.register_event_duration_secs_listener(note)
-    yield found
+    yield names
     jax.monitoring.unregister_event_duration_listener(note)
 
 
@@ -158,7 +158,7 @@ def test_nothing_is_compiled_twice(seeds: list[int], compilations: list[str]) ->
     counts = []
     fit_many(config, seeds, watch=lambda _: counts.append(len(compilations)))
     fit_many(config, seeds)
-    # The start, the epoch, and the answers; all else is trivial.
+    # The beginning, the epoch, and the predictions; all else is trivial.
     assert set(counts) == {len(compilations)} == {3}
 
 
@@ -180,7 +180,7 @@ def test_the_bits_do_not_depend_on_the_number_of_cores(
     cells: int, epochs: int, size: int, tmp_path: pathlib.Path
 ) -> None:
     """Whole processes, with thread pools as on machines of 1 and 16 cores."""
-    found = {}
+    digests = {}
     for cores in (1, 16):
         out = tmp_path / str(cores)
         options = ("--seed", 12, "--epochs", epochs, "--size", size, "--cells", cells)
@@ -193,8 +193,8 @@ def test_the_bits_do_not_depend_on_the_number_of_cores(
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        found[cores] = hashlib.sha256((out / "predictions.npz").read_bytes()).hexdigest()
-    assert len(set(found.values())) == 1, found
+        digests[cores] = hashlib.sha256((out / "predictions.npz").read_bytes()).hexdigest()
+    assert len(set(digests.values())) == 1, digests
 
 
 def test_memory_of_a_prepared_run_is_what_its_arrays_need() -> None:

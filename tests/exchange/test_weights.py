@@ -159,7 +159,7 @@ def test_training_goes_the_same_way_in_another_library(
     os.environ["KERAS_BACKEND"] = "jax"
     module = pytest.importorskip(library)
     config = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, batch_shards=1))
-    state = compiler.compiled(config).begin(algorithm.purpose_seeds(config, 3)).state
+    state = compiler.compiled_functions(config).begin(algorithm.purpose_seeds(config, 3)).state
     start = jax.device_get(network_lib.to_flax(state.params))
     path = tmp_path / f"start{formats.FORMATS[library].ending}"
     path.write_bytes(formats.write(library, start, config))

@@ -41,9 +41,9 @@ def record(
 
 def train(folder: RunFolder, seed: int = 1, epoch: int = 0, **options: Any) -> recorder.Ended:
     """Trains a run from where it is to its end."""
-    program = mesh.prepare(LONG, 1)
+    compiled = mesh.prepare(LONG, 1)
     with folder.lock():
-        return recorder.train([Spec(folder, "small", LONG, seed)], epoch, program, **options)
+        return recorder.train([Spec(folder, "small", LONG, seed)], epoch, compiled, **options)
 
 
 def lines(folder: RunFolder) -> int:

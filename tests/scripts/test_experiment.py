@@ -243,8 +243,8 @@ def test_what_memory_does_not_hold_is_refused_before_anything_is_made(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = types.SimpleNamespace(rows=1, at_once=False)
-    program = types.SimpleNamespace(plan=plan, bytes_needed=100 << 30)
-    monkeypatch.setattr(mesh, "_program", lambda config, plan: program)
+    compiled = types.SimpleNamespace(plan=plan, bytes_needed=100 << 30)
+    monkeypatch.setattr(mesh, "_compiled_functions", lambda config, plan: compiled)
     monkeypatch.setattr(machine, "memory_bytes", lambda: 4.0 * 2**30)
     line = refused("experiment", "tiny", cwd=tmp_path)
     assert "must be small enough for memory: the run needs 100.0 GiB, of which there are" in line

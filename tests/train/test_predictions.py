@@ -38,7 +38,7 @@ def test_predictions_in_blocks_are_those_at_once(
 ) -> None:
     monkeypatch.setattr(predictions, "MAX_ROWS", max_rows)
     monkeypatch.setattr(predictions, "MIN_ROWS", 1)
-    data, state, _ = compiler.compiled(SMALL).begin(algorithm.purpose_seeds(SMALL, 0))
+    data, state, _ = compiler.compiled_functions(SMALL).begin(algorithm.purpose_seeds(SMALL, 0))
     predict = jax.jit(functools.partial(predictions.predict, SMALL))
     layout = predictions.blocks(SMALL.task)
     blocks = [predict(state.params, data, np.uint32(n)) for n in range(layout.all)]

@@ -31,7 +31,7 @@ def with_train(**changed: Any) -> Config:
 
 def beginning(config: Config = SMALL, seed: int = 0) -> algorithm.Beginning:
     seeds = algorithm.purpose_seeds(config, seed)
-    start: algorithm.Beginning = compiler.compiled(config).begin(seeds)
+    start: algorithm.Beginning = compiler.compiled_functions(config).begin(seeds)
     return start
 
 
@@ -128,7 +128,7 @@ def test_focus_narrows_by_the_same_factor_each_epoch() -> None:
 @pytest.mark.parametrize("batch_size", [48, pytest.param(50, marks=pytest.mark.slow)])
 def test_an_epoch_is_its_steps_one_after_the_other(batch_size: int) -> None:
     config = with_train(batch_size=batch_size)
-    functions = compiler.compiled(config)
+    functions = compiler.compiled_functions(config)
     data, state, shuffle = beginning(config)
     after, *means, finite = functions.epoch(state, shuffle, data.train, np.uint32(3))
     numbers = range(predictions.blocks(config.task).validation)
@@ -260,7 +260,7 @@ def test_numbers_that_are_not_finite_are_seen(part: str) -> None:
     state = jax.tree.map(
         lambda x: infinite if x is broken else x, state, is_leaf=lambda x: x is broken
     )
-    state, loss, _, finite = compiler.compiled(SMALL).epoch(
+    state, loss, _, finite = compiler.compiled_functions(SMALL).epoch(
         state, shuffle, data.train, np.uint32(0)
     )
     assert not finite
