@@ -119,7 +119,7 @@ class Wave:
         return evaluation.count_errors(self._config, runs, logits_for)
 
     def _predict(self, count: int, data: Any = None) -> list[Predictions]:
-        """The predictions on the host for the first `count` blocks of data; None: the runs' data."""
+        """The host's predictions for the first `count` blocks of data; None: of the runs' data."""
         data = self._data if data is None else data
         numbers = (self._put(np.full(len(self.seeds), n, np.uint32)) for n in range(count))
         with jax.debug_nans(False), jax.debug_infs(False):
