@@ -49,8 +49,8 @@ def interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> tup
 
     Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
     """
-    found = scipy.stats.binomtest(successes, trials).proportion_ci(confidence, "wilson")
-    return float(found.low), float(found.high)
+    ends = scipy.stats.binomtest(successes, trials).proportion_ci(confidence, "wilson")
+    return float(ends.low), float(ends.high)
 
 
 def counts(labels: np.ndarray, positive_rate: float) -> dict[str, Any]:
