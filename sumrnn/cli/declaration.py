@@ -26,10 +26,10 @@ def find(name: str) -> Experiment:
     Raises `UserError` if there is none.
     """
     known = sorted(path.stem for path in EXPERIMENTS.glob("*.py"))
-    own = pathlib.Path(name)
-    if own.suffix == ".py":
-        require(own.is_file(), "experiment", name, "a file that is there")
-        path, name = own.absolute(), own.stem
+    file = pathlib.Path(name)
+    if file.suffix == ".py":
+        require(file.is_file(), "experiment", name, "a file that is there")
+        path, name = file.absolute(), file.stem
     else:
         require(name in known, "experiment", name, f"one of {', '.join(known)}, or a file.py")
         path = EXPERIMENTS / f"{name}.py"

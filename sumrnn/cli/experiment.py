@@ -151,8 +151,8 @@ def launch(
     if slots:
         devices = devices or len(slots[0])
     if resources.gpus_per_node:
-        most = resources.gpus_per_node * (options.per_device or jobs.PER_GPU)
-        options = dataclasses.replace(options, max_wave=most)
+        max_wave = resources.gpus_per_node * (options.per_device or jobs.PER_GPU)
+        options = dataclasses.replace(options, max_wave=max_wave)
     seeds = tuple(dict.fromkeys(spec.seed for spec in specs))
     job = jobs.Job(str(folder.path.absolute()), seeds, options, devices)
     with progress.of_experiment() as show, signals.stopping() as stop:

@@ -78,9 +78,9 @@ class Pool:
         options = [f"--{name}={value}" for name, value in words.items() if isinstance(value, str)]
         test = f"test -d {shlex.quote(str(where))} && echo seen || echo unseen"
         command = ["srun", "--quiet", "--immediate=10", "--ntasks=1", "--time=1", *options]
-        found = processes.output([*command, "sh", "-c", test], 20)
+        answer = processes.output([*command, "sh", "-c", test], 20)
         # No answer: all machines are busy, and the jobs will tell.
-        require("unseen" not in found, "out", str(where), "a folder that Slurm's machines see too")
+        require("unseen" not in answer, "out", str(where), "a folder that Slurm's machines see too")
 
     def submit(self, job: Job, count: int) -> None:
         """Starts so many jobs, each with cores of its own where this machine has them.

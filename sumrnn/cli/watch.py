@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -25,10 +27,11 @@ class _Watch:
 
     def __init__(self, pool: Pool, job: Job, specs: Sequence[Spec], progress: Progress) -> None:
         self._pool, self._job, self._left, self._progress = pool, job, list(specs), progress
-        self._stamps = {spec: spec.folder.stamp() for spec in specs}
-        self._given_up = False
+        self._stamps: dict[Spec, tuple[int, int, int] | None] = {}
+        self._attempts: dict[Spec, int] = {}
+        """What config.json of a run that is left said when it was read last."""
         self._started = self._news = 0
-        """Jobs of this start, and how many of them there were when a run began or ended last."""
+        """Jobs of this start, and how many of them there were when a run's record changed last."""
 
     def look(self) -> bool:
         """Looks at every run and job, and starts jobs that are missing; whether any goes on."""
@@ -36,47 +39,45 @@ class _Watch:
         self._look_at_runs()
         free = [spec for spec in self._left if (spec.name, spec.seed) not in progress.failures]
         lacking = min(self._pool.size, len(free)) - len(states)
-        if lacking > 0 and (lacking := min(lacking, sum(not _is_held(spec) for spec in free))):
-            self._start(lacking)
+        idle = [spec for spec in free if not _is_held(spec)] if lacking > 0 else []
+        count = min(lacking, len(idle))
+        if idle and self._started - self._news < max(IN_VAIN, 2 * count):
+            self._pool.submit(self._job, count)
+            self._started += count
             states = self._pool.states()
-        progress.jobs = {
-            name: list(states.values()).count(name) for name in dict.fromkeys(states.values())
-        }
-        progress.elsewhere = 0 if states else len(free)
-        if self._given_up and not states:
+        elif idle and not states:
             log = self._pool.log()
-            for spec in free:
-                where = f"; see {log}" if log else ""
-                progress.failures[spec.name, spec.seed] = f"jobs ended without it{where}"
-            return False
+            why = "jobs ended without it" + (f"; see {log}" if log else "")
+            progress.failures |= {(spec.name, spec.seed): why for spec in idle}
+            free = [spec for spec in free if spec not in idle]
+        progress.jobs = dict(collections.Counter(states.values()))
+        progress.elsewhere = 0 if states else len(free)
         return bool(states or free)
 
     def _look_at_runs(self) -> None:
+        """Takes note of runs that have ended, or are not tried any more."""
         progress, retries = self._progress, self._job.options.retries
         for spec in list(self._left):
-            try:
-                if work.has_ended(spec):
+            with contextlib.suppress(UserError):  # A job will say what is wrong there.
+                if self._has_ended(spec):
                     self._left.remove(spec)
                     progress.failures.pop((spec.name, spec.seed), None)
                     progress.done, progress.worked = progress.done + 1, progress.worked + 1
-                    self._news = self._started
                     continue
-                held, stamp = _is_held(spec), spec.folder.stamp()
-                attempts = spec.folder.attempts()
-            except UserError:  # Being written, or a job will say what is wrong there.
-                continue
-            if stamp != self._stamps[spec]:  # It was begun, or has a checkpoint.
-                self._news, self._stamps[spec] = self._started, stamp
-            if (why := work.failure(spec, attempts, retries)) and not held:
+            why = work.failure(spec, self._attempts.get(spec, 0), retries)
+            if why and not _is_held(spec):
                 progress.failures[spec.name, spec.seed] = why
             else:
                 progress.failures.pop((spec.name, spec.seed), None)
 
-    def _start(self, count: int) -> None:
-        self._given_up = self._started - self._news >= max(IN_VAIN, 2 * count)
-        if not self._given_up:
-            self._pool.submit(self._job, count)
-            self._started += count
+    def _has_ended(self, spec: Spec) -> bool:
+        """Whether a run has ended; its record is read where it has changed since the last look."""
+        if (stamp := spec.folder.stamp()) == self._stamps.get(spec):
+            return False
+        ended = work.has_ended(spec)
+        self._attempts[spec] = spec.folder.attempts()
+        self._stamps[spec], self._news = stamp, self._started
+        return ended
 
 
 def watch(
@@ -98,7 +99,7 @@ def watch(
       done: runs that had ended before.
       view: is shown how far the runs are.
 
-    Raises `UserError` if the scheduler does not answer, or takes no jobs, or they end without runs.
+    Raises `UserError` if the scheduler does not answer, or takes no jobs.
     """
     progress = Progress(len(specs) + done, done=done, todo=len(specs))
     watched, unanswered, goes_on = _Watch(pool, job, specs, progress), 0, True

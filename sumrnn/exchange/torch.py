@@ -39,13 +39,13 @@ def read(content: bytes, model: ModelConfig) -> Params:
     import safetensors
 
     deserialize: Any = safetensors.deserialize
-    found = dict(deserialize(content))
-    require({*found} == {*NAMES}, "tensors", ", ".join(sorted(found)), ", ".join(NAMES))
+    stored = dict(deserialize(content))
+    require({*stored} == {*NAMES}, "tensors", ", ".join(sorted(stored)), ", ".join(NAMES))
     cells, width = model.cells, 4 * model.cells
     shapes = ([width, 1], [width, cells], [width], [width], [1, cells], [1])
     tensors = []
     for name, shape in zip(NAMES, shapes, strict=True):
-        tensor = found[name]
+        tensor = stored[name]
         dtype = "float32" if tensor["dtype"] == "F32" else tensor["dtype"]
         require_array(name, dtype, tensor["shape"], shape, cells)
         tensors.append(np.frombuffer(tensor["data"], np.dtype("<f4")).reshape(shape))

@@ -174,9 +174,9 @@ def read_json(
             raise ValueError("it is nested too deeply") from None
         if not isinstance(content, dict) or type(content.get("format")) is not int:
             raise ValueError("must be an object with a format")
-        if (found := content["format"]) not in (version, *earlier):
+        if (number := content["format"]) not in (version, *earlier):
             raise UserError(
-                f"{path}: has format {found}, of another version of this program; "
+                f"{path}: has format {number}, of another version of this program; "
                 f"this one reads format {version}"
             )
         proof = content.pop(SEAL, None)
@@ -187,7 +187,7 @@ def read_json(
         if not whole:
             raise ValueError(f"its {SEAL} is not that of its content")
         del content["format"]
-        changes = earlier.get(found, {})
+        changes = earlier.get(number, {})
         gone = {name for name, value in changes.items() if value is None}
         content = {k: v for k, v in {**changes, **content}.items() if k not in gone}
         try:

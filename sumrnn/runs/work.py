@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
+from sumrnn import errors
 from sumrnn.devices import mesh
 from sumrnn.devices.mesh import CompiledFunctions
-from sumrnn.errors import UserError, cause
+from sumrnn.errors import UserError
 from sumrnn.fields import Range
 from sumrnn.runs import files, lock, recorder
 from sumrnn.runs.folder import ERROR
@@ -81,13 +82,13 @@ def forgive(specs: Iterable[Spec], retries: int) -> None:
             spec.folder.forgive()
 
 
-def failure(spec: Spec, attempts: int, retries: int) -> str | None:
-    """Why a run is not tried any more; None if it is."""
+def failure(spec: Spec, attempts: int, retries: int, *, cause: str | None = None) -> str | None:
+    """Why a run is not tried any more, by its file or the cause that is known; None if it is."""
     if attempts <= retries:
         return None
     file = spec.folder.path / ERROR
     killed = f"its process ended {attempts} times before a checkpoint"
-    return f"see {file}" if file.exists() else killed
+    return f"see {file}" if file.exists() else cause or killed
 
 
 def work(
@@ -136,7 +137,9 @@ class _Worker:
         self._compiled: dict[str, CompiledFunctions] = {}
         self._raised: collections.Counter[Spec] = collections.Counter()
         self._causes: dict[Spec, str] = {}
-        """What was raised last, of each run that is left."""
+        """What the training of runs raised last."""
+        self._faults: dict[Spec, str] = {}
+        """What kept runs from being locked when they were looked at last."""
         self._lost = 0
         self._progress = Progress(len(specs))
 
@@ -154,10 +157,9 @@ class _Worker:
                 break
             time.sleep(0 if claims else PAUSE)
             looked_again = not claims
-        if not self._stop():
-            for spec in [spec for spec in self._left if spec in self._causes]:
-                progress.elsewhere -= 1
-                self._drop(spec, self._causes[spec])
+        for spec, fault in self._faults.items() if not self._stop() else ():
+            progress.elsewhere -= 1
+            self._drop(spec, fault)
         progress.elsewhere += self._lost
         return progress
 
@@ -189,13 +191,15 @@ class _Worker:
             with contextlib.ExitStack() as held:
                 try:
                     held.enter_context(spec.folder.lock())
-                except UserError as error:  # Which may be gone when it is looked at again.
+                except Held:
                     self._progress.elsewhere += 1
-                    if not isinstance(error, Held):
-                        self._causes[spec] = str(error)
+                    self._faults.pop(spec, None)
                     continue
-                if not self._raised[spec]:
-                    self._causes.pop(spec, None)
+                except UserError as error:  # It may be gone when it is looked at again.
+                    self._progress.elsewhere += 1
+                    self._faults[spec] = str(error)
+                    continue
+                self._faults.pop(spec, None)
                 try:
                     survey = spec.folder.survey(spec.config, spec.seed, self._options.anyway)
                 except UserError as error:  # Of this run alone.
@@ -205,9 +209,10 @@ class _Worker:
                 if survey.status != "unfinished":  # Another worker has made it.
                     self._drop(spec)
                     self._progress.done += 1
-                elif why := failure(spec, attempts, self._options.retries):
-                    told = why.startswith("see ") or spec not in self._causes
-                    self._drop(spec, why if told else self._causes[spec])
+                elif why := failure(
+                    spec, attempts, self._options.retries, cause=self._causes.get(spec)
+                ):
+                    self._drop(spec, why)
                 elif not claims or (attempts == 0 and survey.epoch == self._epochs[claims[0]]):
                     self._progress.todo += self._epochs[spec] - survey.epoch
                     self._epochs[spec] = survey.epoch
@@ -254,7 +259,7 @@ class _Worker:
             if files.is_full(error):
                 raise
             self._raised.update(specs)
-            self._causes |= dict.fromkeys(specs, cause(error))
+            self._causes |= dict.fromkeys(specs, errors.cause(error))
             progress.worked -= len(specs) * (epoch - start)  # It is done once more.
             return
         finally:

@@ -158,8 +158,11 @@ class RunWriter:
         """
         assert self._record is not None
         if (stamp := self._folder.stamp()) != self._stamp:
-            # A file system may give other numbers to what nobody has changed.
-            if stamp is None or self._folder.read() != self._record:
+            same = False
+            with contextlib.suppress(UserError):  # There may be anything.
+                # A file system may give other numbers to what nobody has changed.
+                same = self._folder.read() == self._record
+            if not same:
                 seed = self._record.seed
                 what = f"is no longer that of the run with seed {seed}" if stamp else "missing"
                 raise Lost(f"{self._folder.config}: {what}")

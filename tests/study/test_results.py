@@ -27,7 +27,7 @@ def test_a_summary_is_of_this_code_or_named_as_earlier(path: pathlib.Path) -> No
     experiment = declaration.find(path.parent.name)
     assert list(summary["conditions"]) == list(experiment.conditions)
     configs = experiment.conditions.values()
-    code = table.joint_code(origin.program_digest(config.program) for config in configs)
+    code = table.joint_code(origin.program_digest(config.canonical) for config in configs)
     named = f"`{experiment.name}` is of an earlier version, code {made['code']}"
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert (code == made["code"]) != (named in readme)
