@@ -4,7 +4,8 @@ All weights are one matrix, by which a step multiplies the hidden state, the dig
 Against automatic differentiation of the scanned cell it saves the activated gates and the states
 alone, each written once, carries only two arrays backwards, and forms the weights' gradient once,
 after the loop, from all steps.  The first step stands apart: it begins with zeros, which need no
-product.
+product.  What is saved lives in a workspace that the caller keeps from one gradient to the next, as
+an array that begins in a loop is filled each time.
 
 Every product is written as [m, k] [k, n] in memory order, transposed beforehand where it
 must be: XLA's CPU backend hands such products to a library that sums in the same order on
@@ -24,6 +25,8 @@ import jax.numpy as jnp
 GATES = ("i", "f", "g", "o")
 """Input, forget, candidate and output gate, in the order of Keras and of Flax."""
 
+BLOCK = 16
+"""Float32 numbers of the widest vectors of CPUs."""
 _dot = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 """Full float32 on every device, also where the backward pass is traced on its own."""
 
@@ -37,17 +40,29 @@ class Gates(NamedTuple):
     o: chex.Array
 
 
-class _Saved(NamedTuple):
-    """What the backward pass needs of every step."""
+class Workspace(NamedTuple):
+    """Arrays that the gradient of `last_hidden` writes before it reads them; of a length of 1 there
+    is one step more than are used."""
 
     left: chex.Array
     """[length, batch, cells + 2]: hidden state after a step; beside it the next digit and a 1."""
     cell: chex.Array
     """[length, batch, cells]: cell state after a step."""
-    first: Gates
-    """[batch, cells] each: the gates of the first step."""
-    others: Gates
-    """[length - 1, batch, cells] each: the gates of the others; of length 1, a step not used."""
+    gates: Gates
+    """[length - 1, batch, cells] each: the gates of all steps but the first."""
+    dz: chex.Array
+    """[length - 1, batch, 4 cells]: gradients of what these gates activate."""
+
+
+def lstm_workspace(batch: int, length: int, cells: int) -> Workspace:
+    """A workspace of zeros, float32, for series [batch, length]."""
+
+    def zeros(steps: int, columns: int) -> chex.Array:
+        return jnp.zeros((max(1, steps), batch, columns), jnp.float32)
+
+    gates = Gates(*(zeros(length - 1, cells) for _ in GATES))
+    dz = zeros(length - 1, len(GATES) * cells)
+    return Workspace(zeros(length, cells + 2), zeros(length, cells), gates, dz)
 
 
 def _activate(z: chex.Array) -> Gates:
@@ -78,13 +93,14 @@ def _put(array: chex.Array, row: chex.Array, step: chex.Numeric) -> chex.Array:
 
 
 @jax.custom_vjp
-def last_hidden(weights: chex.Array, inputs: chex.Array) -> chex.Array:
+def last_hidden(weights: chex.Array, inputs: chex.Array, workspace: Workspace) -> chex.Array:
     """The hidden state [batch, cells] after the last step, from a carry of zeros.
 
     The weights are [cells + 2, 4 cells], the gates' columns in the order of `GATES`: rows of the
     hidden state, of the digit and of the bias.  The inputs are [batch, length], of the weights'
-    dtype.  For derivatives in forward mode take the scanned cell (`ModelConfig.recurrence`): JAX
-    has none of a hand-written backward pass.
+    dtype.  The workspace changes no number, whatever it holds; what stands for its gradient is the
+    workspace after use, to be used again.  For derivatives in forward mode take the scanned cell
+    (`ModelConfig.recurrence`): JAX has none of a hand-written backward pass.
     """
     hidden, cell, _ = _first_step(weights, inputs[:, 0])
 
@@ -101,17 +117,13 @@ def last_hidden(weights: chex.Array, inputs: chex.Array) -> chex.Array:
 
 
 def _forward(
-    weights: chex.Array, inputs: chex.Array
-) -> tuple[chex.Array, tuple[chex.Array, chex.Array, _Saved]]:
+    weights: chex.Array, inputs: chex.Array, workspace: Workspace
+) -> tuple[chex.Array, tuple[chex.Array, chex.Array, Gates, Workspace]]:
     hidden, cell, first = _first_step(weights, inputs[:, 0])
     length, cells = inputs.shape[1], hidden.shape[1]
-
-    def empty(value: float, steps: int) -> chex.Array:
-        # Of different values, or XLA would make one array and copy it for each of them.
-        return jnp.full((steps, *hidden.shape), value, hidden.dtype)
-
     # The last one has no next digit; any will do.
-    left = jnp.concatenate((empty(0, length), _with_one(jnp.roll(inputs.T, -1, axis=0))), axis=2)
+    digits = _with_one(jnp.roll(inputs.T, -1, axis=0))
+    left = jax.lax.dynamic_update_slice(workspace.left, digits, (0, 0, cells))
 
     def step(
         t: chex.Numeric, carry: tuple[chex.Array, chex.Array, Gates]
@@ -125,13 +137,20 @@ def _forward(
         left = _put(left, o * jnp.tanh(_at(cell, t + 1)), t + 1)
         return left, cell, gates
 
-    start = (
-        _put(left, hidden, 0),
-        _put(empty(1, length), cell, 0),
-        Gates(*(empty(2 + k, max(1, length - 1)) for k in range(len(GATES)))),
-    )
+    start = _put(left, hidden, 0), _put(workspace.cell, cell, 0), workspace.gates
     left, cell, gates = jax.lax.fori_loop(0, length - 1, step, start)
-    return left[-1, :, :cells], (weights, inputs, _Saved(left, cell, first, gates))
+    saved = Workspace(left, cell, gates, workspace.dz)
+    return left[-1, :, :cells], (weights, inputs, first, saved)
+
+
+def _transposed(x: chex.Array) -> chex.Array:
+    """The transpose [n, m'] of an array [m, n], with zeros up to a multiple of `BLOCK` columns.
+
+    By whole blocks of columns both the copy and the product with it are faster on CPU.
+    """
+    rows, columns = x.shape
+    blocks = jnp.pad(x, ((0, -rows % BLOCK), (0, 0))).reshape(-1, BLOCK, columns)
+    return jax.lax.optimization_barrier(blocks.transpose(2, 0, 1).reshape(columns, -1))
 
 
 def _back(
@@ -154,30 +173,28 @@ def _back(
 
 
 def _backward(
-    residuals: tuple[chex.Array, chex.Array, _Saved], dh: chex.Array
-) -> tuple[chex.Array, chex.Array]:
-    weights, inputs, saved = residuals
-    batch, length = inputs.shape
-    recurrent = jax.lax.optimization_barrier(weights[:-2].T)
+    residuals: tuple[chex.Array, chex.Array, Gates, Workspace], dh: chex.Array
+) -> tuple[chex.Array, chex.Array, Workspace]:
+    weights, inputs, first, saved = residuals
+    length, cells = inputs.shape[1], dh.shape[1]
+    recurrent = _transposed(weights[:-2])
 
     def step(
         k: chex.Numeric, carry: tuple[chex.Array, chex.Array, chex.Array]
     ) -> tuple[chex.Array, chex.Array, chex.Array]:
         dh, dc, dzs = carry
         t = length - 2 - k
-        gates = Gates(*(_at(gate, t) for gate in saved.others))
+        gates = Gates(*(_at(gate, t) for gate in saved.gates))
         dz, dc = _back(dh, dc, gates, _at(saved.cell, t), _at(saved.cell, t + 1))
-        return _dot(dz, recurrent), dc, _put(dzs, dz, t)
+        return _dot(dz, recurrent)[:, :cells], dc, _put(dzs, dz, t)
 
-    rows = len(saved.others.i)
-    empty = jnp.zeros((rows, batch, weights.shape[1]), weights.dtype)
-    dh, dc, dzs = jax.lax.fori_loop(0, length - 1, step, (dh, jnp.zeros_like(dh), empty))
-    first, _ = _back(dh, dc, saved.first, jnp.zeros_like(dh), saved.cell[0])
-    left = jax.lax.optimization_barrier(saved.left[:rows].reshape(-1, dh.shape[1] + 2).T)
+    dh, dc, dzs = jax.lax.fori_loop(0, length - 1, step, (dh, jnp.zeros_like(dh), saved.dz))
+    first_dz, _ = _back(dh, dc, first, jnp.zeros_like(dh), saved.cell[0])
+    left = jax.lax.optimization_barrier(saved.left[: len(dzs)].reshape(-1, cells + 2).T)
     d_weights = _dot(left, dzs.reshape(-1, weights.shape[1]))
-    d_weights = d_weights.at[-2:].add(_dot(_with_one(inputs[:, 0]).T, first))
-    dzs = jnp.concatenate((first[None], dzs))[:length]
-    return d_weights, _dot(dzs, weights[-2]).T
+    d_weights = d_weights.at[-2:].add(_dot(_with_one(inputs[:, 0]).T, first_dz))
+    every_dz = jnp.concatenate((first_dz[None], dzs))[:length]
+    return d_weights, _dot(every_dz, weights[-2]).T, saved._replace(dz=dzs)
 
 
 last_hidden.defvjp(_forward, _backward)

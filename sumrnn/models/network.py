@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sumrnn.config import ModelConfig
-from sumrnn.models.lstm import GATES, last_hidden
+from sumrnn.models.lstm import GATES, last_hidden, lstm_workspace
 
 Params = dict[str, dict[str, Any]]
 """{"lstm": {"ii", "if", "ig", "io", "hi", "hf", "hg", "ho"}, "output"}, each with a
@@ -99,10 +99,21 @@ def unpack(packed: Packed) -> Params:
     return params
 
 
-def logits(weights: Weights, config: ModelConfig, digits: chex.Array) -> chex.Array:
+def workspace(config: ModelConfig, batch: int, length: int) -> Any:
+    """Arrays that `logits` of digits [batch, length] works with in training.
+
+    It is a tree without leaves where the recurrence is "scan".
+    """
+    return lstm_workspace(batch, length, config.cells) if config.recurrence == "fused" else ()
+
+
+def logits(
+    weights: Weights, config: ModelConfig, digits: chex.Array, workspace: Any = None
+) -> chex.Array:
     """The network's logits float32 [batch] of digits uint8 [batch, length], in full float32.
 
-    The sigmoid of a logit is the estimate of P(label = 1).
+    The sigmoid of a logit is the estimate of P(label = 1).  A `workspace` changes no number; by
+    differentiation with respect to it, it comes back for the next gradient.
     """
     chex.assert_rank(digits, 2)
     chex.assert_type(jax.tree.leaves(weights), jnp.float32)
@@ -110,7 +121,9 @@ def logits(weights: Weights, config: ModelConfig, digits: chex.Array) -> chex.Ar
     # GPU and TPU multiply float32 with fewer bits unless told otherwise.
     with jax.default_matmul_precision("float32"):
         if isinstance(weights, Packed):
-            hidden = last_hidden(weights.lstm, inputs)
+            if workspace is None:
+                workspace = lstm_workspace(len(digits), digits.shape[1], config.cells)
+            hidden = last_hidden(weights.lstm, inputs, workspace)
             out: chex.Array = hidden @ weights.output[:-1] + weights.output[-1]
         else:
             out = cast(chex.Array, SumLSTM(config.cells).apply({"params": weights}, inputs))

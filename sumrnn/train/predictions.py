@@ -3,7 +3,7 @@
 import functools
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import chex
 import jax
@@ -75,10 +75,12 @@ def logits_by_shard(
 ) -> chex.Array:
     """The logits float32 [n] of digits uint8 [n, length], cut into as many shards as a batch."""
     rows = shards.cut(digits, config.train.batch_shards)
-    logits: chex.Array = shards.map_rows(
-        lambda row: network.logits(weights, config.model, row), rows, digits, placement
-    )
-    return logits.reshape(-1)[: digits.shape[0]]
+
+    def shard_logits(carry: tuple[()], row: chex.Array) -> tuple[tuple[()], chex.Array]:
+        return carry, network.logits(weights, config.model, row)
+
+    _, logits = shards.scan_rows(shard_logits, (), rows, digits=digits, placement=placement)
+    return cast(chex.Array, logits.reshape(-1)[: digits.shape[0]])
 
 
 def predict(

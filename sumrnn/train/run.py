@@ -220,13 +220,19 @@ def epoch(
         order = jax.random.permutation(key, size)
         batches = jnp.pad(order, (0, -size % batch_size)).reshape(count, -1)
 
-    def step(state: State, batch: tuple[Any, chex.Array]) -> tuple[State, Any]:
-        chosen, mask = batch
+    def step(
+        carry: tuple[State, Any], batch: tuple[Any, chex.Array]
+    ) -> tuple[tuple[State, Any], tuple[chex.Array, chex.Array]]:
+        (state, workspace), (chosen, mask) = carry, batch
         if config.train.series == "repeated":
             chosen = Split(train.digits[chosen], train.labels[chosen])
-        return train_step(config, state, chosen, mask=mask, placement=placement)
+        state, sums, workspace = train_step(
+            config, state, chosen, mask=mask, workspace=workspace, placement=placement
+        )
+        return (state, workspace), sums
 
-    state, (loss, hits) = jax.lax.scan(step, state, (batches, mask))
+    start = (state, shard_workspace(config, batch_size))
+    (state, _), (loss, hits) = jax.lax.scan(step, start, (batches, mask))
     loss, hits = loss.sum(), hits.sum()
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
     return state, loss / size, hits / size, finite
@@ -238,29 +244,39 @@ def train_step(
     batch: Split,
     *,
     mask: chex.Array | None = None,
+    workspace: Any = None,
     placement: Placement = HERE,
-) -> tuple[State, tuple[chex.Array, chex.Array]]:
+) -> tuple[State, tuple[chex.Array, chex.Array], Any]:
     """Makes one step of Adam on the mean binary cross-entropy of a batch, cut into shards.
 
     `mask` is float32 [n], 1 for each of the batch's series that counts and 0 for what only fills
-    it; None: all count.  Returns the next state, and the batch's summed loss (float32) and number
-    of correct predictions (int32), both before the step.
+    it; None: all count.  `workspace` is that of the step before; None: a new one.  Returns the next
+    state, the batch's summed loss (float32) and number of correct predictions (int32), both before
+    the step, and the workspace.
     """
     mask = jnp.ones(batch.labels.shape, jnp.float32) if mask is None else mask
     size = mask.sum()
+    if workspace is None:
+        workspace = shard_workspace(config, len(batch.labels))
 
     def shard_loss(
-        weights: Weights, shard: tuple[Split, chex.Array]
+        weights: Weights, workspace: Any, shard: tuple[Split, chex.Array]
     ) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
         (digits, labels), mask = shard
-        logits = network.logits(weights, config.model, digits)
+        logits = network.logits(weights, config.model, digits, workspace)
         loss = (losses(logits, labels) * mask).sum()
         hits = (correct(logits, labels).astype(mask.dtype) * mask).sum()
         return loss / size, (loss, hits)
 
-    gradient = functools.partial(jax.grad(shard_loss, has_aux=True), state.params)
+    def shard_gradient(workspace: Any, shard: tuple[Split, chex.Array]) -> tuple[Any, Any]:
+        gradient = jax.grad(shard_loss, argnums=(0, 1), has_aux=True)
+        (grads, workspace), sums = gradient(state.params, workspace, shard)
+        return workspace, (grads, sums)
+
     rows = shards.cut((batch, mask), config.train.batch_shards)
-    parts = shards.map_rows(gradient, rows, batch.digits, placement)
+    workspace, parts = shards.scan_rows(
+        shard_gradient, workspace, rows, digits=batch.digits, placement=placement
+    )
     # In a fixed order, wherever the shards were.
     grads, (loss, hits) = jax.tree.map(lambda x: functools.reduce(jnp.add, x), parts)
     adam = optimizer(config)
@@ -272,4 +288,10 @@ def train_step(
 
     updates, opt_state = shards.unfused(update, (grads, state.opt_state), batch.digits, placement)
     params = optax.apply_updates(state.params, updates)
-    return State(params, opt_state), (loss, hits.astype(jnp.int32))
+    return State(params, opt_state), (loss, hits.astype(jnp.int32)), workspace
+
+
+def shard_workspace(config: Config, batch_size: int) -> Any:
+    """A workspace for the gradient of one shard of a batch, see `network.workspace`."""
+    rows = -(-batch_size // config.train.batch_shards)
+    return network.workspace(config.model, rows, config.task.length)

@@ -52,31 +52,38 @@ def cut(arrays: Any, shards: int) -> Any:
     return jax.tree.map(part, arrays)
 
 
-def map_rows(
-    function: Callable[[Any], Any], rows: Any, digits: chex.Array, placement: Placement
-) -> Any:
-    """The function of every row of a tree [rows, ...], in their order, on every device.
+def scan_rows(
+    function: Callable[[T, Any], tuple[T, Any]],
+    carry: T,
+    rows: Any,
+    *,
+    digits: chex.Array,
+    placement: Placement,
+) -> tuple[T, Any]:
+    """`jax.lax.scan` over a tree [rows, ...], whose results are on every device, in their order.
 
-    What it returns has one dtype, which devices exchange.
-    `digits` are any unsigned integers, see `_hidden_one`.
+    The results have one dtype, which devices exchange.  The carry is each device's own; where rows
+    are computed at once, all begin with it, and it is returned as it was.  `digits` are any
+    unsigned integers, see `_hidden_one`.
     """
 
-    def here(rows: Any) -> Any:
+    def here(rows: Any) -> tuple[T, Any]:
         if placement.at_once:
-            return jax.vmap(function)(rows)
-        return _one_by_one(function, rows, _hidden_one(digits))
+            return carry, jax.vmap(lambda row: function(carry, row)[1])(rows)
+        return _one_by_one(function, carry, rows, _hidden_one(digits))
 
     if placement.devices == 1:
         return here(rows)
     index = jax.lax.axis_index(SHARD)
     local = jax.tree.map(lambda x: x.reshape(placement.devices, -1, *x.shape[1:])[index], rows)
-    leaves, structure = jax.tree.flatten(here(local))
+    carry, results = here(local)
+    leaves, structure = jax.tree.flatten(results)
     # One array of all leaves: one exchange between devices.
     flat = jnp.concatenate([x.reshape(len(x), -1) for x in leaves], axis=1)
     ends = np.cumsum([x[0].size for x in leaves[:-1]])
     parts = jnp.split(jax.lax.all_gather(flat, SHARD, tiled=True), ends, axis=1)
     every = [part.reshape(-1, *x.shape[1:]) for part, x in zip(parts, leaves, strict=True)]
-    return jax.tree.unflatten(structure, every)
+    return carry, jax.tree.unflatten(structure, every)
 
 
 def unfused(function: Callable[[T], T], start: T, digits: chex.Array, placement: Placement) -> T:
@@ -96,22 +103,24 @@ def _hidden_one(digits: chex.Array) -> chex.Array:
     return jnp.minimum(digits.ravel()[0] | 1, 1).astype(jnp.int32)
 
 
-def _one_by_one(function: Callable[[Any], Any], rows: Any, once: chex.Array) -> Any:
-    """`jax.lax.map` in a loop that is the same program for any number of rows."""
+def _one_by_one(
+    function: Callable[[T, Any], tuple[T, Any]], carry: T, rows: Any, once: chex.Array
+) -> tuple[T, Any]:
+    """`jax.lax.scan` in a loop that is the same program for any number of rows."""
     size = jax.tree.leaves(rows)[0].shape[0]
 
     def row(i: chex.Numeric) -> Any:
         return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows)
 
-    def step(i: chex.Numeric, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-        current, results = carry
+    def step(i: chex.Numeric, state: tuple[T, Any, Any]) -> tuple[T, Any, Any]:
+        carry, current, results = state
+        carry, result = function(carry, current)
         results = jax.tree.map(
-            lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, i, 0),
-            results,
-            function(current),
+            lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, i, 0), results, result
         )
-        return row(i + 1), results  # After the last row that one again, unused.
+        return carry, row(i + 1), results  # After the last row that one again, unused.
 
-    shapes = jax.eval_shape(lambda: function(row(0)))
+    shapes = jax.eval_shape(lambda: function(carry, row(0))[1])
     start = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), shapes)
-    return jax.lax.fori_loop(0, size * once, step, (row(0), start))[1]
+    carry, _, results = jax.lax.fori_loop(0, size * once, step, (carry, row(0), start))
+    return carry, results
