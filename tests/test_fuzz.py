@@ -202,7 +202,8 @@ def take(config: Config, begun: algorithm.Beginning) -> Any:
     """A step on the first batch."""
     rows = slice(config.train.batch_size)
     train = begun.data.train
-    return algorithm.train_step(config, begun.state, Split(train.digits[rows], train.labels[rows]))
+    batch = Split(train.digits[rows], train.labels[rows])
+    return algorithm.train_step(config, begun.state, batch)[:2]
 
 
 def is_small(config: Config) -> bool:

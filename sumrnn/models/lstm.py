@@ -41,8 +41,10 @@ class Gates(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Arrays that the gradient of `last_hidden` writes before it reads them; of a length of 1 there
-    is one step more than are used."""
+    """Arrays that the gradient of `last_hidden` writes before it reads them.
+
+    Of the steps but the first there is at least one, which a length of 1 leaves unused.
+    """
 
     left: chex.Array
     """[length, batch, cells + 2]: hidden state after a step; beside it the next digit and a 1."""
@@ -190,8 +192,8 @@ def _backward(
 
     dh, dc, dzs = jax.lax.fori_loop(0, length - 1, step, (dh, jnp.zeros_like(dh), saved.dz))
     first_dz, _ = _back(dh, dc, first, jnp.zeros_like(dh), saved.cell[0])
-    left = jax.lax.optimization_barrier(saved.left[: len(dzs)].reshape(-1, cells + 2).T)
-    d_weights = _dot(left, dzs.reshape(-1, weights.shape[1]))
+    left = jax.lax.optimization_barrier(saved.left[: length - 1].reshape(-1, cells + 2).T)
+    d_weights = _dot(left, dzs[: length - 1].reshape(-1, weights.shape[1]))
     d_weights = d_weights.at[-2:].add(_dot(_with_one(inputs[:, 0]).T, first_dz))
     every_dz = jnp.concatenate((first_dz[None], dzs))[:length]
     return d_weights, _dot(every_dz, weights[-2]).T, saved._replace(dz=dzs)

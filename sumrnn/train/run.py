@@ -269,6 +269,7 @@ def train_step(
         return loss / size, (loss, hits)
 
     def shard_gradient(workspace: Any, shard: tuple[Split, chex.Array]) -> tuple[Any, Any]:
+        # The "gradient" of a workspace is the workspace after use.
         gradient = jax.grad(shard_loss, argnums=(0, 1), has_aux=True)
         (grads, workspace), sums = gradient(state.params, workspace, shard)
         return workspace, (grads, sums)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import chex
 import jax
+import jax.export
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -22,7 +23,7 @@ from sumrnn.devices.mesh import SEED, CompiledFunctions, Plan, prepare
 from sumrnn.devices.wave import Start, Wave, fit_many
 from sumrnn.errors import UserError
 from sumrnn.train.run import Metrics, Result
-from sumrnn.train.shards import SHARD
+from sumrnn.train.shards import SHARD, Placement
 from tests.conftest import ROOT, SECONDS, SMALL
 
 SCANNED = dataclasses.replace(SMALL, model=ModelConfig(cells=8, recurrence="scan"))
@@ -96,6 +97,23 @@ def test_many_at_once_are_the_same_runs_up_to_rounding() -> None:
     chex.assert_trees_all_equal(result.data, expected.data)
     chex.assert_trees_all_close(result.logits, expected.logits, rtol=1e-3, atol=1e-4)
     chex.assert_trees_all_close(result.history, expected.history, rtol=1e-3, atol=1e-4)
+
+
+def test_the_functions_are_lowered_for_accelerators() -> None:
+    """As they are made for them, whether or not one is here."""
+    functions = compiler.functions(FOUR_SHARDS.canonical, Placement(at_once=True))
+    shapes = jax.ShapeDtypeStruct((4, 3), np.uint32), jax.ShapeDtypeStruct((4,), np.uint32)
+    data, state, shuffle = jax.eval_shape(jax.vmap(functions.begin), shapes[0])
+    arguments = {
+        "begin": shapes[:1],
+        "epoch": (state, shuffle, data.train, shapes[1]),
+        "predict": (state.params, data, shapes[1]),
+    }
+    for name, args in arguments.items():
+        function = jax.jit(jax.vmap(getattr(functions, name)))
+        exported = jax.export.export(function, platforms=["cuda", "tpu"])(*args)
+        assert exported.platforms == ("cuda", "tpu")
+        chex.assert_tree_shape_prefix(exported.out_avals, (4,))
 
 
 def test_fit_many_has_a_leading_axis_of_seeds_and_shows_every_epoch() -> None:

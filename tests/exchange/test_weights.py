@@ -172,7 +172,7 @@ def test_training_goes_the_same_way_in_another_library(
     step = jax.jit(functools.partial(algorithm.train_step, config))
     for number in range(50):
         batch = series(config, 48, seed=1 + number)
-        state, (loss, _) = step(state, batch)
+        state, (loss, _), _ = step(state, batch)
         assert fit(batch) == pytest.approx(float(loss) / 48, abs=1e-4)
     save_again()
     ended: Any = jax.device_get(network_lib.to_flax(state.params))

@@ -66,11 +66,14 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
     config = with_train(batch_size=batch_size)
     size = config.task.train_size
 
-    def note(config: Config, state: algorithm.State, batch: Split, *, mask: Any, **_: Any) -> Any:
+    def note(
+        config: Config, state: algorithm.State, batch: Split, *, mask: Any, workspace: Any, **_: Any
+    ) -> Any:
         places, used = state.params, state.opt_state
         rows, counts = batch.digits[:, 0], mask.astype(jnp.int32)
         places = places.at[rows].add(counts * (used + jnp.cumsum(counts)))
-        return algorithm.State(places, used + counts.sum()), (jnp.float32(0), jnp.int32(0))
+        state = algorithm.State(places, used + counts.sum())
+        return state, (jnp.float32(0), jnp.int32(0)), workspace
 
     monkeypatch.setattr(algorithm, "train_step", note)
     data, _, shuffle = beginning()
@@ -140,7 +143,7 @@ def test_an_epoch_is_its_steps_one_after_the_other(batch_size: int) -> None:
     take, loss, hits = jax.jit(algorithm.train_step, static_argnums=0), 0.0, 0
     for start in range(0, len(order), batch_size):
         batch = rows_of(data.train, order[start : start + batch_size])
-        state, (batch_loss, batch_hits) = take(config, state, batch)
+        state, (batch_loss, batch_hits), _ = take(config, state, batch)
         loss, hits = loss + float(batch_loss), hits + int(batch_hits)
     chex.assert_trees_all_close(after, state, rtol=1e-4, atol=1e-6)
     logits = network.logits(state.params, config.model, data.validation.digits)
@@ -191,7 +194,7 @@ def test_two_steps_of_adam_follow_the_formula(clip: float | None) -> None:
             m,
             v,
         )
-        before, (state, (total, hits)) = state, step(config, state, batch)
+        before, (state, (total, hits), _) = state, step(config, state, batch)
         np.testing.assert_allclose(total, 50 * value, rtol=1e-5)
         assert 0 <= int(hits) <= 50
         chex.assert_type([total, hits], [jnp.float32, jnp.int32])
@@ -224,7 +227,7 @@ def test_the_step_size_rises_and_falls_over_all_steps() -> None:
 
 @functools.partial(jax.jit, static_argnums=0)
 def step_and_logits(config: Config, state: algorithm.State, batch: Split) -> Any:
-    after, counts = algorithm.train_step(config, state, batch)
+    after, counts, _ = algorithm.train_step(config, state, batch)
     logits = predictions.logits_by_shard(config, state.params, batch.digits)
     return after.opt_state, counts, logits
 
