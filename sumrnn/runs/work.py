@@ -17,7 +17,7 @@ from sumrnn.devices.mesh import CompiledFunctions
 from sumrnn.errors import UserError
 from sumrnn.fields import Range
 from sumrnn.runs import files, lock, recorder
-from sumrnn.runs.folder import ERROR
+from sumrnn.runs.folder import ERROR, Survey
 from sumrnn.runs.lock import Held
 from sumrnn.runs.progress import Progress
 from sumrnn.runs.recorder import Spec, Stop
@@ -183,47 +183,58 @@ class _Worker:
         for spec in list(self._left):
             if len(claims) == size or self._stop():
                 break
-            if claims and (spec.name, self._epochs[spec]) != (
-                claims[0].name,
-                self._epochs[claims[0]],
-            ):
+            first = claims[0] if claims else spec
+            if (spec.name, self._epochs[spec]) != (first.name, self._epochs[first]):
                 continue
             with contextlib.ExitStack() as held:
-                try:
-                    held.enter_context(spec.folder.lock())
-                except Held:
-                    self._progress.elsewhere += 1
-                    self._faults.pop(spec, None)
+                if not self._lock(spec, held) or (survey := self._survey(spec)) is None:
                     continue
-                except UserError as error:  # It may be gone when it is looked at again.
-                    self._progress.elsewhere += 1
-                    self._faults[spec] = str(error)
+                failed = self._attempts(spec) > 0
+                if claims and (failed or survey.epoch != self._epochs[first]):
                     continue
-                self._faults.pop(spec, None)
-                try:
-                    survey = spec.folder.survey(spec.config, spec.seed, self._options.anyway)
-                except UserError as error:  # Of this run alone.
-                    self._drop(spec, str(error))
-                    continue
-                attempts = max(spec.folder.attempts(), self._raised[spec])
-                if survey.status != "unfinished":  # Another worker has made it.
-                    self._drop(spec)
-                    self._progress.done += 1
-                elif why := failure(
-                    spec, attempts, self._options.retries, cause=self._causes.get(spec)
-                ):
-                    self._drop(spec, why)
-                elif not claims or (attempts == 0 and survey.epoch == self._epochs[claims[0]]):
-                    self._progress.todo += self._epochs[spec] - survey.epoch
-                    self._epochs[spec] = survey.epoch
-                    for line in survey.wrong:
-                        self._warn(f"{line}; continuing after epoch {survey.epoch}")
-                    claims.append(spec)
-                    locks.push(held.pop_all())
-                    if len(claims) == 1 and not attempts:
-                        size = self._functions(spec).plan.wave_size
-                        lock.allow(size)
+                self._progress.todo += self._epochs[spec] - survey.epoch
+                self._epochs[spec] = survey.epoch
+                for line in survey.wrong:
+                    self._warn(f"{line}; continuing after epoch {survey.epoch}")
+                claims.append(spec)
+                locks.push(held.pop_all())
+                if len(claims) == 1 and not failed:
+                    size = self._functions(spec).plan.wave_size
+                    lock.allow(size)
         return claims
+
+    def _lock(self, spec: Spec, locks: contextlib.ExitStack) -> bool:
+        """Locks the folder of a run, unless another process has it or it cannot be locked now."""
+        self._faults.pop(spec, None)
+        try:
+            locks.enter_context(spec.folder.lock())
+        except UserError as error:  # It may be gone when it is looked at again.
+            self._progress.elsewhere += 1
+            if not isinstance(error, Held):
+                self._faults[spec] = str(error)
+            return False
+        return True
+
+    def _survey(self, spec: Spec) -> Survey | None:
+        """How far a locked run is; None if it is not to be trained, and so is left alone."""
+        try:
+            survey = spec.folder.survey(spec.config, spec.seed, self._options.anyway)
+        except UserError as error:  # Of this run alone.
+            self._drop(spec, str(error))
+            return None
+        if survey.status != "unfinished":  # Another worker has made it.
+            self._progress.done += 1
+            self._drop(spec)
+            return None
+        cause, retries = self._causes.get(spec), self._options.retries
+        if why := failure(spec, self._attempts(spec), retries, cause=cause):
+            self._drop(spec, why)
+            return None
+        return survey
+
+    def _attempts(self, spec: Spec) -> int:
+        """How often a locked run was started, or raised here, since its newest checkpoint."""
+        return max(spec.folder.attempts(), self._raised[spec])
 
     def _drop(self, spec: Spec, why: str | None = None) -> None:
         """Leaves a run alone from now on; `why` it failed, if it did."""
