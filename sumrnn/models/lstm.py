@@ -56,6 +56,11 @@ class Workspace(NamedTuple):
     """[length - 1, batch, 4 cells]: gradients of what these gates activate."""
 
 
+Residuals = tuple[chex.Array, chex.Array, Gates, Workspace, tuple[()] | None]
+"""Weights, inputs, gates of the first step, what is saved of the others, and whether its workspace
+was given."""
+
+
 def lstm_workspace(batch: int, length: int, cells: int) -> Workspace:
     """A workspace of zeros, float32, for series [batch, length]."""
 
@@ -95,14 +100,18 @@ def _put(array: chex.Array, row: chex.Array, step: chex.Numeric) -> chex.Array:
 
 
 @jax.custom_vjp
-def last_hidden(weights: chex.Array, inputs: chex.Array, workspace: Workspace) -> chex.Array:
+def last_hidden(
+    weights: chex.Array, inputs: chex.Array, workspace: Workspace | None = None
+) -> chex.Array:
     """The hidden state [batch, cells] after the last step, from a carry of zeros.
 
     The weights are [cells + 2, 4 cells], the gates' columns in the order of `GATES`: rows of the
     hidden state, of the digit and of the bias.  The inputs are [batch, length], of the weights'
-    dtype.  The workspace changes no number, whatever it holds; what stands for its gradient is the
-    workspace after use, to be used again.  For derivatives in forward mode take the scanned cell
-    (`ModelConfig.recurrence`): JAX has none of a hand-written backward pass.
+    dtype.  A workspace changes no number, whatever it holds; what stands for its gradient is the
+    workspace after use, to be used again.  Without it each gradient makes its own.
+
+    For derivatives in forward mode take the scanned cell (`ModelConfig.recurrence`): JAX has none
+    of a hand-written backward pass.
     """
     hidden, cell, _ = _first_step(weights, inputs[:, 0])
 
@@ -119,10 +128,11 @@ def last_hidden(weights: chex.Array, inputs: chex.Array, workspace: Workspace) -
 
 
 def _forward(
-    weights: chex.Array, inputs: chex.Array, workspace: Workspace
-) -> tuple[chex.Array, tuple[chex.Array, chex.Array, Gates, Workspace]]:
+    weights: chex.Array, inputs: chex.Array, given: Workspace | None
+) -> tuple[chex.Array, Residuals]:
     hidden, cell, first = _first_step(weights, inputs[:, 0])
     length, cells = inputs.shape[1], hidden.shape[1]
+    workspace = lstm_workspace(inputs.shape[0], length, cells) if given is None else given
     # The last one has no next digit; any will do.
     digits = _with_one(jnp.roll(inputs.T, -1, axis=0))
     left = jax.lax.dynamic_update_slice(workspace.left, digits, (0, 0, cells))
@@ -142,7 +152,7 @@ def _forward(
     start = _put(left, hidden, 0), _put(workspace.cell, cell, 0), workspace.gates
     left, cell, gates = jax.lax.fori_loop(0, length - 1, step, start)
     saved = Workspace(left, cell, gates, workspace.dz)
-    return left[-1, :, :cells], (weights, inputs, first, saved)
+    return left[-1, :, :cells], (weights, inputs, first, saved, () if given else None)
 
 
 def _transposed(x: chex.Array) -> chex.Array:
@@ -175,9 +185,9 @@ def _back(
 
 
 def _backward(
-    residuals: tuple[chex.Array, chex.Array, Gates, Workspace], dh: chex.Array
-) -> tuple[chex.Array, chex.Array, Workspace]:
-    weights, inputs, first, saved = residuals
+    residuals: Residuals, dh: chex.Array
+) -> tuple[chex.Array, chex.Array, Workspace | None]:
+    weights, inputs, first, saved, given = residuals
     length, cells = inputs.shape[1], dh.shape[1]
     recurrent = _transposed(weights[:-2])
 
@@ -196,7 +206,8 @@ def _backward(
     d_weights = _dot(left, dzs[: length - 1].reshape(-1, weights.shape[1]))
     d_weights = d_weights.at[-2:].add(_dot(_with_one(inputs[:, 0]).T, first_dz))
     every_dz = jnp.concatenate((first_dz[None], dzs))[:length]
-    return d_weights, _dot(every_dz, weights[-2]).T, saved._replace(dz=dzs)
+    after = None if given is None else saved._replace(dz=dzs)
+    return d_weights, _dot(every_dz, weights[-2]).T, after
 
 
 last_hidden.defvjp(_forward, _backward)

@@ -121,8 +121,6 @@ def logits(
     # GPU and TPU multiply float32 with fewer bits unless told otherwise.
     with jax.default_matmul_precision("float32"):
         if isinstance(weights, Packed):
-            if workspace is None:
-                workspace = lstm_workspace(len(digits), digits.shape[1], config.cells)
             hidden = last_hidden(weights.lstm, inputs, workspace)
             out: chex.Array = hidden @ weights.output[:-1] + weights.output[-1]
         else:
