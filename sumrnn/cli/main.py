@@ -16,7 +16,7 @@ COMMANDS = {
     "predict": "let a trained network answer series of digits",
     "export": "write a trained network for Keras, PyTorch, ONNX or JAX",
 }
-"""Modules of this room, and what they do."""
+"""Modules of this package that are commands, and what they do."""
 
 
 def run() -> None:

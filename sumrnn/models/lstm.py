@@ -57,15 +57,17 @@ class Workspace(NamedTuple):
 
 
 Residuals = tuple[chex.Array, chex.Array, Gates, Workspace, tuple[()] | None]
-"""Weights, inputs, gates of the first step, what is saved of the others, and whether its workspace
-was given."""
+"""Weights, inputs, gates of the first step, what is saved of the others, and () or None: whether
+that is returned as a workspace."""
 
 
-def lstm_workspace(batch: int, length: int, cells: int) -> Workspace:
-    """A workspace of zeros, float32, for series [batch, length]."""
+def lstm_workspace(
+    batch: int, length: int, cells: int, dtype: jax.typing.DTypeLike = jnp.float32
+) -> Workspace:
+    """A workspace of zeros for series [batch, length], of the weights' dtype."""
 
     def zeros(steps: int, columns: int) -> chex.Array:
-        return jnp.zeros((max(1, steps), batch, columns), jnp.float32)
+        return jnp.zeros((max(1, steps), batch, columns), dtype)
 
     gates = Gates(*(zeros(length - 1, cells) for _ in GATES))
     dz = zeros(length - 1, len(GATES) * cells)
@@ -128,14 +130,16 @@ def last_hidden(
 
 
 def _forward(
-    weights: chex.Array, inputs: chex.Array, given: Workspace | None
+    weights: chex.Array, inputs: chex.Array, workspace: Workspace | None
 ) -> tuple[chex.Array, Residuals]:
     hidden, cell, first = _first_step(weights, inputs[:, 0])
     length, cells = inputs.shape[1], hidden.shape[1]
-    workspace = lstm_workspace(inputs.shape[0], length, cells) if given is None else given
+    arrays = workspace
+    if arrays is None:
+        arrays = lstm_workspace(inputs.shape[0], length, cells, hidden.dtype)
     # The last one has no next digit; any will do.
     digits = _with_one(jnp.roll(inputs.T, -1, axis=0))
-    left = jax.lax.dynamic_update_slice(workspace.left, digits, (0, 0, cells))
+    left = jax.lax.dynamic_update_slice(arrays.left, digits, (0, 0, cells))
 
     def step(
         t: chex.Numeric, carry: tuple[chex.Array, chex.Array, Gates]
@@ -149,10 +153,10 @@ def _forward(
         left = _put(left, o * jnp.tanh(_at(cell, t + 1)), t + 1)
         return left, cell, gates
 
-    start = _put(left, hidden, 0), _put(workspace.cell, cell, 0), workspace.gates
+    start = _put(left, hidden, 0), _put(arrays.cell, cell, 0), arrays.gates
     left, cell, gates = jax.lax.fori_loop(0, length - 1, step, start)
-    saved = Workspace(left, cell, gates, workspace.dz)
-    return left[-1, :, :cells], (weights, inputs, first, saved, () if given else None)
+    saved = Workspace(left, cell, gates, arrays.dz)
+    return left[-1, :, :cells], (weights, inputs, first, saved, () if workspace else None)
 
 
 def _transposed(x: chex.Array) -> chex.Array:
@@ -187,7 +191,7 @@ def _back(
 def _backward(
     residuals: Residuals, dh: chex.Array
 ) -> tuple[chex.Array, chex.Array, Workspace | None]:
-    weights, inputs, first, saved, given = residuals
+    weights, inputs, first, saved, returned = residuals
     length, cells = inputs.shape[1], dh.shape[1]
     recurrent = _transposed(weights[:-2])
 
@@ -206,7 +210,7 @@ def _backward(
     d_weights = _dot(left, dzs[: length - 1].reshape(-1, weights.shape[1]))
     d_weights = d_weights.at[-2:].add(_dot(_with_one(inputs[:, 0]).T, first_dz))
     every_dz = jnp.concatenate((first_dz[None], dzs))[:length]
-    after = None if given is None else saved._replace(dz=dzs)
+    after = None if returned is None else saved._replace(dz=dzs)
     return d_weights, _dot(every_dz, weights[-2]).T, after
 
 

@@ -79,7 +79,7 @@ class LastHiddenTest(chex.TestCase):
             inputs = jax.random.normal(jax.random.key(1), (5, 7), jnp.float64)
 
             def total(weights: chex.Array, inputs: chex.Array) -> chex.Array:
-                hidden = lstm.last_hidden(weights, inputs, workspace_of(weights, inputs))
+                hidden = lstm.last_hidden(weights, inputs)
                 return (hidden * jnp.arange(1.0, 4.0)[None]).sum()
 
             found = self.variant(jax.grad(total, argnums=(0, 1)))(weights, inputs)
@@ -118,17 +118,10 @@ def random_weights(cells: int, dtype: Any = jnp.float32) -> chex.Array:
 
 def gradients(weights: chex.Array, inputs: chex.Array) -> tuple[chex.Array, chex.Array]:
     found: tuple[chex.Array, chex.Array] = jax.grad(
-        lambda weights, inputs: (
-            lstm.last_hidden(weights, inputs, workspace_of(weights, inputs)) ** 2
-        ).sum(),
+        lambda weights, inputs: (lstm.last_hidden(weights, inputs) ** 2).sum(),
         argnums=(0, 1),
     )(weights, inputs)
     return found
-
-
-def workspace_of(weights: chex.Array, inputs: chex.Array) -> lstm.Workspace:
-    workspace = lstm.lstm_workspace(*inputs.shape, weights.shape[1] // 4)
-    return jax.tree.map(lambda x: x.astype(inputs.dtype), workspace)
 
 
 @pytest.mark.parametrize("length", [1, 2, 5])
@@ -142,7 +135,7 @@ def test_a_workspace_changes_no_number_and_comes_back(length: int) -> None:
 
         return jax.grad(loss, argnums=(0, 1))(weights, workspace)
 
-    zeros = workspace_of(weights, inputs)
+    zeros = lstm.lstm_workspace(4, length, 3)
     expected, after = used(zeros)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, zeros)
     for before in (after, jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), zeros)):
