@@ -111,7 +111,8 @@ def turn(program: Program, folder: str, limit: float, seed: int = 0) -> Row:
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         began = time.time()
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # Or nobody would know the process.
+        heard: list[int] = []  # Until somebody knows the process, or nobody would end it.
+        handlers = {n: signal.signal(n, lambda n, _: heard.append(n)) for n in STOPPING}
         process = subprocess.Popen(
             program.command,
             stdin=subprocess.DEVNULL,
@@ -125,7 +126,10 @@ def turn(program: Program, folder: str, limit: float, seed: int = 0) -> Row:
         timer = threading.Timer(limit, kill)
         timer.start()
         try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            for received in heard:
+                signal.raise_signal(received)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         finally:
