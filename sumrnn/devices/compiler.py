@@ -132,9 +132,7 @@ def fit(
     """
     weights = None if params is None else network.from_flax(params, config.model)
     result = run.fit(config, seed, weights, functions=compiled_functions(config.canonical))
-    if not isinstance(
-        seed, jax.core.Tracer
-    ):  # On the host no program is compiled to unpack weights.
+    if not isinstance(seed, jax.core.Tracer):  # On the host, nothing is compiled to unpack them.
         result = result._replace(state=jax.device_get(result.state))
     return with_names(result)
 

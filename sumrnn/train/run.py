@@ -231,7 +231,8 @@ def epoch(
         )
         return (state, workspace), sums
 
-    start = (state, shard_workspace(config, batch_size))
+    rows = -(-batch_size // config.train.batch_shards)
+    start = (state, network.workspace(config.model, rows, config.task.length))
     (state, _), (loss, hits) = jax.lax.scan(step, start, (batches, mask))
     loss, hits = loss.sum(), hits.sum()
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
@@ -250,14 +251,12 @@ def train_step(
     """Makes one step of Adam on the mean binary cross-entropy of a batch, cut into shards.
 
     `mask` is float32 [n], 1 for each of the batch's series that counts and 0 for what only fills
-    it; None: all count.  `workspace` is that of the step before; None: a new one.  Returns the next
-    state, the batch's summed loss (float32) and number of correct predictions (int32), both before
-    the step, and the workspace.
+    it; None: all count.  `workspace` is one for a shard, see `network.workspace`; None: nothing is
+    kept.  Returns the next state, the batch's summed loss (float32) and number of correct
+    predictions (int32), both before the step, and the workspace for the next step.
     """
     mask = jnp.ones(batch.labels.shape, jnp.float32) if mask is None else mask
     size = mask.sum()
-    if workspace is None:
-        workspace = shard_workspace(config, len(batch.labels))
 
     def shard_loss(
         weights: Weights, workspace: Any, shard: tuple[Split, chex.Array]
@@ -290,9 +289,3 @@ def train_step(
     updates, opt_state = shards.unfused(update, (grads, state.opt_state), batch.digits, placement)
     params = optax.apply_updates(state.params, updates)
     return State(params, opt_state), (loss, hits.astype(jnp.int32)), workspace
-
-
-def shard_workspace(config: Config, batch_size: int) -> Any:
-    """A workspace for the gradient of one shard of a batch, see `network.workspace`."""
-    rows = -(-batch_size // config.train.batch_shards)
-    return network.workspace(config.model, rows, config.task.length)
