@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from sumrnn.config import Config, preset
+from sumrnn.config import Config
+from sumrnn.presets import preset
 from sumrnn.study.experiment import Experiment
 
 EXERCISE, SOLVED = (

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from sumrnn.config import Config, ModelConfig, TrainConfig, preset
+from sumrnn.config import Config, ModelConfig, TrainConfig
+from sumrnn.presets import preset
 from sumrnn.study.experiment import Experiment
 
 NOISE = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)

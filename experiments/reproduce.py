@@ -1,6 +1,6 @@
 """Where does one lucky seed fall among many?  The sheet's and the notebook's task."""
 
-from sumrnn.config import preset
+from sumrnn.presets import preset
 from sumrnn.study.experiment import Experiment
 
 EXPERIMENT = Experiment(

@@ -1,6 +1,6 @@
 """Can the exercise's network be trained to count without an error, with as many series?"""
 
-from sumrnn.config import PRESET_NAMES, preset
+from sumrnn.presets import PRESET_NAMES, preset
 from sumrnn.study.experiment import Experiment
 
 EXPERIMENT = Experiment(

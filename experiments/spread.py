@@ -4,7 +4,8 @@ A crossed design: the conditions pin the seeds of the data and of the initial pa
 that the run's own seed is left to the order of the training series.
 """
 
-from sumrnn.config import Config, ModelConfig, TrainConfig, preset
+from sumrnn.config import Config, ModelConfig, TrainConfig
+from sumrnn.presets import preset
 from sumrnn.study.experiment import Experiment
 
 LEVELS = 3

@@ -24,8 +24,9 @@ import os
 import pathlib
 from typing import TYPE_CHECKING
 
-from sumrnn.config import PRESETS, Config, ModelConfig, TaskConfig, TrainConfig
+from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
 from sumrnn.errors import UserError
+from sumrnn.presets import PRESETS
 from sumrnn.version import __version__
 
 if TYPE_CHECKING:

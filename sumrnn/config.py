@@ -5,7 +5,6 @@ field, value and what is allowed.
 """
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -131,10 +130,20 @@ class ModelConfig:
     """Number that is subtracted from every digit."""
     input_scale: Annotated[float, Range(1e-3, 1e3)] = 1.0
     """Number that every digit is divided by after `input_center` was subtracted."""
+    memory: Annotated[float, Range(3, 1e6)] | None = None
+    """Steps that cells remember at first, at most: biases of forget gates are ln u and of input
+    gates -ln u, u uniform from 1 to memory - 1 (Tallec and Ollivier, arXiv 1804.11188); None: those
+    of the initializer."""
+
+    ADDED = ("memory",)
+    """Fields that the JSON of earlier versions lacks, for which the default is what they did."""
 
     def __post_init__(self) -> None:
         fields.check(self)
         require(self.weights is None or not self.noise, "noise", self.noise, "0 for given weights")
+        if self.memory is not None:
+            drawn = self.initializer != "counter" and self.weights is None
+            require(drawn, "memory", self.memory, "None unless weights are drawn")
         if self.initializer == "counter":
             limit = "left as it is: the counter takes digits as they are"
             require(self.input_center == 0, "input_center", self.input_center, limit)
@@ -180,6 +189,15 @@ class TrainConfig:
     """Reach of the first epoch, from which it narrows to `focus_reach` by a factor per epoch;
     None: every epoch has `focus_reach`."""
 
+    min_digits: Annotated[int, Range(1, MAX_LENGTH)] | None = None
+    """Digits of a fresh series at least, at most `length`; all other steps are zeros among them.
+    None: as many digits as steps."""
+    max_hold: Annotated[int, Range(1, 1_000_000)] = 1
+    """Largest number of steps that stand for one such zero, drawn log-uniformly from 1; the gates
+    stay as they are at the first of them."""
+
+    ADDED = ("min_digits", "max_hold")
+    """Fields that the JSON of earlier versions lacks, for which the default is what they did."""
     GONE = (("average", 0.0), ("batch_growth", 1))
     """Fields of earlier versions, as they are in the JSON of runs that did not use them."""
 
@@ -235,6 +253,22 @@ class Config:
                 value, usual = getattr(train, name), getattr(TrainConfig, name)
                 require(value == usual, name, value, f"{usual} without a focus")
 
+        self._check_zeros()
+
+    def _check_zeros(self) -> None:
+        """Raises `UserError` for zeros among digits that this task or network cannot have."""
+        task, train = self.task, self.train
+        if train.min_digits is None:
+            require(train.max_hold == 1, "max_hold", train.max_hold, "1 without min_digits")
+            return
+        require(train.series == "fresh", "min_digits", train.min_digits, "None for repeated series")
+        last = task.threshold + (train.focus_start or train.focus_reach) - 1 if train.focus else 0
+        limits = Range(max(1, -(-last // max(1, task.high))), task.length, "with focused sums")
+        limits.require("min_digits", train.min_digits)
+        limit = "1 unless the recurrence is fused"
+        fused = train.max_hold == 1 or self.model.recurrence == "fused"
+        require(fused, "max_hold", train.max_hold, limit)
+
     @property
     def unpinned(self) -> "Config":
         """This config without pinned seeds: data, initial weights and order follow the run's."""
@@ -250,38 +284,3 @@ class Config:
         epochs = self.train.epochs if self.train.planned else 1
         train = dataclasses.replace(self.train, epochs=epochs)
         return dataclasses.replace(self.unpinned, model=model, train=train)
-
-
-PRESETS: dict[str, TaskConfig] = {
-    "sheet": TaskConfig(),
-    "notebook": TaskConfig(high=8),
-}
-"""The tasks by name: the exercise sheet's digits 0...9, and the 0...8 that the notebook's
-`randint(0, 9)` really draws."""
-RECIPES = ("fresh", "solved")
-"""Recipes that train the exercise's network with as many series, but better.
-
-fresh: no series twice, scaled inputs, clipped gradients, a planned step size; digits are
-distributed as in the exercise.  solved: nearly all of each batch near the threshold besides,
-nearer from epoch to epoch, which changes the distribution of the training series alone."""
-PRESET_NAMES = (*PRESETS, *(f"{task}-{recipe}" for recipe in RECIPES for task in PRESETS))
-"""The names of all configs that `preset` knows: a task, or a task with a recipe."""
-
-
-def preset(name: str) -> Config:
-    """The config of a name in `PRESET_NAMES`; raises `UserError` for any other name."""
-    require(name in PRESET_NAMES, "preset", name, " or ".join(map(repr, PRESET_NAMES)))
-    task_name, _, recipe = name.partition("-")
-    task = PRESETS[task_name]
-    if not recipe:
-        return Config(task)
-    width = task.high - task.low + 1
-    model = ModelConfig(
-        input_center=(task.low + task.high) / 2, input_scale=math.sqrt((width**2 - 1) / 12)
-    )
-    train = TrainConfig(learning_rate=1.5e-3, warmup=0.05, decay="cosine", clip=1.0, series="fresh")
-    if recipe == "solved":
-        train = dataclasses.replace(
-            train, learning_rate=6e-3, focus=0.95, focus_start=8, focus_reach=1
-        )
-    return Config(task, model, train)

@@ -106,6 +106,8 @@ def from_dict(cls: type[T], values: Any, field: str | None = None) -> T:
     values = {name: value for name, value in values.items() if name not in unused}
     for name in values:
         require(name in hints, name, values[name], f"left out; the fields are {known}")
+    added = getattr(cls, "ADDED", ())  # Of later versions than what is read.
+    hints = {name: hint for name, hint in hints.items() if name in values or name not in added}
     for name in hints:
         require(name in values, name, None, f"given in {field or cls.__name__}")
     return cls(**{name: check_value(name, values[name], hint) for name, hint in hints.items()})

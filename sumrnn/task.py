@@ -82,7 +82,12 @@ def log_pmf_table(config: TaskConfig) -> np.ndarray:
 
 
 def draw_series_with_sums(
-    key: chex.PRNGKey, sums: chex.Array, config: TaskConfig, *, log_pmfs: chex.Array
+    key: chex.PRNGKey,
+    sums: chex.Array,
+    config: TaskConfig,
+    *,
+    log_pmfs: chex.Array,
+    counts: chex.Array | None = None,
 ) -> chex.Array:
     """Draws a series of digits for each sum, uniformly among all series that have this sum.
 
@@ -91,9 +96,11 @@ def draw_series_with_sums(
 
     Args:
       key: typed.
-      sums: int32 [n], each between length x low and length x high.
+      sums: int32 [n], each one that a series can have: length x low to length x high.
       config: the task.
       log_pmfs: the table of `log_pmf_table` for the task, float32.
+      counts: int32 [n], from 1 to length: the last so many steps of each series have digits, which
+        have the sum, and those before have zeros; None: all steps have digits.
 
     Returns:
       The digits, uint8 [n, length].
@@ -101,9 +108,9 @@ def draw_series_with_sums(
     steps = jnp.arange(config.high - config.low + 1)
 
     def draw_digit(
-        remainder: chex.Array, inputs: tuple[chex.PRNGKey, chex.Array]
+        remainder: chex.Array, inputs: tuple[chex.PRNGKey, chex.Array, chex.Array | None]
     ) -> tuple[chex.Array, Any]:
-        key, log_pmf = inputs
+        key, log_pmf, is_digit = inputs
         remainders = remainder[:, None] - steps[None]
         logs = jnp.where(remainders >= 0, log_pmf[jnp.maximum(remainders, 0)], -jnp.inf)
         weights = jnp.exp(logs - logs.max(axis=1, keepdims=True))
@@ -111,12 +118,50 @@ def draw_series_with_sums(
         # The first entry above a uniform number below the total belongs to a positive weight.
         uniform = jax.random.uniform(key, remainder.shape, jnp.float32)[:, None]
         step = (uniform * cumulative[:, -1:] >= cumulative).sum(axis=1, dtype=jnp.int32)
-        return remainder - step, (config.low + step).astype(jnp.uint8)
+        if is_digit is None:
+            return remainder - step, (config.low + step).astype(jnp.uint8)
+        step = jnp.where(is_digit, step, 0)
+        return remainder - step, jnp.where(is_digit, config.low + step, 0).astype(jnp.uint8)
 
     keys = jax.random.split(key, config.length)
-    remainder = sums.astype(jnp.int32) - config.length * config.low
-    _, digits = jax.lax.scan(draw_digit, remainder, (keys, log_pmfs[config.length - 1 :: -1]))
+    size = config.length if counts is None else counts
+    are_digits = None
+    if counts is not None:
+        are_digits = jnp.arange(config.length)[:, None] >= config.length - counts[None]
+    remainder = sums.astype(jnp.int32) - size * config.low
+    inputs = (keys, log_pmfs[config.length - 1 :: -1], are_digits)
+    _, digits = jax.lax.scan(draw_digit, remainder, inputs)
     return digits.T
+
+
+class Spread(NamedTuple):
+    """Series of digits that stand, in their order, among zeros."""
+
+    digits: chex.Array
+    """uint8 [n, length]."""
+    are_digits: chex.Array
+    """bool [n, length]: where the digits are."""
+    are_inside: chex.Array
+    """bool [n, length]: where a series has begun; zeros before are not of it."""
+
+
+def spread(
+    key: chex.PRNGKey, digits: chex.Array, counts: chex.Array, *, spans: chex.Array, length: int
+) -> Spread:
+    """Puts digits among zeros: uniformly, in their order, into the last steps of longer series.
+
+    The sum stays what it is.  The key is typed; of the digits, uint8 [n, k], each series has its
+    last `counts`, int32 [n]; they get as many of its last `spans` steps, int32 [n], of `length` in
+    all, where counts <= spans <= length.
+    """
+    uniform = jax.random.uniform(key, (len(digits), length))
+    are_inside = jnp.arange(length)[None] >= length - spans[:, None]
+    # The steps of the smallest numbers have the digits.
+    order = jnp.where(are_inside, uniform, 2.0).argsort(axis=1).argsort(axis=1)
+    are_digits = order < counts[:, None]
+    places = digits.shape[1] - counts[:, None] + are_digits.cumsum(axis=1) - 1
+    taken = jnp.take_along_axis(digits, jnp.maximum(places, 0), axis=1)
+    return Spread(jnp.where(are_digits, taken, 0).astype(jnp.uint8), are_digits, are_inside)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 
 from sumrnn import fields
-from sumrnn.config import (
-    PRESET_NAMES,
-    PRESETS,
-    Config,
-    TaskConfig,
-    TrainConfig,
-    check_seeds,
-    preset,
-)
+from sumrnn.config import Config, TaskConfig, TrainConfig, check_seeds
 from sumrnn.errors import UserError
+from sumrnn.presets import PRESET_NAMES, PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -28,8 +28,8 @@ from sumrnn.devices import machine, mesh
 from sumrnn.errors import UserError
 from sumrnn.fields import Pattern, Range
 from sumrnn.models import network
-from sumrnn.task import Split
 from sumrnn.train import run as algorithm
+from sumrnn.train.series import Batch
 from tests.conftest import SMALL, call
 
 Values = dict[str, Any]
@@ -202,7 +202,7 @@ def take(config: Config, begun: algorithm.Beginning) -> Any:
     """A step on the first batch."""
     rows = slice(config.train.batch_size)
     train = begun.data.train
-    batch = Split(train.digits[rows], train.labels[rows])
+    batch = Batch(train.digits[rows], train.labels[rows])
     return algorithm.train_step(config, begun.state, batch)[:2]
 
 

@@ -11,7 +11,8 @@ import pytest
 import scipy.stats
 
 from sumrnn import task as task_lib
-from sumrnn.config import PRESETS, TaskConfig
+from sumrnn.config import TaskConfig
+from sumrnn.presets import PRESETS
 
 ODD = TaskConfig(size=37, length=7, low=3, high=11, threshold=50)
 

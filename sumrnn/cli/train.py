@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 from sumrnn import fields
 from sumrnn.cli import command, console, progress, signals
 from sumrnn.cli.command import Text
-from sumrnn.config import PRESETS, Config, Seed, preset
+from sumrnn.config import Config, Seed
 from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
+from sumrnn.presets import PRESETS, preset
 
 if TYPE_CHECKING:
     from sumrnn.devices.mesh import CompiledFunctions

@@ -1,6 +1,7 @@
 """Where training starts: weights that are drawn, or those of the network that counts; and noise."""
 
 import math
+from typing import cast
 
 import chex
 import flax.linen as nn
@@ -26,7 +27,8 @@ def init(key: chex.PRNGKey, config: Config) -> Weights:
       orthogonal, forget bias 0.
     * counter: nothing is drawn, see `counter`.
 
-    To each weight normal noise is added where the config asks for it.  Raises `UserError` for a
+    Where the config has a `memory`, it gives the biases of input and forget gates.  To each weight
+    normal noise is added where the config asks for it.  Raises `UserError` for a
     counter beyond float32.
     """
     model = config.model
@@ -39,11 +41,13 @@ def init(key: chex.PRNGKey, config: Config) -> Weights:
         case "counter":
             built = jax.tree.map(jnp.asarray, counter(config.task, model.cells))
             weights = network.from_flax(built, model)
+    # The initializers split the key in three; what is folded from 3 on is none of theirs.
+    if model.memory is not None:
+        weights = _with_memory(jax.random.fold_in(key, 4), weights, model)
     if not model.noise:
         return weights
     leaves, structure = jax.tree.flatten(weights)
-    # The initializers split the key; a folded one is none of theirs.
-    keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
+    keys = jax.random.split(jax.random.fold_in(key, 3), len(leaves))
     noisy: Weights = jax.tree.unflatten(
         structure,
         [
@@ -52,6 +56,16 @@ def init(key: chex.PRNGKey, config: Config) -> Weights:
         ],
     )
     return noisy
+
+
+def _with_memory(key: chex.PRNGKey, weights: Weights, config: ModelConfig) -> Weights:
+    """The weights with biases of input and forget gates by which cells remember so many steps."""
+    params, memory = network.to_flax(weights), config.memory
+    steps = jax.random.uniform(key, (config.cells,), minval=1.0, maxval=cast(float, memory) - 1)
+    lstm = dict(params["lstm"])
+    for gate, bias in (("hi", -jnp.log(steps)), ("hf", jnp.log(steps))):
+        lstm[gate] = {**lstm[gate], "bias": bias}
+    return network.from_flax({**params, "lstm": lstm}, config)
 
 
 def _keras(key: chex.PRNGKey, config: ModelConfig) -> Weights:

@@ -99,21 +99,30 @@ def unpack(packed: Packed) -> Params:
     return params
 
 
-def workspace(config: ModelConfig, batch: int, length: int) -> Any:
+def workspace(config: ModelConfig, batch: int, length: int, *, lasting: bool = False) -> Any:
     """Arrays that `logits` of digits [batch, length] works with in training.
 
-    It is a tree without leaves where the recurrence is "scan".
+    `lasting` says whether steps have durations.  It is a tree without leaves where the recurrence
+    is "scan".
     """
-    return lstm_workspace(batch, length, config.cells) if config.recurrence == "fused" else ()
+    if config.recurrence != "fused":
+        return ()
+    return lstm_workspace(batch, length, config.cells, lasting=lasting)
 
 
 def logits(
-    weights: Weights, config: ModelConfig, digits: chex.Array, workspace: Any = None
+    weights: Weights,
+    config: ModelConfig,
+    digits: chex.Array,
+    *,
+    durations: chex.Array | None = None,
+    workspace: Any = None,
 ) -> chex.Array:
     """The network's logits float32 [batch] of digits uint8 [batch, length], in full float32.
 
-    The sigmoid of a logit is the estimate of P(label = 1).  A `workspace` changes no number; by
-    differentiation with respect to it, it comes back for the next gradient.
+    The sigmoid of a logit is the estimate of P(label = 1).  Steps last 1, or the `durations`
+    [batch, length] of `lstm.last_hidden`, which only the fused recurrence knows.  A `workspace`
+    changes no number; by differentiation with respect to it, it comes back for the next gradient.
     """
     chex.assert_rank(digits, 2)
     chex.assert_type(jax.tree.leaves(weights), jnp.float32)
@@ -121,7 +130,9 @@ def logits(
     # GPU and TPU multiply float32 with fewer bits unless told otherwise.
     with jax.default_matmul_precision("float32"):
         if isinstance(weights, Packed):
-            hidden = last_hidden(weights.lstm, inputs, workspace)
+            if durations is not None:
+                durations = durations.astype(jnp.float32)
+            hidden = last_hidden(weights.lstm, inputs, durations, workspace)
             out: chex.Array = hidden @ weights.output[:-1] + weights.output[-1]
         else:
             out = cast(chex.Array, SumLSTM(config.cells).apply({"params": weights}, inputs))

@@ -23,6 +23,7 @@ from sumrnn.models.network import Weights
 from sumrnn.task import Split, Splits
 from sumrnn.train import evaluation, predictions, series, shards
 from sumrnn.train.predictions import correct, losses
+from sumrnn.train.series import Batch
 from sumrnn.train.shards import HERE, Placement
 
 
@@ -225,14 +226,15 @@ def epoch(
     ) -> tuple[tuple[State, Any], tuple[chex.Array, chex.Array]]:
         (state, workspace), (chosen, mask) = carry, batch
         if config.train.series == "repeated":
-            chosen = Split(train.digits[chosen], train.labels[chosen])
+            chosen = Batch(train.digits[chosen], train.labels[chosen])
         state, sums, workspace = train_step(
             config, state, chosen, mask=mask, workspace=workspace, placement=placement
         )
         return (state, workspace), sums
 
     rows = -(-batch_size // config.train.batch_shards)
-    start = (state, network.workspace(config.model, rows, config.task.length))
+    lasting = config.train.max_hold > 1
+    start = (state, network.workspace(config.model, rows, config.task.length, lasting=lasting))
     (state, _), (loss, hits) = jax.lax.scan(step, start, (batches, mask))
     loss, hits = loss.sum(), hits.sum()
     finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
@@ -242,7 +244,7 @@ def epoch(
 def train_step(
     config: Config,
     state: State,
-    batch: Split,
+    batch: Batch,
     *,
     mask: chex.Array | None = None,
     workspace: Any = None,
@@ -259,15 +261,17 @@ def train_step(
     size = mask.sum()
 
     def shard_loss(
-        weights: Weights, workspace: Any, shard: tuple[Split, chex.Array]
+        weights: Weights, workspace: Any, shard: tuple[Batch, chex.Array]
     ) -> tuple[chex.Array, tuple[chex.Array, chex.Array]]:
-        (digits, labels), mask = shard
-        logits = network.logits(weights, config.model, digits, workspace)
+        (digits, labels, durations), mask = shard
+        logits = network.logits(
+            weights, config.model, digits, durations=durations, workspace=workspace
+        )
         loss = (losses(logits, labels) * mask).sum()
         hits = (correct(logits, labels).astype(mask.dtype) * mask).sum()
         return loss / size, (loss, hits)
 
-    def shard_gradient(workspace: Any, shard: tuple[Split, chex.Array]) -> tuple[Any, Any]:
+    def shard_gradient(workspace: Any, shard: tuple[Batch, chex.Array]) -> tuple[Any, Any]:
         # The "gradient" of a workspace is the workspace after use.
         gradient = jax.grad(shard_loss, argnums=(0, 1), has_aux=True)
         (grads, workspace), sums = gradient(state.params, workspace, shard)

@@ -1,33 +1,82 @@
 """Training series that are drawn anew in every epoch, as a config may ask for."""
 
+import math
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from sumrnn import task
 from sumrnn.config import Config
-from sumrnn.task import Split
 
 
-def fresh(config: Config, key: chex.PRNGKey, *, steps: int, number: chex.Numeric) -> Split:
+class Batch(NamedTuple):
+    """Training series of a step."""
+
+    digits: chex.Array
+    """uint8 [n, length]."""
+    labels: chex.Array
+    """uint8 [n]."""
+    durations: chex.Array | None = None
+    """uint32 [n, length]: how long each step lasts, see `lstm.last_hidden`; None: all last 1."""
+
+
+def fresh(config: Config, key: chex.PRNGKey, *, steps: int, number: chex.Numeric) -> Batch:
     """Draws new series for the steps of an epoch, [steps, batch size, ...], with a typed key.
 
     Of each batch `focus` have sums drawn uniformly within a reach of the threshold, which may
-    depend on the epoch's number; the rest are drawn as all data are.
+    depend on the epoch's number; the rest are drawn as all data are.  From `min_digits` on, each
+    number of digits is as likely as any other; the other steps are zeros among them.
     """
     size, near_reach = config.train.batch_size, reach(config, number)
     near = round(config.train.focus * size)
     plain_key, sum_key, near_key = jax.random.split(key, 3)
+    counts = None
+    if config.train.min_digits is not None:
+        count_key, place_key, hold_key = jax.random.split(jax.random.fold_in(key, 3), 3)
+        shape, length = (steps, size), config.task.length
+        counts = jax.random.randint(count_key, shape, config.train.min_digits, length + 1)
     plain = task.draw_series(plain_key, steps * (size - near), config.task)
     parts = [plain.digits]
     if near:
         first, end = config.task.threshold - near_reach, config.task.threshold + near_reach
         sums = jax.random.randint(sum_key, (steps * near,), first, end, jnp.int32)
         log_pmfs = jnp.asarray(task.log_pmf_table(config.task))
-        parts.append(task.draw_series_with_sums(near_key, sums, config.task, log_pmfs=log_pmfs))
+        near_counts = None if counts is None else counts[:, size - near :].ravel()
+        parts.append(
+            task.draw_series_with_sums(
+                near_key, sums, config.task, log_pmfs=log_pmfs, counts=near_counts
+            )
+        )
     shaped = [part.reshape(steps, -1, config.task.length) for part in parts]
-    digits = jnp.concatenate(shaped, axis=1)
-    return Split(digits, task.labels(digits, config.task))
+    digits, durations = jnp.concatenate(shaped, axis=1), None
+    if counts is not None:
+        digits, durations = _among_zeros(config, (place_key, hold_key), digits, counts)
+    return Batch(digits, task.labels(digits, config.task), durations)
+
+
+def _among_zeros(
+    config: Config,
+    keys: tuple[chex.PRNGKey, chex.PRNGKey],
+    digits: chex.Array,
+    counts: chex.Array,
+) -> tuple[chex.Array, chex.Array | None]:
+    """Series [steps, n, length] with their last `counts` digits, [steps, n], among zeros.
+
+    The zeros' durations come with them, if they may last.
+    """
+    place_key, hold_key = keys
+    rows = digits.reshape(-1, config.task.length)
+    spans = jnp.full(len(rows), config.task.length)
+    series = task.spread(place_key, rows, counts.ravel(), spans=spans, length=config.task.length)
+    durations = None
+    if config.train.max_hold > 1:
+        uniform = jax.random.uniform(hold_key, rows.shape)
+        lasting = jnp.round(jnp.exp(uniform * math.log(config.train.max_hold)))
+        durations = jnp.where(series.are_digits, 1, lasting).astype(jnp.uint32)
+        durations = durations.reshape(digits.shape)
+    return series.digits.reshape(digits.shape), durations
 
 
 def reach(config: Config, number: chex.Numeric) -> chex.Numeric:

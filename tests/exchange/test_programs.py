@@ -124,8 +124,8 @@ def test_onnx_gives_the_probabilities_of_the_run(
 @pytest.mark.parametrize("name", ["stablehlo", "onnx"])
 def test_a_counter_still_counts(name: str, tmp_path: pathlib.Path) -> None:
     """Of the exercise's size: the answer to series around the threshold."""
-    from sumrnn.config import preset
     from sumrnn.models.counter import counter
+    from sumrnn.presets import preset
 
     config = preset("sheet")
     model: Any = formats.write(name, counter(config.task, 200), config)

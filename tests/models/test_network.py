@@ -12,9 +12,9 @@ from sumrnn.config import Config, ModelConfig
 from sumrnn.models import network
 from sumrnn.models.initializer import init
 from sumrnn.models.lstm import GATES
-from sumrnn.task import Split
 from sumrnn.train import predictions
 from sumrnn.train import run as algorithm
+from sumrnn.train.series import Batch
 from tests.conftest import SMALL
 
 TINY = ModelConfig(cells=3)
@@ -165,7 +165,7 @@ def dots(jaxpr: jax.extend.core.Jaxpr) -> list[jax.extend.core.JaxprEqn]:
 
 def test_every_product_of_a_training_step_is_full_float32() -> None:
     state = algorithm.begin(SMALL, algorithm.purpose_seeds(SMALL, 0)).state
-    batch = Split(np.zeros((4, 5), np.uint8), np.zeros(4, np.uint8))
+    batch = Batch(np.zeros((4, 5), np.uint8), np.zeros(4, np.uint8))
     jaxpr = jax.make_jaxpr(algorithm.train_step, static_argnums=0)(SMALL, state, batch)
     products = dots(jaxpr.jaxpr)
     assert len(products) >= 6  # Input, recurrent and output, forwards and backwards.

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sumrnn.config import PRESETS, Config, TaskConfig
+from sumrnn.config import Config, TaskConfig
+from sumrnn.presets import PRESETS
 from sumrnn.report import run as report
 from sumrnn.runs import files
 from sumrnn.runs.record import Record

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from sumrnn.cli import declaration
-from sumrnn.config import preset
+from sumrnn.presets import preset
 from sumrnn.runs import origin
 from sumrnn.study import table
 from tests.conftest import ROOT

@@ -22,6 +22,7 @@ from sumrnn.runs import origin
 from sumrnn.task import Split
 from sumrnn.train import predictions, series
 from sumrnn.train import run as algorithm
+from sumrnn.train.series import Batch
 from tests.conftest import SMALL
 
 
@@ -35,8 +36,8 @@ def beginning(config: Config = SMALL, seed: int = 0) -> algorithm.Beginning:
     return start
 
 
-def rows_of(train: Split, rows: Any) -> Split:
-    return Split(train.digits[rows], train.labels[rows])
+def rows_of(train: Split, rows: Any) -> Batch:
+    return Batch(train.digits[rows], train.labels[rows])
 
 
 def key_bits(config: Config, seed: int) -> list[tuple[int, ...]]:
@@ -67,7 +68,7 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
     size = config.task.train_size
 
     def note(
-        config: Config, state: algorithm.State, batch: Split, *, mask: Any, workspace: Any, **_: Any
+        config: Config, state: algorithm.State, batch: Batch, *, mask: Any, workspace: Any, **_: Any
     ) -> Any:
         places, used = state.params, state.opt_state
         rows, counts = batch.digits[:, 0], mask.astype(jnp.int32)
@@ -170,7 +171,7 @@ def test_two_steps_of_adam_follow_the_formula(clip: float | None) -> None:
 
     @jax.jit
     @jax.value_and_grad
-    def loss(params: network.Weights, batch: Split) -> chex.Array:
+    def loss(params: network.Weights, batch: Batch) -> chex.Array:
         z = network.logits(params, config.model, batch.digits)
         y = batch.labels.astype(z.dtype)
         return -(y * jax.nn.log_sigmoid(z) + (1 - y) * jax.nn.log_sigmoid(-z)).mean()
@@ -226,7 +227,7 @@ def test_the_step_size_rises_and_falls_over_all_steps() -> None:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def step_and_logits(config: Config, state: algorithm.State, batch: Split) -> Any:
+def step_and_logits(config: Config, state: algorithm.State, batch: Batch) -> Any:
     after, counts, _ = algorithm.train_step(config, state, batch)
     logits = predictions.logits_by_shard(config, state.params, batch.digits)
     return after.opt_state, counts, logits

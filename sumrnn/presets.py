@@ -1,0 +1,41 @@
+"""Configs by name: the tasks of the exercise, and recipes that train its network better."""
+
+import dataclasses
+import math
+
+from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
+from sumrnn.errors import require
+
+PRESETS: dict[str, TaskConfig] = {
+    "sheet": TaskConfig(),
+    "notebook": TaskConfig(high=8),
+}
+"""The tasks by name: the exercise sheet's digits 0...9, and the 0...8 that the notebook's
+`randint(0, 9)` really draws."""
+RECIPES = ("fresh", "solved")
+"""Recipes that train the exercise's network with as many series, but better.
+
+fresh: no series twice, scaled inputs, clipped gradients, a planned step size; digits are
+distributed as in the exercise.  solved: nearly all of each batch near the threshold besides,
+nearer from epoch to epoch, which changes the distribution of the training series alone."""
+PRESET_NAMES = (*PRESETS, *(f"{task}-{recipe}" for recipe in RECIPES for task in PRESETS))
+"""The names of all configs that `preset` knows: a task, or a task with a recipe."""
+
+
+def preset(name: str) -> Config:
+    """The config of a name in `PRESET_NAMES`; raises `UserError` for any other name."""
+    require(name in PRESET_NAMES, "preset", name, " or ".join(map(repr, PRESET_NAMES)))
+    task_name, _, recipe = name.partition("-")
+    task = PRESETS[task_name]
+    if not recipe:
+        return Config(task)
+    width = task.high - task.low + 1
+    model = ModelConfig(
+        input_center=(task.low + task.high) / 2, input_scale=math.sqrt((width**2 - 1) / 12)
+    )
+    train = TrainConfig(learning_rate=1.5e-3, warmup=0.05, decay="cosine", clip=1.0, series="fresh")
+    if recipe == "solved":
+        train = dataclasses.replace(
+            train, learning_rate=6e-3, focus=0.95, focus_start=8, focus_reach=1
+        )
+    return Config(task, model, train)
