@@ -192,17 +192,25 @@ class TrainConfig:
     min_digits: Annotated[int, Range(1, MAX_LENGTH)] | None = None
     """Digits of a fresh series at least, at most `length`; all other steps are zeros among them.
     None: as many digits as steps."""
+    min_steps: Annotated[int, Range(1, MAX_LENGTH)] | None = None
+    """Steps of such a series at least, at most `length`, and not fewer than its digits; None: as
+    many as `length`."""
     max_hold: Annotated[int, Range(1, 1_000_000)] = 1
-    """Largest number of steps that stand for one such zero, drawn log-uniformly from 1; the gates
-    stay as they are at the first of them."""
+    """Steps that each such zero lasts at most, log-uniformly from 1: its gates stay as they are at
+    the first of them, so that it is computed as one."""
 
-    ADDED = ("min_digits", "max_hold")
+    ADDED = ("min_digits", "min_steps", "max_hold")
     """Fields that the JSON of earlier versions lacks, for which the default is what they did."""
     GONE = (("average", 0.0), ("batch_growth", 1))
     """Fields of earlier versions, as they are in the JSON of runs that did not use them."""
 
     def __post_init__(self) -> None:
         fields.check(self)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether steps of training have durations: also a series that begins later has them, 0."""
+        return self.min_steps is not None or self.max_hold > 1
 
     @property
     def planned(self) -> bool:
@@ -260,14 +268,19 @@ class Config:
         task, train = self.task, self.train
         if train.min_digits is None:
             require(train.max_hold == 1, "max_hold", train.max_hold, "1 without min_digits")
+            require(
+                train.min_steps is None, "min_steps", train.min_steps, "None without min_digits"
+            )
             return
         require(train.series == "fresh", "min_digits", train.min_digits, "None for repeated series")
         last = task.threshold + (train.focus_start or train.focus_reach) - 1 if train.focus else 0
         limits = Range(max(1, -(-last // max(1, task.high))), task.length, "with focused sums")
         limits.require("min_digits", train.min_digits)
-        limit = "1 unless the recurrence is fused"
-        fused = train.max_hold == 1 or self.model.recurrence == "fused"
-        require(fused, "max_hold", train.max_hold, limit)
+        if train.min_steps is not None:
+            Range(1, task.length, "the task's length").require("min_steps", train.min_steps)
+        fused = not train.lasting or self.model.recurrence == "fused"
+        limit = "fused where steps have durations (min_steps, max_hold)"
+        require(fused, "recurrence", self.model.recurrence, limit)
 
     @property
     def unpinned(self) -> "Config":

@@ -12,12 +12,15 @@ PRESETS: dict[str, TaskConfig] = {
 }
 """The tasks by name: the exercise sheet's digits 0...9, and the 0...8 that the notebook's
 `randint(0, 9)` really draws."""
-RECIPES = ("fresh", "solved")
+RECIPES = ("fresh", "solved", "holding")
 """Recipes that train the exercise's network with as many series, but better.
 
 fresh: no series twice, scaled inputs, clipped gradients, a planned step size; digits are
 distributed as in the exercise.  solved: nearly all of each batch near the threshold besides,
-nearer from epoch to epoch, which changes the distribution of the training series alone."""
+nearer from epoch to epoch, which changes the distribution of the training series alone.
+holding: fewer digits at random among zeros that last up to 1,000 steps, and cells that remember so
+long at first, so that the network keeps the sum also in series much longer than those it has
+read."""
 PRESET_NAMES = (*PRESETS, *(f"{task}-{recipe}" for recipe in RECIPES for task in PRESETS))
 """The names of all configs that `preset` knows: a task, or a task with a recipe."""
 
@@ -29,11 +32,19 @@ def preset(name: str) -> Config:
     task = PRESETS[task_name]
     if not recipe:
         return Config(task)
+    train = TrainConfig(learning_rate=1.5e-3, warmup=0.05, decay="cosine", clip=1.0, series="fresh")
+    if recipe == "holding":
+        train = dataclasses.replace(
+            train, learning_rate=5e-3, focus=0.9, focus_reach=3, min_steps=14, max_hold=1_000
+        )
+        # As few as can have the sums near the threshold.
+        digits = -(-(task.threshold + train.focus_reach - 1) // task.high)
+        train = dataclasses.replace(train, min_digits=digits)
+        return Config(task, ModelConfig(memory=1_000), train)
     width = task.high - task.low + 1
     model = ModelConfig(
         input_center=(task.low + task.high) / 2, input_scale=math.sqrt((width**2 - 1) / 12)
     )
-    train = TrainConfig(learning_rate=1.5e-3, warmup=0.05, decay="cosine", clip=1.0, series="fresh")
     if recipe == "solved":
         train = dataclasses.replace(
             train, learning_rate=6e-3, focus=0.95, focus_start=8, focus_reach=1

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 from fractions import Fraction
@@ -210,3 +211,55 @@ def test_the_table_has_the_law_of_each_length(low: int) -> None:
         probabilities = np.exp(table[length, : len(law.sums)].astype(np.float64))
         np.testing.assert_allclose(probabilities, law.probabilities, rtol=2e-5)
         assert np.isneginf(table[length, len(law.sums) :]).all()
+
+
+@pytest.mark.parametrize("low", [0, 2])
+def test_fewer_digits_have_the_sum_and_stand_last(low: int) -> None:
+    """Uniformly among all series of the sum: two digits of 0 to 3 above `low`, in five steps."""
+    task = TaskConfig(size=40, length=5, low=low, high=low + 3, threshold=5 * low)
+    size, sums = 6_000, 2 * low + 3
+    draw = jax.jit(
+        functools.partial(
+            task_lib.draw_series_with_sums, config=task, log_pmfs=task_lib.log_pmf_table(task)
+        )
+    )
+    counts = np.full(size, 2)
+    digits = np.asarray(draw(jax.random.key(0), np.full(size, sums), counts=counts)).astype(int)
+    assert (digits[:, :3] == 0).all()
+    assert (digits.sum(axis=1) == sums).all()
+    pairs = np.bincount(digits[:, 3] - low, minlength=4)
+    assert scipy.stats.chisquare(pairs).pvalue > 1e-3
+
+
+@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.given(st.data())
+def test_digits_among_zeros_keep_their_order(data: st.DataObject) -> None:
+    width = data.draw(st.integers(1, 6))
+    length = data.draw(st.integers(width, 12))
+    counts = data.draw(st.lists(st.integers(1, width), min_size=3, max_size=3))
+    spans = np.array([data.draw(st.integers(count, length)) for count in counts])
+    digits = np.arange(1, 3 * width + 1, dtype=np.uint8).reshape(3, width)
+    series = task_lib.spread(
+        jax.random.key(data.draw(st.integers(0, 99))),
+        digits,
+        np.array(counts),
+        spans=spans,
+        length=length,
+    )
+    chex.assert_shape(list(series), (3, length))
+    rows = zip(*series, digits, counts, spans, strict=True)
+    for spread, are_digits, are_inside, row, count, span in rows:
+        assert are_inside.tolist() == [step >= length - span for step in range(length)]
+        assert not (are_digits & ~are_inside).any()
+        assert spread[are_digits].tolist() == row[width - count :].tolist()
+        assert (spread[~are_digits] == 0).all()
+
+
+def test_every_place_among_zeros_is_as_likely() -> None:
+    size = 12_000
+    digits, counts = np.ones((size, 3), np.uint8), np.full(size, 2)
+    spans = np.full(size, 4)
+    series = task_lib.spread(jax.random.key(1), digits, counts, spans=spans, length=5)
+    patterns, observed = np.unique(np.asarray(series.are_digits), axis=0, return_counts=True)
+    assert len(patterns) == math.comb(4, 2)
+    assert scipy.stats.chisquare(observed).pvalue > 1e-3

@@ -233,7 +233,7 @@ def epoch(
         return (state, workspace), sums
 
     rows = -(-batch_size // config.train.batch_shards)
-    lasting = config.train.max_hold > 1
+    lasting = config.train.lasting
     start = (state, network.workspace(config.model, rows, config.task.length, lasting=lasting))
     (state, _), (loss, hits) = jax.lax.scan(step, start, (batches, mask))
     loss, hits = loss.sum(), hits.sum()

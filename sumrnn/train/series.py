@@ -34,7 +34,8 @@ def fresh(config: Config, key: chex.PRNGKey, *, steps: int, number: chex.Numeric
     plain_key, sum_key, near_key = jax.random.split(key, 3)
     counts = None
     if config.train.min_digits is not None:
-        count_key, place_key, hold_key = jax.random.split(jax.random.fold_in(key, 3), 3)
+        # The three keys above are those folded with 0, 1 and 2.
+        count_key, *zero_keys = jax.random.split(jax.random.fold_in(key, 3), 4)
         shape, length = (steps, size), config.task.length
         counts = jax.random.randint(count_key, shape, config.train.min_digits, length + 1)
     plain = task.draw_series(plain_key, steps * (size - near), config.task)
@@ -52,30 +53,31 @@ def fresh(config: Config, key: chex.PRNGKey, *, steps: int, number: chex.Numeric
     shaped = [part.reshape(steps, -1, config.task.length) for part in parts]
     digits, durations = jnp.concatenate(shaped, axis=1), None
     if counts is not None:
-        digits, durations = _among_zeros(config, (place_key, hold_key), digits, counts)
+        digits, durations = _among_zeros(config, jnp.stack(zero_keys), digits, counts)
     return Batch(digits, task.labels(digits, config.task), durations)
 
 
 def _among_zeros(
     config: Config,
-    keys: tuple[chex.PRNGKey, chex.PRNGKey],
+    keys: chex.PRNGKey,
     digits: chex.Array,
     counts: chex.Array,
 ) -> tuple[chex.Array, chex.Array | None]:
     """Series [steps, n, length] with their last `counts` digits, [steps, n], among zeros.
 
-    The zeros' durations come with them, if they may last.
+    The durations of all steps come with them, if there are any.
     """
-    place_key, hold_key = keys
-    rows = digits.reshape(-1, config.task.length)
-    spans = jnp.full(len(rows), config.task.length)
-    series = task.spread(place_key, rows, counts.ravel(), spans=spans, length=config.task.length)
+    span_key, place_key, hold_key = keys
+    rows, counts, length = digits.reshape(-1, digits.shape[-1]), counts.ravel(), digits.shape[-1]
+    shortest = jnp.maximum(counts, config.train.min_steps or length)
+    spans = jax.random.randint(span_key, counts.shape, shortest, length + 1)
+    series = task.spread(place_key, rows, counts, spans=spans, length=length)
     durations = None
-    if config.train.max_hold > 1:
+    if config.train.lasting:
         uniform = jax.random.uniform(hold_key, rows.shape)
-        lasting = jnp.round(jnp.exp(uniform * math.log(config.train.max_hold)))
-        durations = jnp.where(series.are_digits, 1, lasting).astype(jnp.uint32)
-        durations = durations.reshape(digits.shape)
+        holds = jnp.round(jnp.exp(uniform * math.log(config.train.max_hold)))
+        lasting = jnp.where(series.are_digits, 1, jnp.where(series.are_inside, holds, 0))
+        durations = lasting.astype(jnp.uint32).reshape(digits.shape)
     return series.digits.reshape(digits.shape), durations
 
 

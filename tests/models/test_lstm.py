@@ -141,3 +141,60 @@ def test_a_workspace_changes_no_number_and_comes_back(length: int) -> None:
     for before in (after, jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), zeros)):
         chex.assert_trees_all_equal(used(before)[0], expected)
     assert float(jnp.abs(after.cell).sum()) > 0
+
+
+def numpy_last_hidden(weights: np.ndarray, inputs: np.ndarray, durations: np.ndarray) -> np.ndarray:
+    """Series by series: a step is repeated as often as its duration says, with the same gates."""
+    cells, hidden = weights.shape[1] // 4, []
+    for series, lasting in zip(inputs, durations, strict=True):
+        h = c = np.zeros(cells)
+        for x, duration in zip(series, lasting, strict=True):
+            z = np.split(np.concatenate((h, (x, 1.0))) @ weights, 4)
+            i, f, o = (1 / (1 + np.exp(-z[k])) for k in (0, 1, 3))
+            for _ in range(int(duration)):
+                c = f * c + i * np.tanh(z[2])
+            h = o * np.tanh(c)
+        hidden.append(h)
+    return np.array(hidden)
+
+
+@pytest.mark.parametrize("with_workspace", [False, True])
+def test_steps_that_last_repeat_with_the_same_gates(with_workspace: bool) -> None:
+    random = np.random.default_rng(5)
+    durations = random.integers(0, 6, (4, 5)).astype(float)
+    inputs = random.normal(size=(4, 5))
+    with jax.enable_x64(True):
+        weights = random_weights(3, jnp.float64)
+        workspace = None
+        if with_workspace:
+            workspace = lstm.lstm_workspace(4, 5, 3, lasting=True, dtype=jnp.float64)
+
+        def hidden(weights: chex.Array, inputs: chex.Array) -> chex.Array:
+            return lstm.last_hidden(weights, inputs, durations, workspace)
+
+        expected = numpy_last_hidden(np.asarray(weights), inputs, durations)
+        np.testing.assert_allclose(hidden(weights, inputs), expected, rtol=1e-9)
+        arguments = (weights, jnp.asarray(inputs))
+        numeric = jax.test_util.check_grads
+        numeric(hidden, arguments, order=1, modes=["rev"], atol=1e-6, rtol=1e-6)
+
+
+def test_a_step_of_a_thousand_is_exact_enough_in_float32() -> None:
+    weights = random_weights(4).at[:, 4:8].multiply(8.0)  # Forget gates that are nearly 0 or 1.
+    inputs = np.linspace(-2.0, 2.0, 12, dtype=np.float32).reshape(4, 3)
+    durations = np.array([1, 1_000, 30], np.float32) * np.ones((4, 1), np.float32)
+    hidden, gradient = jax.value_and_grad(
+        lambda weights: lstm.last_hidden(weights, inputs, durations).sum()
+    )(weights)
+    expected = numpy_last_hidden(np.asarray(weights, float), inputs, durations).sum()
+    np.testing.assert_allclose(hidden, expected, rtol=1e-4)
+    assert np.isfinite(gradient).all()
+
+
+def test_steps_that_last_zero_are_none() -> None:
+    weights, inputs = random_weights(3), np.linspace(0, 9, 20, dtype=np.float32).reshape(4, 5)
+    durations = np.ones((4, 5), np.float32)
+    durations[:, :2] = 0
+    found = jax.jit(lstm.last_hidden)(weights, inputs, durations)
+    expected = jax.jit(lstm.last_hidden)(weights, inputs[:, 2:])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
