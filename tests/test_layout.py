@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 PACKAGES = (
     *("version", "errors", "fields", "config", "presets", "task", "models", "scores"),
-    *("train", "devices", "runs", "exchange", "study", "report", "cli", "__main__"),
+    *("train", "devices", "probes", "runs", "exchange", "study", "report", "cli", "__main__"),
 )
 """From the bottom to the top."""
 LONGEST = 300

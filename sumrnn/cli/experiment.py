@@ -165,6 +165,15 @@ def launch(
     return ended
 
 
+def measure(folder: ExperimentFolder) -> None:
+    """Measures the probes that finished runs lack."""
+    if folder.read().experiment.probes:
+        from sumrnn.study import probe
+
+        with progress.live() as show:
+            probe.measure(folder, show)
+
+
 def sum_up(arguments: Arguments, folder: ExperimentFolder, progress: Progress) -> None:
     """Writes and prints the summary of what is there.
 
@@ -176,6 +185,7 @@ def sum_up(arguments: Arguments, folder: ExperimentFolder, progress: Progress) -
         console.warn(f"{progress.elsewhere} runs are being made by other processes")
     from sumrnn.report import experiment as report  # Not before: it takes memory and time.
 
+    measure(folder)
     print(report.overview(report.write(folder, console.warn), folder.path))
     if arguments.tensorboard:
         from sumrnn.report import events

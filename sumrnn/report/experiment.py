@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sumrnn.config import Config
+from sumrnn.probes import lengths
 from sumrnn.report import page, words
 from sumrnn.report.drawing import pictures
 from sumrnn.report.experiment_figures import FIGURES
@@ -21,6 +22,7 @@ from sumrnn.runs.folder import FIGURES as FOLDER
 from sumrnn.runs.folder import REPORT_HTML
 from sumrnn.scores import metrics, statistics
 from sumrnn.scores.statistics import SIGNIFICANT
+from sumrnn.study import probe
 from sumrnn.study.experiment import SCORES
 from sumrnn.study.folder import ExperimentFolder
 from sumrnn.study.table import TABLE, Collection, collect, to_csv
@@ -55,7 +57,26 @@ def build(runs: Collection) -> dict[str, Any]:
         # The cells of a crossed design are not compared in pairs.
         "differences": [] if crossed else _differences(runs),
         "variance": _variance(runs) if crossed else None,
+        **({"lengths": _lengths(runs)} if "lengths" in runs.probes else {}),
     }
+
+
+def _lengths(runs: Collection) -> dict[str, Any]:
+    """By condition, a list over numbers of steps: `steps`, and each score over the runs."""
+    rows, described = runs.probes["lengths"], {}
+    for name in runs.experiment.conditions:
+        steps = dict.fromkeys(row["steps"] for row in rows if row["condition"] == name)
+        described[name] = [
+            {"steps": int(count)}
+            | {
+                score: statistics.describe(
+                    np.array(probe.column(rows, score, condition=name, steps=count))
+                )
+                for score in lengths.SCORES
+            }
+            for count in steps
+        ]
+    return described
 
 
 def _condition(runs: Collection, name: str, config: Config) -> dict[str, Any]:
@@ -150,8 +171,9 @@ def figures(runs: Collection, summary: dict[str, Any]) -> list[str]:
     """The names of the figures that the experiment asks for; none before a run finished."""
     if not any(condition["finished"] for condition in summary["conditions"].values()):
         return []
-    split = any((summary["variance"] or {}).values())
-    return [name for name in runs.experiment.plots if name != "variance" or split]
+    without = {"variance": not any((summary["variance"] or {}).values())}
+    without |= {name: not rows for name, rows in runs.probes.items()}
+    return [name for name in runs.experiment.plots if not without.get(name)]
 
 
 def captions(runs: Collection, summary: dict[str, Any]) -> dict[str, str]:
@@ -191,6 +213,7 @@ def write(
         text = markdown(summary, runs.experiment.scores, names)
         texts = {
             TABLE: to_csv(runs.rows),
+            **{f"{name}.csv": probe.to_csv(rows) for name, rows in runs.probes.items()},
             SUMMARY_JSON: files.to_json(summary),
             SUMMARY_MD: text,
             REPORT_HTML: page.render(

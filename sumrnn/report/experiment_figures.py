@@ -3,6 +3,7 @@
 These numbers have the names of summary.json.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from sumrnn.probes.lengths import SCORES as PROBED
 from sumrnn.report import words
 from sumrnn.report.drawing import COLORS, FILLS, GREY, INK, RED, TEXTURES, blank, percentages
 from sumrnn.study.table import Collection
@@ -200,7 +202,44 @@ def variance(runs: Collection, summary: dict[str, Any]) -> Figure:
     return figure
 
 
+def lengths(runs: Collection, summary: dict[str, Any]) -> Figure:
+    """Accuracy and balanced accuracy against the number of steps that the digits stand in.
+
+    A line joins the means over the runs of a condition; its band reaches from the lowest run to the
+    highest.
+    """
+    conditions = {name: points for name, points in summary["lengths"].items() if points}
+    figure, axes = blank(2, width=4.8, height=4.6)
+    styles = itertools.product(("-", "--", ":"), (COLORS[1], COLORS[0], "#579a86", INK, RED))
+    for (name, points), (dashes, color) in zip(conditions.items(), styles, strict=False):
+        steps = [point["steps"] for point in points]
+        for ax, score in zip(axes, PROBED, strict=True):
+            means, low, high = (
+                [math.nan if point[score][x] is None else point[score][x] for point in points]
+                for x in ("mean", "min", "max")
+            )
+            ax.fill_between(steps, low, high, color=color, alpha=0.15, lw=0)
+            ax.plot(steps, means, dashes, color=color, marker="o", ms=3, lw=1.6, label=name)
+    constant = {c["majority_accuracy"] for c in summary["conditions"].values()}
+    for height in sorted(constant):
+        axes[0].axhline(height, color=GREY, ls=(0, (1, 2)), lw=1, label="constant answer")
+    ticks = sorted({point["steps"] for points in conditions.values() for point in points})
+    for ax, score in zip(axes, PROBED, strict=True):
+        ax.set_xscale("log")
+        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=60)
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter(percentages())
+        ax.set(xlabel="steps", ylim=(0, 1.02))
+        ax.set_title(f"{words.score_name(score)} by the exact law", fontsize=11)
+        ax.grid(color="#e5e5e5", lw=0.6)
+    handles = {mark.get_label(): mark for mark in axes[0].get_legend_handles_labels()[0]}
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=3)
+    title = "the same digits among ever more zeros"
+    figure.suptitle(f"{runs.experiment.name}: {title}\nmean over the runs; band: all of them")
+    return figure
+
+
 FIGURES: dict[str, Callable[[Collection, dict[str, Any]], Figure]] = {
-    figure.__name__: figure for figure in (scores, learning, skew, variance)
+    figure.__name__: figure for figure in (scores, learning, skew, variance, lengths)
 }
 """By their names, which are those of `study.experiment.PLOTS`."""

@@ -5,6 +5,7 @@ history.csv      one row per epoch, up to the newest checkpoint
 checkpoints/EPOCH.npz      the last ones (see `checkpoint`)
 predictions.npz  digits, labels and logits; errors at given sums
 error.txt        why the last attempt failed; gone once the run has ended
+probes/*.csv     what an experiment has measured of the final network
 report.json, report.md, report.html, figures/*.png      rebuilt from the others at any time
 
 A run has ended when config.json says so, with the SHA-256 of history.csv and predictions.npz: it
@@ -12,6 +13,7 @@ is written last.  A run that diverged has no predictions.
 """
 
 import contextlib
+import csv
 import dataclasses
 import json
 import pathlib
@@ -27,7 +29,7 @@ from sumrnn.runs.results import Run
 
 CONFIG, HISTORY, PREDICTIONS = "config.json", "history.csv", "predictions.npz"
 CHECKPOINTS, FIGURES, EVENTS = "checkpoints", files.FIGURES, "events.out.tfevents.sumrnn"
-ERROR = "error.txt"
+ERROR, PROBES = "error.txt", "probes"
 REPORT_JSON, REPORT_MD, REPORT_HTML = "report.json", "report.md", "report.html"
 PROOF: dict[Status, tuple[str, ...]] = {
     "finished": (HISTORY, PREDICTIONS),
@@ -35,7 +37,9 @@ PROOF: dict[Status, tuple[str, ...]] = {
     "unfinished": (),
 }
 """The files whose SHA-256 proves how a run ended."""
-REST = (REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, CHECKPOINTS, HISTORY)
+END = (REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PROBES, PREDICTIONS)
+"""What a run leaves beside config.json once it has ended."""
+REST = (*END, CHECKPOINTS, HISTORY)
 """What a run leaves beside config.json."""
 
 
@@ -169,6 +173,24 @@ class RunFolder:
             exact = record.last_origin["versions"].get("exact")
             evaluated = exact in (None, origin.evaluation_digest())
             return Run(record, history, *results.from_arrays(arrays, record.config, evaluated))
+
+    def read_table(self, name: str) -> list[dict[str, float | None]] | None:
+        """The rows of a table in probes/, None where a value is empty; None if there is no table.
+
+        Raises `UserError` if it is damaged.
+        """
+        file = self.path / PROBES / f"{name}.csv"
+        if not file.exists():
+            return None
+        with files.reading(file):
+            rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines(), strict=True)
+            return [{k: float(v) if v else None for k, v in row.items()} for row in rows]
+
+    def write_table(self, name: str, text: str) -> None:
+        """Writes a table into probes/; raises `UserError` if the folder cannot be written."""
+        with files.writing(self.path):
+            files.clear(self.path / PROBES)
+            files.write_atomic(self.path / PROBES / f"{name}.csv", text)
 
     def divergence(self) -> str:
         """How the run diverged, in a line; raises `UserError` if its history is damaged."""

@@ -12,15 +12,12 @@ from sumrnn.errors import UserError
 from sumrnn.runs import files, origin, results
 from sumrnn.runs.checkpoint import COLUMNS, Snapshot
 from sumrnn.runs.folder import (
+    END,
     ERROR,
     EVENTS,
-    FIGURES,
     HISTORY,
     PREDICTIONS,
     PROOF,
-    REPORT_HTML,
-    REPORT_JSON,
-    REPORT_MD,
     REST,
     RunFolder,
 )
@@ -90,7 +87,7 @@ class RunWriter:
         with files.writing(self._path):
             self._write_record(new)
         if config != record.config:  # What there is of the end is not that of this run.
-            self._remove(REPORT_HTML, REPORT_MD, REPORT_JSON, FIGURES, PREDICTIONS, EVENTS)
+            self._remove(*END, EVENTS)
         self._folder.checkpoints.forget(epoch)
         self._write_history()
         return snapshot

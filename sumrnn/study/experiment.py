@@ -9,9 +9,12 @@ from sumrnn.config import MAX_SEED, Config, Name, check_seeds
 from sumrnn.errors import require
 
 MAX_SEEDS = 1_000_000
-PLOTS = ("scores", "learning", "skew", "variance")
+PLOTS = ("scores", "learning", "skew", "variance", "lengths")
 """scores: every run as a point; learning: curves with bands; skew: scores against the
-exact positive share; variance: what the spread comes from (needs crossed seeds)."""
+exact positive share; variance: what the spread comes from (needs crossed seeds); lengths:
+accuracy among ever more zeros (needs the probe)."""
+PROBES = ("lengths",)
+"""lengths: exact scores of series whose digits stand among ever more zeros."""
 
 SCORES = (
     "accuracy",
@@ -54,10 +57,15 @@ class Experiment:
     """Scores of the test series that are shown; the table has all."""
     plots: tuple[str, ...] = ("scores", "learning")
     """From `PLOTS`."""
+    probes: tuple[str, ...] = ()
+    """What is measured of each run that has finished, from `PROBES`."""
     baselines: dict[str, str] = dataclasses.field(default_factory=dict)
     """By condition: the one that it is compared with; none: each with each."""
     references: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     """By condition and score: a value from elsewhere, to be placed among the runs."""
+
+    ADDED = ("probes",)
+    """Fields that the JSON of earlier versions lacks."""
 
     def __post_init__(self) -> None:
         fields.check(self)
@@ -68,6 +76,10 @@ class Experiment:
             chosen = getattr(self, field)
             good = len(chosen) == len(set(chosen)) > 0 and set(chosen) <= set(known)
             require(good, field, chosen, f"some of {', '.join(known)}, once each")
+        good = len(self.probes) == len(set(self.probes)) and set(self.probes) <= set(PROBES)
+        require(good, "probes", self.probes, f"some of {', '.join(PROBES)}, once each")
+        probed = set(self.plots) & set(PROBES) <= set(self.probes)
+        require(probed, "plots", self.plots, "without pictures of probes that are not measured")
         for name, baseline in self.baselines.items():
             good = {name, baseline} <= set(self.conditions) and name != baseline
             require(good, "baselines", {name: baseline}, "two conditions by their names")

@@ -16,6 +16,7 @@ from sumrnn.runs import origin
 from sumrnn.runs.folder import CONFIG, RunFolder
 from sumrnn.runs.record import Record
 from sumrnn.scores import exact, metrics
+from sumrnn.study import probe
 from sumrnn.study.experiment import SCORES, Experiment
 from sumrnn.study.folder import ExperimentFolder
 from sumrnn.task import sum_law
@@ -37,6 +38,8 @@ class Collection:
     """A row per condition and seed, by `COLUMNS`; scores are None where undefined or missing."""
     histories: dict[str, dict[str, np.ndarray]]
     """The columns of history.csv of finished runs, by condition: float64 [runs, epochs]."""
+    probes: dict[str, probe.Rows]
+    """The tables that were measured, by probe; see `probe.read`."""
     continued: bool = False
     """Whether a run went on, or was begun, with other versions or settings than the others."""
     processors: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -73,7 +76,16 @@ def collect(folder: ExperimentFolder) -> Collection:
     kinds = collections.Counter(origin.processor_kind(record.last_origin) for record in records)
     continued = _differ(records) or any(record.continued for record in records)
     versions = _versions(records)
-    return Collection(experiment, declared.seeds, versions, rows, histories, continued, dict(kinds))
+    return Collection(
+        experiment,
+        declared.seeds,
+        versions,
+        rows,
+        histories,
+        probe.read(folder),
+        continued,
+        dict(kinds),
+    )
 
 
 def _versions(records: list[Record]) -> dict[str, str]:

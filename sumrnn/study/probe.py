@@ -1,0 +1,79 @@
+"""The probes of an experiment: what its declaration asks to be measured of each finished run.
+
+A table is measured once, is kept in the folder of its run, and goes with the run.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sumrnn.config import Config
+from sumrnn.models.network import Params
+from sumrnn.probes import lengths
+from sumrnn.runs import trained
+from sumrnn.study.folder import ExperimentFolder
+
+Rows = list[dict[str, Any]]
+MEASURES: dict[str, Callable[[Config, Params], Iterator[dict[str, Any]]]] = {
+    "lengths": lengths.measure
+}
+"""By their names, which are those of `study.experiment.PROBES`."""
+
+
+def measure(
+    folder: ExperimentFolder, view: Callable[[list[str], int, int], None] = lambda *_: None
+) -> None:
+    """Measures what the finished runs of an experiment lack.
+
+    `view` is told, before each table, what it is, how many are done, and how many there are.
+
+    Raises `UserError` if the last checkpoint of such a run is missing or damaged, or its folder
+    cannot be written.
+    """
+    declared = folder.read()
+    specs = folder.specs(declared.experiment, declared.seeds)
+    missing = [
+        (name, spec)
+        for name in declared.experiment.probes
+        for spec in specs
+        if spec.folder.status() == "finished" and spec.folder.read_table(name) is None
+    ]
+    for number, (name, spec) in enumerate(missing, 1):
+        words = [f"measuring {name} {number}/{len(missing)}", f"{spec.name} with seed {spec.seed}"]
+        view(words, number - 1, len(missing))
+        record, params = trained.load(spec.folder)
+        spec.folder.write_table(name, to_csv(list(MEASURES[name](record.config, params))))
+
+
+def read(folder: ExperimentFolder) -> dict[str, Rows]:
+    """The tables of an experiment by probe, each of all runs that have it.
+
+    Rows have `condition` and `seed`, and then what was measured: numbers, None where undefined.
+    Raises `UserError` if a table is damaged.
+    """
+    declared = folder.read()
+    tables: dict[str, Rows] = {}
+    for name in declared.experiment.probes:
+        tables[name] = [
+            {"condition": spec.name, "seed": spec.seed, **row}
+            for spec in folder.specs(declared.experiment, declared.seeds)
+            for row in spec.folder.read_table(name) or ()
+        ]
+    return tables
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table as text: nine digits, and nothing where a value is undefined."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0] if rows else (), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
+    return text.getvalue()
+
+
+def column(rows: Iterable[Mapping[str, Any]], name: str, **where: Any) -> list[float]:
+    """The values of a column, where defined, in the rows that have these values of others."""
+    chosen = (row for row in rows if all(row[key] == value for key, value in where.items()))
+    return [row[name] for row in chosen if row[name] is not None]
