@@ -71,7 +71,7 @@ def train(preset: str, epochs: int) -> Row:
     import jax
 
     import sumrnn
-    from sumrnn.config import preset as config_of
+    from sumrnn.presets import preset as config_of
     from sumrnn.models import network
 
     course, config = Course(), config_of(preset)

@@ -123,7 +123,7 @@ class ModelConfig:
     """SHA-256 of the file of weights that training starts from (--init-from); None: the weights
     are initialized."""
     noise: Annotated[float, Range(0, 1e3)] = 0.0
-    """Standard deviation of the normal noise that is added to every initial parameter."""
+    """Standard deviation of the normal noise in every initial parameter, as a share of it."""
     recurrence: Literal["fused", "scan"] = "fused"
     """fused: hand-written backward pass; scan: nn.scan over Flax's cell, the reference."""
     input_center: Annotated[float, Range(-1_000, 1_000)] = 0.0

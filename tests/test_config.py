@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sumrnn import fields
-from sumrnn.config import Config, TaskConfig, TrainConfig, check_seeds
+from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig, check_seeds
 from sumrnn.errors import UserError
 from sumrnn.presets import PRESET_NAMES, PRESETS, preset
 
@@ -25,13 +25,17 @@ def test_recipes_train_the_same_network_with_as_many_series(name: str) -> None:
     assert config.task == plain.task
     assert config.model.cells == plain.model.cells
     assert (config.train.epochs, config.train.batch_size) == (60, 50)
-    assert bool(config.train.focus) == name.endswith("solved")
+    assert bool(config.train.focus) == name.endswith(("solved", "holding"))
+    if config.train.min_digits is not None:
+        assert not config.model.scales
+        return
     digits = np.arange(plain.task.low, plain.task.high + 1)
     scaled = (digits - config.model.input_center) / config.model.input_scale
     assert (scaled.mean(), scaled.std()) == pytest.approx((0, 1))
 
 
 FOCUS = {"series": "fresh", "focus": 0.5}
+HOLDING = FOCUS | {"focus_reach": 5, "min_digits": 12}
 PLAN = {"batch_size": 1, "decay": "cosine"}
 POSSIBLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"batch_size": 7_200}),
@@ -40,6 +44,8 @@ POSSIBLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"length": 10_000, "high": 10}, {}),
     ({}, FOCUS | {"focus_reach": 100, "focus_start": 100}),
     ({"threshold": 260}, FOCUS | {"focus_reach": 11}),
+    ({}, HOLDING | {"min_steps": 30, "max_hold": 1_000_000}),
+    ({"low": 3}, {"series": "fresh", "min_digits": 1}),
 ]
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "high = 9: must be between 10 and 255 (low is the lower end)": ({"low": 10}, {}),
@@ -50,6 +56,12 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "batch_size = 7201: must be between 1 and 7200 ": ({}, {"batch_size": 7_201}),
     "epochs = 298262: must be at most 298261, so that": ({}, PLAN | {"epochs": 298_262}),
     "length = 10000: must be short enough: at most 100000 ": ({"length": 10_000, "high": 11}, {}),
+    "min_digits = 12: must be None for repeated series": ({}, {"min_digits": 12}),
+    "min_digits = 11: must be between 12 and 30": ({}, HOLDING | {"min_digits": 11}),
+    "min_digits = 31: must be between 12 and 30": ({}, HOLDING | {"min_digits": 31}),
+    "min_steps = 31: must be between 1 and 30": ({}, HOLDING | {"min_steps": 31}),
+    "min_steps = 9: must be None without min_digits": ({}, {"min_steps": 9}),
+    "max_hold = 2: must be 1 without min_digits": ({}, {"max_hold": 2}),
     "focus = 0.5: must be 0 unless series are fresh": ({}, {"focus": 0.5}),
     "focus = 1.0: must be between 0 and 0.999": ({}, FOCUS | {"focus": 1.0}),
     "focus = 0.5: must be 0 for such long": ({"length": 2_000, "threshold": 9_000}, FOCUS),
@@ -69,6 +81,22 @@ def test_values_that_do_not_go_together_are_refused(message: str) -> None:
         Config(TaskConfig(**task), train=TrainConfig(**train))
 
 
+@pytest.mark.parametrize(
+    ("model", "train", "message"),
+    [
+        ({"memory": 2.0}, {}, "memory = 2.0: must be between 3 and"),
+        ({"memory": 9.0, "initializer": "counter"}, {}, "memory = 9.0: must be None unless"),
+        ({"recurrence": "scan"}, HOLDING | {"max_hold": 2}, "recurrence = 'scan': must be fused"),
+        ({"recurrence": "scan"}, HOLDING | {"min_steps": 2}, "recurrence = 'scan': must be fused"),
+    ],
+)
+def test_networks_that_do_not_go_with_the_rest_are_refused(
+    model: dict[str, Any], train: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+        Config(model=ModelConfig(**model), train=TrainConfig(**train))
+
+
 def test_values_up_to_those_limits_are_possible() -> None:
     for task, train in POSSIBLE:
         Config(TaskConfig(**task), train=TrainConfig(**train))
@@ -80,6 +108,16 @@ def test_what_earlier_versions_had_is_passed_over_where_it_was_not_used() -> Non
     assert fields.from_dict(Config, values) == Config()
     values["train"] |= {"average": 0.9}
     with pytest.raises(UserError, match=r"^average = 0\.9: must be left out"):
+        fields.from_dict(Config, values)
+
+
+def test_what_earlier_versions_lacked_has_its_default() -> None:
+    values = fields.to_dict(Config())
+    for section, name in (("model", "memory"), ("train", "min_digits"), ("train", "max_hold")):
+        del values[section][name]
+    assert fields.from_dict(Config, values) == Config()
+    del values["train"]["focus"]
+    with pytest.raises(UserError, match=r"^focus = None: must be given"):
         fields.from_dict(Config, values)
 
 

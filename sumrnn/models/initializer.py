@@ -27,8 +27,8 @@ def init(key: chex.PRNGKey, config: Config) -> Weights:
       orthogonal, forget bias 0.
     * counter: nothing is drawn, see `counter`.
 
-    Where the config has a `memory`, it gives the biases of input and forget gates.  To each weight
-    normal noise is added where the config asks for it.  Raises `UserError` for a
+    Where the config has a `memory`, it gives the biases of input and forget gates.  Noise in
+    proportion to each weight disturbs it where the config asks for that.  Raises `UserError` for a
     counter beyond float32.
     """
     model = config.model
@@ -51,7 +51,7 @@ def init(key: chex.PRNGKey, config: Config) -> Weights:
     noisy: Weights = jax.tree.unflatten(
         structure,
         [
-            leaf + model.noise * jax.random.normal(noise_key, leaf.shape)
+            leaf * (1 + model.noise * jax.random.normal(noise_key, leaf.shape))
             for leaf, noise_key in zip(leaves, keys, strict=True)
         ],
     )

@@ -181,8 +181,8 @@ def _forward(
     length, cells = inputs.shape[1], hidden.shape[1]
     arrays = workspace
     if arrays is None:
-        lasting = durations is not None
-        arrays = lstm_workspace(*inputs.shape, cells, lasting=lasting, dtype=hidden.dtype)
+        batch, lasting = len(inputs), durations is not None
+        arrays = lstm_workspace(batch, length, cells, lasting=lasting, dtype=hidden.dtype)
     # The last one has no next digit; any will do.
     digits = _with_one(jnp.roll(inputs.T, -1, axis=0))
     left = jax.lax.dynamic_update_slice(arrays.left, digits, (0, 0, cells))

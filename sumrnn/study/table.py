@@ -38,12 +38,12 @@ class Collection:
     """A row per condition and seed, by `COLUMNS`; scores are None where undefined or missing."""
     histories: dict[str, dict[str, np.ndarray]]
     """The columns of history.csv of finished runs, by condition: float64 [runs, epochs]."""
-    probes: dict[str, probe.Rows]
-    """The tables that were measured, by probe; see `probe.read`."""
     continued: bool = False
     """Whether a run went on, or was begun, with other versions or settings than the others."""
     processors: dict[str, int] = dataclasses.field(default_factory=dict)
     """Runs that have ended, by the kind of processor that made them (the last one, if several)."""
+    probes: dict[str, probe.Rows] = dataclasses.field(default_factory=dict)
+    """The tables that were measured, by probe; see `probe.read`."""
 
     def values(self, condition: str, score: str) -> dict[int, float]:
         """The values of a score by seed, where it is defined."""
@@ -82,9 +82,9 @@ def collect(folder: ExperimentFolder) -> Collection:
         versions,
         rows,
         histories,
-        probe.read(folder),
         continued,
         dict(kinds),
+        probe.read(folder),
     )
 
 

@@ -35,15 +35,31 @@ def test_noise_is_normal_and_has_the_given_size(initializer: str) -> None:
     noisy = dataclasses.replace(config, model=dataclasses.replace(config.model, noise=0.5))
     key = jax.random.key(1)
     before, after = init(key, config), init(key, noisy)
-    added = [
-        np.ravel(b - a)
+    shares = [
+        np.asarray(b)[np.asarray(a) != 0] / np.asarray(a)[np.asarray(a) != 0] - 1
         for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
     ]
-    assert scipy.stats.kstest(np.concatenate(added) / 0.5, "norm").pvalue > 1e-3
-    shared = min(len(x) for x in added)
-    assert abs(np.corrcoef(added[0][:shared], added[1][:shared])[0, 1]) < 0.5
+    assert scipy.stats.kstest(np.concatenate(shares) / 0.5, "norm").pvalue > 1e-3
+    shared = min(len(x) for x in shares)
+    assert abs(np.corrcoef(shares[0][:shared], shares[1][:shared])[0, 1]) < 0.5
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(b[a == 0], 0.0)
     other = init(jax.random.key(2), noisy)
     assert not jnp.allclose(jax.tree.leaves(other)[1], jax.tree.leaves(after)[1])
+
+
+@pytest.mark.parametrize("recurrence", ["fused", "scan"])
+def test_memories_give_the_biases_of_two_gates(recurrence: str) -> None:
+    config = with_model(cells=400, recurrence=recurrence)
+    key, longer = jax.random.key(1), dataclasses.replace(config.model, memory=101.0)
+    before = network.to_flax(init(key, config))
+    after = network.to_flax(init(key, dataclasses.replace(config, model=longer)))
+    steps = np.exp(after["lstm"]["hf"]["bias"])
+    assert scipy.stats.kstest((steps - 1) / 99, "uniform").pvalue > 1e-3
+    np.testing.assert_array_equal(after["lstm"]["hi"]["bias"], -after["lstm"]["hf"]["bias"])
+    for gate in ("hi", "hf"):
+        after["lstm"][gate]["bias"] = before["lstm"][gate]["bias"]
+    chex.assert_trees_all_equal(before, after)
 
 
 @pytest.mark.parametrize("changed", [{"input_center": 1.0}, {"input_scale": 2.0}])

@@ -50,6 +50,30 @@ def test_the_error_rates_are_those_of_all_series_there_are() -> None:
             assert abs(errors - rate * series) <= 5 * np.sqrt(rate * (1 - rate) * series) + 1e-9
 
 
+def test_error_rates_among_zeros_are_those_of_all_series_and_places_there_are() -> None:
+    """Of five digits from 0 to 3 in seven steps: 21 times 1,024 series."""
+    task, params = SMALL.task, waved(SMALL, epochs=400).result().state.params
+    params = jax.tree.map(lambda x: x[0], network.to_flax(params))
+    every = np.array(list(itertools.product(range(4), repeat=5)), np.uint8)
+    wrong = 0
+    for places in itertools.combinations(range(7), 5):
+        spread = np.zeros((len(every), 7), np.uint8)
+        spread[:, places] = every
+        weights = network.from_flax(params, SMALL.model)
+        logits = np.asarray(network.logits(weights, SMALL.model, spread))
+        wrong += ((logits > 0) != (every.sum(axis=1) >= task.threshold)).sum()
+    found = evaluate(SMALL, params, steps=7, size=20_000)
+    assert found["series"] >= 20_000
+    low, high = found["error_interval"]
+    assert 0 < low <= wrong / (21 * 1_024) <= high
+
+
+def test_steps_that_cannot_hold_the_digits_are_refused() -> None:
+    for steps in (4, 10_001):
+        with pytest.raises(UserError, match=f"^steps = {steps}: must be between 5 and 10000"):
+            evaluate(SMALL, counter(SMALL.task), steps=steps)
+
+
 def test_an_evaluation_is_the_same_wherever_the_run_is() -> None:
     together = waved(SMALL, epochs=20).count_errors()
     config = longer(SMALL, 20)

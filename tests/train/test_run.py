@@ -36,6 +36,30 @@ def beginning(config: Config = SMALL, seed: int = 0) -> algorithm.Beginning:
     return start
 
 
+def test_digits_among_zeros_have_the_sums_and_durations_that_are_asked_for() -> None:
+    train = {"series": "fresh", "focus": 0.6, "focus_reach": 2, "min_digits": 4}
+    config = Config(
+        TaskConfig(size=1_000, length=9, high=6, threshold=20),
+        train=TrainConfig(batch_size=50, **train, min_steps=6, max_hold=100),  # type: ignore[arg-type]
+    )
+    draw = jax.jit(lambda key: series.fresh(config, key, steps=40, number=0))
+    batch = jax.tree.map(np.asarray, draw(jax.random.key(7)))
+    chex.assert_shape([batch.digits, batch.durations], (40, 50, 9))
+    sums = batch.digits.sum(axis=-1, dtype=int)
+    np.testing.assert_array_equal(batch.labels, sums >= 20)
+    near = sums[:, 20:]
+    assert set(near.ravel().tolist()) == {18, 19, 20, 21}
+    # What has not begun lasts 0 and stands in front; a digit lasts 1, a zero up to 100.
+    begun = batch.durations > 0
+    assert (np.diff(begun.astype(int), axis=-1) >= 0).all()
+    assert set(begun.sum(axis=-1).ravel().tolist()) == {6, 7, 8, 9}
+    assert (batch.digits[~begun] == 0).all()
+    assert (batch.durations[batch.digits > 0] == 1).all()
+    assert batch.durations.max() <= 100
+    holds = np.log(batch.durations[batch.durations > 1])
+    assert 0.4 < holds.mean() / np.log(100) < 0.7
+
+
 def rows_of(train: Split, rows: Any) -> Batch:
     return Batch(train.digits[rows], train.labels[rows])
 
@@ -100,7 +124,7 @@ def test_fresh_series_are_new_in_every_epoch_and_near_the_threshold_if_asked(foc
     config_task, keys = config.task, jax.random.split(jax.random.key(5), 40)
     draw = jax.jit(lambda key: series.fresh(config, key, steps=3, number=0))
     epochs = [draw(key) for key in keys]
-    digits, labels = (np.stack(arrays) for arrays in zip(*epochs, strict=True))
+    digits, labels = (np.stack(arrays) for arrays in zip(*(x[:2] for x in epochs), strict=True))
     chex.assert_shape(digits, (40, 3, 50, config_task.length))
     chex.assert_type([digits, labels], np.uint8)
     sums = digits.sum(axis=-1, dtype=int)

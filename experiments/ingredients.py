@@ -1,0 +1,39 @@
+"""Which ingredient of `holding` lets the network keep the sum, and what do more series buy?"""
+
+import dataclasses
+
+from sumrnn.config import Config
+from sumrnn.presets import preset
+from sumrnn.study.experiment import Experiment
+
+HOLDING = preset("sheet-holding")
+
+
+def with_train(**values: object) -> Config:
+    """The recipe with other values of its training."""
+    return dataclasses.replace(HOLDING, train=dataclasses.replace(HOLDING.train, **values))
+
+
+def with_model(**values: object) -> Config:
+    """The recipe with other values of its network."""
+    return dataclasses.replace(HOLDING, model=dataclasses.replace(HOLDING.model, **values))
+
+
+CHANGED = {
+    "without-holds": with_train(max_hold=1),
+    "without-lengths": with_train(min_steps=None),
+    "without-zeros": with_train(min_digits=None, min_steps=None, max_hold=1),
+    "without-memory": with_model(memory=None),
+    "three-times": with_train(epochs=3 * HOLDING.train.epochs),
+}
+
+EXPERIMENT = Experiment(
+    name="ingredients",
+    question="What does each ingredient of holding do, and what do more series buy?",
+    conditions={"holding": HOLDING, **CHANGED},
+    baselines=dict.fromkeys(CHANGED, "holding"),
+    seeds="0:8",
+    scores=("exact_error", "exact_balanced_accuracy"),
+    plots=("scores", "lengths"),
+    probes=("lengths",),
+)

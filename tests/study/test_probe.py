@@ -1,0 +1,102 @@
+"""Tables that are measured of the runs of an experiment: once, and as long as the run stands."""
+
+import dataclasses
+import pathlib
+import unittest.mock
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sumrnn.config import Config
+from sumrnn.errors import UserError
+from sumrnn.report import experiment as report
+from sumrnn.runs.folder import PROBES
+from sumrnn.runs.writer import RunWriter
+from sumrnn.study import probe
+from sumrnn.study.experiment import Experiment
+from sumrnn.study.folder import ExperimentFolder
+from tests.conftest import SMALL, train_experiment
+
+EXPERIMENT = Experiment(
+    "probed",
+    "How far?",
+    {"a": SMALL},
+    scores=("accuracy",),
+    plots=("scores", "lengths"),
+    probes=("lengths",),
+)
+measured: list[Config] = []
+
+
+def measure(config: Config, params: Any) -> Iterator[dict[str, Any]]:
+    """In the place of what takes a while."""
+    measured.append(config)
+    assert params["output"]["bias"].shape == (1,)
+    for steps, accuracy in ((5, 0.75), (50, 0.123456789012)):
+        yield {"steps": steps, "accuracy": accuracy, "balanced_accuracy": None}
+
+
+@pytest.fixture
+def folder(tmp_path: pathlib.Path) -> Iterator[ExperimentFolder]:
+    """A finished experiment of two runs."""
+    train_experiment(tmp_path, EXPERIMENT, (1, 2))
+    measured.clear()
+    with unittest.mock.patch.dict(probe.MEASURES, {"lengths": measure}):
+        yield ExperimentFolder(tmp_path)
+
+
+def test_a_run_is_measured_once_and_its_table_reported(folder: ExperimentFolder) -> None:
+    told: list[Any] = []
+    probe.measure(folder, lambda *words: told.append(words))
+    probe.measure(folder, lambda *words: told.append(words))
+    assert measured == [SMALL, SMALL]
+    assert [(words[0][1], *words[1:]) for words in told] == [
+        ("a with seed 1", 0, 2),
+        ("a with seed 2", 1, 2),
+    ]
+    rows = probe.read(folder)["lengths"]
+    assert [(row["condition"], row["seed"], row["steps"]) for row in rows] == [
+        ("a", seed, steps) for seed in (1, 2) for steps in (5, 50)
+    ]
+    assert rows[1]["accuracy"] == 0.123456789
+    assert rows[1]["balanced_accuracy"] is None
+    summary = report.write(folder)
+    points = summary["lengths"]["a"]
+    assert [point["steps"] for point in points] == [5, 50]
+    assert points[0]["accuracy"]["mean"] == 0.75
+    assert points[0]["balanced_accuracy"]["runs"] == 0
+    header = "condition,seed,steps,accuracy,balanced_accuracy"
+    lines = (folder.path / "lengths.csv").read_text().splitlines()
+    assert lines[:2] == [header, "a,1,5,0.75,"]
+    assert (folder.path / "figures" / "lengths.png").exists()
+    text = (folder.path / "summary.md").read_text()
+    assert "| a | 0.7500 (0.7500) | 0.1235 (0.1235) |" in text
+
+
+def test_a_table_goes_with_its_run(folder: ExperimentFolder) -> None:
+    probe.measure(folder)
+    run = folder.run("a", 1)
+    more = dataclasses.replace(SMALL, train=dataclasses.replace(SMALL.train, epochs=9))
+    epochs = run.checkpoints.epochs()
+    with run.lock():
+        RunWriter(run).restore(more, 1, max(epochs))
+    assert not (run.path / PROBES).exists()
+    with run.lock():
+        RunWriter(folder.run("a", 2)).begin(SMALL, 2, "a")
+    assert not (folder.run("a", 2).path / PROBES).exists()
+    assert probe.read(folder) == {"lengths": []}
+
+
+def test_without_a_table_the_report_does_without(folder: ExperimentFolder) -> None:
+    summary = report.write(folder)
+    assert summary["lengths"] == {"a": []}
+    assert not (folder.path / "figures" / "lengths.png").exists()
+
+
+def test_a_damaged_table_is_named(folder: ExperimentFolder) -> None:
+    probe.measure(folder)
+    file = folder.run("a", 2).path / PROBES / "lengths.csv"
+    file.write_text(file.read_text().replace("0.75", "three quarters"))
+    with pytest.raises(UserError, match=r"a-seed2/probes/lengths\.csv: damaged"):
+        probe.read(folder)
