@@ -71,8 +71,8 @@ def train(preset: str, epochs: int) -> Row:
     import jax
 
     import sumrnn
-    from sumrnn.presets import preset as config_of
     from sumrnn.models import network
+    from sumrnn.presets import preset as config_of
 
     course, config = Course(), config_of(preset)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=epochs))

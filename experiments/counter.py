@@ -1,36 +1,59 @@
-"""Is it optimisation or representation?  Training from weights that count, and beside them."""
+"""Is it optimisation or representation?  Training from weights that count, and beside them.
+
+The counter has its count in every cell, with states and outputs of the size of a trained network's.
+"""
 
 import dataclasses
 
-from sumrnn.config import Config, ModelConfig, TrainConfig
+from sumrnn.config import Config
 from sumrnn.presets import preset
 from sumrnn.study.experiment import Experiment
 
-NOISE = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
-"""Standard deviations of what is added to each weight; the counter's input kernel is 0.008."""
-AS_THEY_ARE = 1e-30
-"""A step size that moves no weight."""
+NOISE = (0.0, 0.01, 0.1)
+"""Standard deviations of the noise in each weight, as shares of it."""
+PROCEDURES = {
+    "exercise": preset("sheet"),
+    "solved": preset("sheet-solved"),
+    "holding": preset("sheet-holding"),
+}
 
 
-def condition(noise: float, rate: float = TrainConfig.learning_rate) -> Config:
-    """The exercise's procedure from the counter's weights with noise."""
-    model = ModelConfig(initializer="counter", noise=noise)
-    epochs = 20 if rate > AS_THEY_ARE else 1
-    return Config(preset("sheet").task, model, TrainConfig(epochs=epochs, learning_rate=rate))
+def shortened(config: Config, **train: object) -> Config:
+    """The config with a third of the exercise's epochs."""
+    return dataclasses.replace(
+        config, train=dataclasses.replace(config.train, **{"epochs": 20, **train})
+    )
 
 
-EXERCISE = preset("sheet")
+def from_counter(config: Config, noise: float) -> Config:
+    """The procedure from the counter's weights with noise, which take digits as they are."""
+    model = dataclasses.replace(
+        config.model,
+        initializer="counter",
+        noise=noise,
+        memory=None,
+        input_center=0.0,
+        input_scale=1.0,
+    )
+    return dataclasses.replace(config, model=model)
+
+
+EXERCISE = shortened(PROCEDURES["exercise"])
+UNMOVED = shortened(EXERCISE, epochs=1, learning_rate=1e-30)
 
 EXPERIMENT = Experiment(
     name="counter",
-    question="Does the exercise's procedure stay with weights that count, leave, or find back?",
+    question="Do procedures stay with weights that count, leave, or find back?",
     conditions={
-        "drawn": dataclasses.replace(
-            EXERCISE, train=dataclasses.replace(EXERCISE.train, epochs=20)
-        ),
-        **{f"start-{noise:g}": condition(noise, AS_THEY_ARE) for noise in NOISE},
-        **{f"trained-{noise:g}": condition(noise) for noise in NOISE},
+        "drawn": EXERCISE,
+        **{f"start-{noise:g}": from_counter(UNMOVED, noise) for noise in NOISE},
+        **{
+            f"{name}-{noise:g}": from_counter(shortened(config), noise)
+            for name, config in PROCEDURES.items()
+            for noise in NOISE
+        },
     },
+    baselines={f"{name}-0": "drawn" for name in PROCEDURES},
     seeds="0:4",
     scores=("exact_error", "exact_balanced_accuracy"),
     plots=("scores", "learning"),

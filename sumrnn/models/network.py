@@ -165,6 +165,28 @@ def ragged_logits(
     return out[:, 0]
 
 
+def states(
+    params: Params, config: ModelConfig, digits: chex.Array
+) -> tuple[chex.Array, chex.Array, chex.Array]:
+    """The states after each step of digits uint8 [batch, length], by Flax's cell.
+
+    Returns cell states and hidden states, and the cell states that one zero more would leave;
+    float32 [length, batch, cells] each.
+    """
+    cell = nn.OptimizedLSTMCell(config.cells)
+
+    def step(state: tuple[Any, Any], x: chex.Array) -> tuple[tuple[Any, Any], Any]:
+        state, _ = cell.apply({"params": params["lstm"]}, state, x[:, None])
+        nothing = _inputs(config, jnp.zeros_like(x, jnp.uint8))[:, None]
+        (after, _), _ = cell.apply({"params": params["lstm"]}, state, nothing)
+        return state, (*state, after)
+
+    zero = jnp.zeros((len(digits), config.cells))
+    with jax.default_matmul_precision("float32"):
+        _, every = jax.lax.scan(step, (zero, zero), _inputs(config, digits).T)
+    return cast(tuple[chex.Array, chex.Array, chex.Array], every)
+
+
 def _inputs(config: ModelConfig, digits: chex.Array) -> chex.Array:
     """What the network reads: digits as float32, centred and scaled as the config says."""
     inputs = digits.astype(jnp.float32)

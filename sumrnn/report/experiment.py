@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sumrnn.config import Config
-from sumrnn.probes import lengths
+from sumrnn.probes import cells, lengths
 from sumrnn.report import page, words
 from sumrnn.report.drawing import pictures
 from sumrnn.report.experiment_figures import FIGURES
@@ -58,7 +58,20 @@ def build(runs: Collection) -> dict[str, Any]:
         "differences": [] if crossed else _differences(runs),
         "variance": _variance(runs) if crossed else None,
         **({"lengths": _lengths(runs)} if "lengths" in runs.probes else {}),
+        **({"cells": _cells(runs)} if "cells" in runs.probes else {}),
     }
+
+
+def _cells(runs: Collection) -> dict[str, Any]:
+    """By condition and column, over the runs: the values of the last step."""
+    rows, described = runs.probes["cells"], {}
+    for name, config in runs.experiment.conditions.items():
+        where = {"condition": name, "step": config.task.length}
+        described[name] = {
+            score: statistics.describe(np.array(probe.column(rows, score, **where)))
+            for score in cells.SCORES
+        }
+    return described
 
 
 def _lengths(runs: Collection) -> dict[str, Any]:

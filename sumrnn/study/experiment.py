@@ -9,12 +9,13 @@ from sumrnn.config import MAX_SEED, Config, Name, check_seeds
 from sumrnn.errors import require
 
 MAX_SEEDS = 1_000_000
-PLOTS = ("scores", "learning", "skew", "variance", "lengths")
+PLOTS = ("scores", "learning", "skew", "variance", "lengths", "cells")
 """scores: every run as a point; learning: curves with bands; skew: scores against the
 exact positive share; variance: what the spread comes from (needs crossed seeds); lengths:
-accuracy among ever more zeros (needs the probe)."""
-PROBES = ("lengths",)
-"""lengths: exact scores of series whose digits stand among ever more zeros."""
+accuracy among ever more zeros; cells: readings of the running sum (both need their probe)."""
+PROBES = ("lengths", "cells")
+"""lengths: exact scores of series whose digits stand among ever more zeros; cells: the running sum
+as it is read from the states."""
 
 SCORES = (
     "accuracy",

@@ -10,13 +10,14 @@ from typing import Any
 
 from sumrnn.config import Config
 from sumrnn.models.network import Params
-from sumrnn.probes import lengths
+from sumrnn.probes import cells, lengths
 from sumrnn.runs import trained
 from sumrnn.study.folder import ExperimentFolder
 
 Rows = list[dict[str, Any]]
 MEASURES: dict[str, Callable[[Config, Params], Iterator[dict[str, Any]]]] = {
-    "lengths": lengths.measure
+    "lengths": lengths.measure,
+    "cells": cells.measure,
 }
 """By their names, which are those of `study.experiment.PROBES`."""
 
