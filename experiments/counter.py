@@ -4,6 +4,7 @@ The counter has its count in every cell, with states and outputs of the size of 
 """
 
 import dataclasses
+from typing import Any
 
 from sumrnn.config import Config
 from sumrnn.presets import preset
@@ -18,7 +19,7 @@ PROCEDURES = {
 }
 
 
-def shortened(config: Config, **train: object) -> Config:
+def shortened(config: Config, **train: Any) -> Config:
     """The config with a third of the exercise's epochs."""
     return dataclasses.replace(
         config, train=dataclasses.replace(config.train, **{"epochs": 20, **train})

@@ -1,6 +1,7 @@
 """Which ingredient of `holding` lets the network keep the sum, and what do more series buy?"""
 
 import dataclasses
+from typing import Any
 
 from sumrnn.config import Config
 from sumrnn.presets import preset
@@ -9,12 +10,12 @@ from sumrnn.study.experiment import Experiment
 HOLDING = preset("sheet-holding")
 
 
-def with_train(**values: object) -> Config:
+def with_train(**values: Any) -> Config:
     """The recipe with other values of its training."""
     return dataclasses.replace(HOLDING, train=dataclasses.replace(HOLDING.train, **values))
 
 
-def with_model(**values: object) -> Config:
+def with_model(**values: Any) -> Config:
     """The recipe with other values of its network."""
     return dataclasses.replace(HOLDING, model=dataclasses.replace(HOLDING.model, **values))
 

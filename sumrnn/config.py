@@ -196,8 +196,8 @@ class TrainConfig:
     """Steps of such a series at least, at most `length`, and not fewer than its digits; None: as
     many as `length`."""
     max_hold: Annotated[int, Range(1, 1_000_000)] = 1
-    """Steps that each such zero lasts at most, log-uniformly from 1: its gates stay as they are at
-    the first of them, so that it is computed as one."""
+    """Steps that a zero before a digit or the end lasts at most, log-uniformly from 1: its gates
+    stay as they are at the first of them, so that it is computed as one."""
 
     ADDED = ("min_digits", "min_steps", "max_hold")
     """Fields that the JSON of earlier versions lacks, for which the default is what they did."""

@@ -93,7 +93,8 @@ def _fit(name: str, reading: np.ndarray, sums: np.ndarray) -> dict[str, float | 
 
 def _correlations(cells: np.ndarray, sums: np.ndarray) -> np.ndarray:
     """The squared correlation of each cell [n, cells] with sums [n]; 0 of a cell that rests."""
-    cells, sums = cells - cells.mean(axis=0), sums - sums.mean()
+    cells, sums = cells - np.mean(cells, axis=0), sums - np.mean(sums)
     scale = (cells**2).sum(axis=0) * (sums**2).sum()
-    products: np.ndarray = (sums @ cells) ** 2
-    return np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+    squares = (sums @ cells) ** 2
+    shares: np.ndarray = np.divide(squares, scale, out=np.zeros_like(squares), where=scale > 0)
+    return shares

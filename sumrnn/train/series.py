@@ -65,7 +65,8 @@ def _among_zeros(
 ) -> tuple[chex.Array, chex.Array | None]:
     """Series [steps, n, length] with their last `counts` digits, [steps, n], among zeros.
 
-    The durations of all steps come with them, if there are any.
+    The durations of all steps come with them, if there are any: of zeros that follow one another
+    only the last one lasts, when what a digit has moved is at rest.
     """
     span_key, place_key, hold_key = keys
     rows, counts, length = digits.reshape(-1, digits.shape[-1]), counts.ravel(), digits.shape[-1]
@@ -76,8 +77,10 @@ def _among_zeros(
     if config.train.lasting:
         uniform = jax.random.uniform(hold_key, rows.shape)
         holds = jnp.round(jnp.exp(uniform * math.log(config.train.max_hold)))
-        lasting = jnp.where(series.are_digits, 1, jnp.where(series.are_inside, holds, 0))
-        durations = lasting.astype(jnp.uint32).reshape(digits.shape)
+        zeros = series.are_inside & ~series.are_digits
+        last = zeros & ~jnp.pad(zeros[:, 1:], ((0, 0), (0, 1)))
+        durations = jnp.where(last, holds, series.are_inside).astype(jnp.uint32)
+        durations = durations.reshape(digits.shape)
     return series.digits.reshape(digits.shape), durations
 
 
