@@ -34,12 +34,11 @@ def preset(name: str) -> Config:
         return Config(task)
     train = TrainConfig(learning_rate=1.5e-3, warmup=0.05, decay="cosine", clip=1.0, series="fresh")
     if recipe == "holding":
-        train = dataclasses.replace(
-            train, learning_rate=5e-3, focus=0.9, focus_reach=3, min_steps=14, max_hold=1_000
-        )
-        # As few as can have the sums near the threshold.
-        digits = -(-(task.threshold + train.focus_reach - 1) // task.high)
-        train = dataclasses.replace(train, min_digits=digits)
+        train = dataclasses.replace(train, batch_size=25, learning_rate=4e-3)
+        train = dataclasses.replace(train, focus=0.95, focus_start=8, focus_reach=2)
+        # As few digits as can have the sums near the threshold.
+        digits = math.ceil((task.threshold + 8 - 1) / task.high)
+        train = dataclasses.replace(train, min_digits=digits, min_steps=14, max_hold=1_000)
         return Config(task, ModelConfig(memory=1_000), train)
     width = task.high - task.low + 1
     model = ModelConfig(
