@@ -1,25 +1,35 @@
-"""Does a network that has read 30 steps keep the sum over 1,000?"""
+"""Is the sum kept over more steps than the training had, and what do the cells hold?"""
+
+import dataclasses
 
 from sumrnn.config import Config, ModelConfig, TrainConfig
-from sumrnn.presets import PRESETS, preset
+from sumrnn.presets import preset
 from sumrnn.study.experiment import Experiment
 
-AS_THEY_ARE = TrainConfig(epochs=1, learning_rate=1e-30)
+UNMOVED = TrainConfig(epochs=1, learning_rate=1e-30)
 """A step size that moves no weight."""
+
+
+def untrained(config: Config) -> Config:
+    """The config, whose training leaves the initial weights as they are."""
+    return dataclasses.replace(config, train=UNMOVED)
+
+
+COUNTER = dataclasses.replace(preset("sheet"), model=ModelConfig(initializer="counter"))
 
 EXPERIMENT = Experiment(
     name="holding",
-    question="Is the sum kept over more steps than any series of the training had?",
+    question="Is the sum kept over more steps than the training had, and what do the cells hold?",
     conditions={
-        "counter": Config(PRESETS["sheet"], ModelConfig(initializer="counter"), AS_THEY_ARE),
-        "sheet": preset("sheet"),
-        "sheet-solved": preset("sheet-solved"),
-        "sheet-holding": preset("sheet-holding"),
-        "notebook-holding": preset("notebook-holding"),
+        "counter": untrained(COUNTER),
+        "untrained": untrained(preset("sheet")),
+        "untrained-holding": untrained(preset("sheet-holding")),
+        **{name: preset(name) for name in ("sheet", "sheet-fresh", "sheet-solved")},
+        **{name: preset(name) for name in ("sheet-holding", "notebook-holding")},
     },
     baselines={"sheet-holding": "sheet-solved"},
     seeds="0:8",
     scores=("exact_error", "exact_balanced_accuracy"),
-    plots=("scores", "learning", "lengths"),
-    probes=("lengths",),
+    plots=("scores", "learning", "lengths", "cells"),
+    probes=("lengths", "cells"),
 )

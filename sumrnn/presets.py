@@ -18,7 +18,7 @@ RECIPES = ("fresh", "solved", "holding")
 fresh: no series twice, scaled inputs, clipped gradients, a planned step size; digits are
 distributed as in the exercise.  solved: nearly all of each batch near the threshold besides,
 nearer from epoch to epoch, which changes the distribution of the training series alone.
-holding: fewer digits at random among zeros that last up to 1,000 steps, and cells that remember so
+holding: fewer digits at random among zeros that last up to 10,000 steps, and cells that remember so
 long at first, so that the network keeps the sum also in series much longer than those it has
 read."""
 PRESET_NAMES = (*PRESETS, *(f"{task}-{recipe}" for recipe in RECIPES for task in PRESETS))
@@ -38,8 +38,8 @@ def preset(name: str) -> Config:
         train = dataclasses.replace(train, focus=0.95, focus_start=8, focus_reach=2)
         # As few digits as can have the sums near the threshold.
         digits = math.ceil((task.threshold + 8 - 1) / task.high)
-        train = dataclasses.replace(train, min_digits=digits, min_steps=14, max_hold=1_000)
-        return Config(task, ModelConfig(memory=1_000), train)
+        train = dataclasses.replace(train, min_digits=digits, min_steps=14, max_hold=10_000)
+        return Config(task, ModelConfig(memory=10_000), train)
     width = task.high - task.low + 1
     model = ModelConfig(
         input_center=(task.low + task.high) / 2, input_scale=math.sqrt((width**2 - 1) / 12)

@@ -106,7 +106,7 @@ def inside(hint: Any) -> st.SearchStrategy[Any]:
     if parts[0] is int:
         usual, every = st.integers(low, min(low + 9, high)), st.integers(low, high)
     else:
-        usual, every = st.floats(low, min(1, high)), st.floats(low, high)
+        usual, every = st.floats(low, max(low, min(1, high))), st.floats(low, high)
     return st.sampled_from([low, high]) | usual | usual | every
 
 
@@ -128,6 +128,8 @@ def possible(draw: st.DrawFn) -> Values:
         model["noise"] = 0.0
     if model["initializer"] == "counter":
         model |= {"input_center": 0.0, "input_scale": 1.0}
+    if model["initializer"] == "counter" or model["weights"]:
+        model["memory"] = None
     reach = min(task["threshold"] - lowest, highest - task["threshold"] + 1)
     train["batch_size"] = draw(st.integers(1, 6))
     if train["series"] == "fresh" and reach > 0 and train["focus"]:
@@ -135,6 +137,15 @@ def possible(draw: st.DrawFn) -> Values:
         train["focus_start"] = draw(st.none() | st.integers(train["focus_reach"], reach))
     else:
         train |= {"focus": 0.0, "focus_reach": 4, "focus_start": None}
+    zeros = {"min_digits": None, "min_steps": None, "max_hold": 1}
+    near = task["threshold"] + (train["focus_start"] or train["focus_reach"]) - 1
+    fewest = max(1, -(-near // max(1, task["high"]))) if train["focus"] else 1
+    if train["series"] == "fresh" and fewest <= length and train["min_digits"] is not None:
+        zeros["min_digits"] = draw(st.integers(fewest, length))
+        if model["recurrence"] == "fused":
+            zeros["min_steps"] = draw(st.none() | st.integers(1, length))
+            zeros["max_hold"] = train["max_hold"]
+    train |= zeros
     seeds = {name: draw(inside(hint_of(name))) for name in DEFAULTS if name not in SECTIONS}
     return values | seeds
 

@@ -85,7 +85,7 @@ def test_only_scripts_and_benchmarks_use_the_command_line() -> None:
 
 def test_the_package_is_imported_without_jax() -> None:
     """So that --help and mistakes are answered at once."""
-    early = {"sumrnn.config", "sumrnn.errors", "sumrnn.version"}
+    early = {"sumrnn.config", "sumrnn.errors", "sumrnn.presets", "sumrnn.version"}
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     now = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
     assert {node.module for node in now} == early | {"__future__", "typing"}

@@ -131,7 +131,7 @@ def test_a_workspace_changes_no_number_and_comes_back(length: int) -> None:
     @jax.jit
     def used(workspace: lstm.Workspace) -> tuple[chex.Array, lstm.Workspace]:
         def loss(weights: chex.Array, workspace: lstm.Workspace) -> chex.Array:
-            return (lstm.last_hidden(weights, inputs, workspace) ** 2).sum()
+            return (lstm.last_hidden(weights, inputs, None, workspace) ** 2).sum()
 
         return jax.grad(loss, argnums=(0, 1))(weights, workspace)
 

@@ -17,7 +17,7 @@ from sumrnn.config import Config
 from sumrnn.devices import compiler, machine
 from sumrnn.report import run as report
 from sumrnn.runs import files, origin
-from sumrnn.runs.folder import CONFIG, FIGURES, HISTORY, PREDICTIONS, REST, RunFolder
+from sumrnn.runs.folder import CONFIG, FIGURES, HISTORY, PREDICTIONS, PROBES, REST, RunFolder
 from sumrnn.runs.folder import REPORT_JSON as REPORT
 from tests.conftest import (
     ROOT,
@@ -44,7 +44,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 def test_the_folder_is_complete(trained: Trained) -> None:
     path, _ = trained
-    assert {entry.name for entry in path.iterdir()} == {files.LOCK, CONFIG, *REST}
+    assert {entry.name for entry in path.iterdir()} == {files.LOCK, CONFIG, *REST} - {PROBES}
     drawn = {entry.name for entry in (path / FIGURES).iterdir()}
     assert drawn == {f"{name}.png" for name in report.FIGURES}
     described = json.loads((path / CONFIG).read_text())
