@@ -9,8 +9,8 @@ from sumrnn.models.network import Params
 
 FACTORS = (1, 1.5, 2, 3, 5, 10, 20, 100 / 3)
 """Steps of the series, as multiples of the trained length."""
-SIZE = 4_000
-"""Series for each number of steps, about; the last decimals of the scores are uncertain."""
+MAX_SIZE, MAX_STEPS = 4_000, 600_000
+"""Series for each number of steps, and steps of all of them, at most: some 15 s for a run."""
 SCORES = ("accuracy", "balanced_accuracy")
 
 
@@ -25,7 +25,8 @@ def measure(config: Config, params: Params) -> Iterator[dict[str, Any]]:
         steps = round(factor * config.task.length)
         if steps > MAX_LENGTH:
             return
-        scores = evaluate(config, params, steps=steps, size=SIZE)
+        size = min(MAX_SIZE, MAX_STEPS // steps)
+        scores = evaluate(config, params, steps=steps, size=max(1, size))
         row: dict[str, Any] = {"steps": steps}
         for name in SCORES:
             ends = scores[f"{name}_interval"] or (None, None)
