@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import harness
 from benchmarks.harness import Column, Program, Row, Tables
 from benchmarks.peers import MATRIX, START, Work
-from sumrnn.config import TrainConfig, check_seeds
+from sumrnn.config import TrainConfig
 from sumrnn.devices import machine
+from sumrnn.seeds import check_seeds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -27,7 +27,7 @@ import numpy as np
 
 import sumrnn
 from sumrnn.models.counter import counter
-from sumrnn.models.network import SumLSTM
+from sumrnn.models.network import SumRNN
 from sumrnn.scores import metrics
 
 sumrnn.use_cores()  # Before the first computation: every core becomes a device.
@@ -71,7 +71,7 @@ print(f"mean {law.mean:.1f}, P(sum >= {task.threshold}) = {law.positive_rate:.6f
 # network by a faster recurrence with a backward pass written by hand.
 
 # %%
-network = SumLSTM(config.model.cells)
+network = SumRNN(config.model.cells)
 plain = {"width": 100, "force_terminal": False, "color_system": None}
 print(nn.tabulate(network, jax.random.key(0), console_kwargs=plain)(data.digits[:50]))
 

@@ -5,15 +5,13 @@ field, value and what is allowed.
 """
 
 import dataclasses
-from collections import Counter
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from sumrnn import fields
 from sumrnn.errors import require
 from sumrnn.fields import Pattern, Range
+from sumrnn.seeds import Seed
 
-MAX_SEED = 2**32 - 1
 MAX_ELEMENTS = 2**31 - 1  # JAX indexes with int32 unless told otherwise.
 MAX_LENGTH = 10_000
 """The largest number of digits of a series."""
@@ -29,26 +27,12 @@ Name = Annotated[
     Pattern("[a-z0-9][a-z0-9.-]{0,99}", "up to 100 lower-case letters, digits, dots and hyphens"),
 ]
 """A name of runs, experiments or conditions, which stands in paths and in titles of figures."""
-Seed = Annotated[int, Range(0, MAX_SEED)]
 Rate = Annotated[float, Range(1e-37, 1e38, "Adam computes in float32")]
 Beta = Annotated[float, Range(0, 0.999999, "in float32 1 - beta is rounded too much above it")]
 Fraction = Annotated[float, Range(1e-10, 1 - 1e-10, "a share of the series")]
 Epsilon = Annotated[
     float, Range(1e-15, 1e38, "squares that vanish in float32 need more than almost nothing")
 ]
-
-
-def check_seeds(field: str, seeds: Sequence[int]) -> tuple[int, ...]:
-    """The seeds as Python's integers, each in [0, 2^32).
-
-    Raises `UserError`, which names `field`, if there are none, one is impossible, or one is
-    repeated.
-    """
-    require(len(seeds) > 0, field, list(seeds), "at least one seed")
-    checked: tuple[int, ...] = fields.check_value(field, tuple(seeds), tuple[Seed, ...])
-    repeated = sorted(seed for seed, count in Counter(checked).items() if count > 1)
-    require(not repeated, field, repeated, "given once each")
-    return checked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,10 +96,13 @@ class TaskConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The network: LSTM cells, then one linear output."""
+    """The network: recurrent cells, then one linear output."""
 
     cells: Annotated[int, Range(1, 16_384)] = 200
-    """LSTM cells."""
+    """Recurrent cells."""
+    cell: Literal["lstm", "gru", "mgu", "simple", "simple-relu", "linear"] = "lstm"
+    """What they are: Flax's cells by their names (simple: tanh), or a diagonal linear recurrence.
+    Only the LSTM is fused, takes other initial weights than Flax's, and is exported."""
     initializer: Literal["keras", "flax", "counter"] = "keras"
     """keras: the four gates are one matrix; flax: each gate has its own; counter: nothing is drawn,
     the network counts by construction."""
@@ -134,20 +121,32 @@ class ModelConfig:
     """Steps that cells remember at first, at most: biases of forget gates are ln u and of input
     gates -ln u, u uniform from 1 to memory - 1 (Tallec and Ollivier, arXiv 1804.11188); None: those
     of the initializer."""
+    forget_bias: Annotated[float, Range(-100, 100)] | None = None
+    """Bias of all forget gates at first; None: that of the initializer, 1 of keras, 0 of flax."""
 
-    ADDED = ("memory",)
+    ADDED = ("cell", "memory", "forget_bias")
     """Fields that the JSON of earlier versions lacks, for which the default is what they did."""
 
     def __post_init__(self) -> None:
         fields.check(self)
         require(self.weights is None or not self.noise, "noise", self.noise, "0 for given weights")
+        drawn, lstm = self.initializer != "counter" and self.weights is None, self.cell == "lstm"
+        require(drawn or lstm, "cell", self.cell, "lstm for weights that are given or count")
+        for name in ("memory", "forget_bias"):
+            value, limit = getattr(self, name), "None unless weights of an LSTM are drawn"
+            require((drawn and lstm) or value is None, name, value, limit)
         if self.memory is not None:
-            drawn = self.initializer != "counter" and self.weights is None
-            require(drawn, "memory", self.memory, "None unless weights are drawn")
+            limit = "None with a memory, which gives it"
+            require(self.forget_bias is None, "forget_bias", self.forget_bias, limit)
         if self.initializer == "counter":
             limit = "left as it is: the counter takes digits as they are"
             require(self.input_center == 0, "input_center", self.input_center, limit)
             require(self.input_scale == 1, "input_scale", self.input_scale, limit)
+
+    @property
+    def fused(self) -> bool:
+        """Whether the recurrence is the fused one, which other cells than the LSTM do not have."""
+        return self.recurrence == "fused" and self.cell == "lstm"
 
     @property
     def scales(self) -> bool:
@@ -278,9 +277,10 @@ class Config:
         limits.require("min_digits", train.min_digits)
         if train.min_steps is not None:
             Range(1, task.length, "the task's length").require("min_steps", train.min_steps)
-        fused = not train.lasting or self.model.recurrence == "fused"
-        limit = "fused where steps have durations (min_steps, max_hold)"
-        require(fused, "recurrence", self.model.recurrence, limit)
+        name = "recurrence" if self.model.cell == "lstm" else "cell"
+        limit = "that of a fused LSTM where steps have durations (min_steps, max_hold)"
+        fits = not train.lasting or self.model.fused
+        require(fits, name, getattr(self.model, name), limit)
 
     @property
     def unpinned(self) -> "Config":

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from sumrnn import fields
-from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig, check_seeds
+from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
 from sumrnn.errors import UserError
 from sumrnn.presets import PRESET_NAMES, PRESETS, preset
+from sumrnn.seeds import check_seeds
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -86,8 +87,13 @@ def test_values_that_do_not_go_together_are_refused(message: str) -> None:
     [
         ({"memory": 2.0}, {}, "memory = 2.0: must be between 3 and"),
         ({"memory": 9.0, "initializer": "counter"}, {}, "memory = 9.0: must be None unless"),
-        ({"recurrence": "scan"}, HOLDING | {"max_hold": 2}, "recurrence = 'scan': must be fused"),
-        ({"recurrence": "scan"}, HOLDING | {"min_steps": 2}, "recurrence = 'scan': must be fused"),
+        ({"recurrence": "scan"}, HOLDING | {"max_hold": 2}, "recurrence = 'scan': must be that of"),
+        ({"recurrence": "scan"}, HOLDING | {"min_steps": 2}, "recurrence = 'scan': must be that"),
+        ({"cell": "gru"}, HOLDING | {"max_hold": 2}, "cell = 'gru': must be that of a fused LSTM"),
+        ({"cell": "gru", "initializer": "counter"}, {}, "cell = 'gru': must be lstm for weights"),
+        ({"cell": "gru", "weights": 64 * "0"}, {}, "cell = 'gru': must be lstm for weights"),
+        ({"cell": "mgu", "forget_bias": 1.0}, {}, "forget_bias = 1.0: must be None unless"),
+        ({"memory": 9.0, "forget_bias": 1.0}, {}, "forget_bias = 1.0: must be None with a memory"),
     ],
 )
 def test_networks_that_do_not_go_with_the_rest_are_refused(

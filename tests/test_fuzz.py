@@ -129,7 +129,11 @@ def possible(draw: st.DrawFn) -> Values:
     if model["initializer"] == "counter":
         model |= {"input_center": 0.0, "input_scale": 1.0}
     if model["initializer"] == "counter" or model["weights"]:
-        model["memory"] = None
+        model["cell"] = "lstm"
+    if model["initializer"] == "counter" or model["weights"] or model["cell"] != "lstm":
+        model |= {"memory": None, "forget_bias": None}
+    if model["memory"] is not None:
+        model["forget_bias"] = None
     reach = min(task["threshold"] - lowest, highest - task["threshold"] + 1)
     train["batch_size"] = draw(st.integers(1, 6))
     if train["series"] == "fresh" and reach > 0 and train["focus"]:
@@ -142,7 +146,7 @@ def possible(draw: st.DrawFn) -> Values:
     fewest = max(1, -(-near // max(1, task["high"]))) if train["focus"] else 1
     if train["series"] == "fresh" and fewest <= length and train["min_digits"] is not None:
         zeros["min_digits"] = draw(st.integers(fewest, length))
-        if model["recurrence"] == "fused":
+        if (model["recurrence"], model["cell"]) == ("fused", "lstm"):
             zeros["min_steps"] = draw(st.none() | st.integers(1, length))
             zeros["max_hold"] = train["max_hold"]
     train |= zeros

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGES = (
-    *("version", "errors", "fields", "config", "presets", "task", "models", "scores"),
+    *("version", "errors", "fields", "seeds", "config", "presets", "task", "models", "scores"),
     *("train", "devices", "probes", "runs", "exchange", "study", "report", "cli", "__main__"),
 )
 """From the bottom to the top."""

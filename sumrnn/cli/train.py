@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 from sumrnn import fields
 from sumrnn.cli import command, console, progress, signals
 from sumrnn.cli.command import Text
-from sumrnn.config import Config, Seed
+from sumrnn.config import Config
 from sumrnn.errors import UserError, require
 from sumrnn.fields import Range
 from sumrnn.presets import PRESETS, preset
+from sumrnn.seeds import Seed
 
 if TYPE_CHECKING:
     from sumrnn.devices.mesh import CompiledFunctions
@@ -39,7 +40,8 @@ class Arguments:
     preset: str = "sheet"
     """What to start from: sheet (digits 0 to 9) or notebook (0 to 8), the exercise's procedure;
     sheet-fresh or notebook-fresh, new series in every epoch; sheet-solved or notebook-solved, most
-    of them near the threshold.  Other options change it."""
+    of them near the threshold; sheet-holding or notebook-holding, digits among zeros, for longer
+    series than those of training.  Other options change it."""
     seed: Seed = 0
     """Seed of the run, 0 to 4294967295: digits, initial parameters, order."""
     out: Text | None = None

@@ -8,10 +8,11 @@ import chex
 import jax
 import numpy as np
 
-from sumrnn.config import Config, check_seeds
+from sumrnn.config import Config
 from sumrnn.devices import compiler, mesh
 from sumrnn.devices.mesh import CompiledFunctions
 from sumrnn.scores.strata import Counts
+from sumrnn.seeds import check_seeds
 from sumrnn.train import evaluation, predictions
 from sumrnn.train import run as algorithm
 from sumrnn.train.predictions import Predictions

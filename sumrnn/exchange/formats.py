@@ -43,8 +43,10 @@ def _load(library: str) -> None:
 def write(name: str, params: Params, config: Config) -> bytes:
     """Returns the content of a file of one of `FORMATS` for the parameters of a config's network.
 
-    Raises `UserError` if a library that it needs is missing or does not load.
+    Raises `UserError` if the network's cells are no LSTM, or a library that it needs is missing or
+    does not load.
     """
+    require(config.model.cell == "lstm", "cell", config.model.cell, "lstm, which formats describe")
     _load(FORMATS[name].library)
     return FORMATS[name].write(params, config)
 

@@ -12,7 +12,7 @@ from sumrnn.config import Config, ModelConfig
 from sumrnn.models import network
 from sumrnn.models.counter import counter
 from sumrnn.models.lstm import GATES
-from sumrnn.models.network import Packed, SumLSTM, Weights
+from sumrnn.models.network import Packed, SumRNN, Weights
 
 
 def init(key: chex.PRNGKey, config: Config) -> Weights:
@@ -27,23 +27,24 @@ def init(key: chex.PRNGKey, config: Config) -> Weights:
       orthogonal, forget bias 0.
     * counter: nothing is drawn, see `counter`.
 
-    Where the config has a `memory`, it gives the biases of input and forget gates.  Noise in
+    Other cells than the LSTM have the initial weights that Flax gives them.  Where the config has a
+    `memory` or a `forget_bias`, these are the biases of input and forget gates.  Noise in
     proportion to each weight disturbs it where the config asks for that.  Raises `UserError` for a
     counter beyond float32.
     """
     model = config.model
-    match model.initializer:
+    match model.initializer if model.cell == "lstm" else "flax":
         case "keras":
             weights = _keras(key, model)
         case "flax":
-            digits = jnp.zeros((1, 1), jnp.uint8)
-            weights = network.from_flax(SumLSTM(model.cells).init(key, digits)["params"], model)
+            module, digits = SumRNN(model.cells, model.cell), jnp.zeros((1, 1), jnp.uint8)
+            weights = network.from_flax(module.init(key, digits)["params"], model)
         case "counter":
             built = jax.tree.map(jnp.asarray, counter(config.task, model.cells))
             weights = network.from_flax(built, model)
     # The initializers split the key in three; what is folded from 3 on is none of theirs.
-    if model.memory is not None:
-        weights = _with_memory(jax.random.fold_in(key, 4), weights, model)
+    if model.memory is not None or model.forget_bias is not None:
+        weights = _with_biases(jax.random.fold_in(key, 4), weights, model)
     if not model.noise:
         return weights
     leaves, structure = jax.tree.flatten(weights)
@@ -58,12 +59,16 @@ def init(key: chex.PRNGKey, config: Config) -> Weights:
     return noisy
 
 
-def _with_memory(key: chex.PRNGKey, weights: Weights, config: ModelConfig) -> Weights:
-    """The weights with biases of input and forget gates by which cells remember so many steps."""
-    params, memory = network.to_flax(weights), config.memory
-    steps = jax.random.uniform(key, (config.cells,), minval=1.0, maxval=cast(float, memory) - 1)
+def _with_biases(key: chex.PRNGKey, weights: Weights, config: ModelConfig) -> Weights:
+    """The weights with the biases of forget gates, or of input gates too, that the config has."""
+    params, shape = network.to_flax(weights), (config.cells,)
     lstm = dict(params["lstm"])
-    for gate, bias in (("hi", -jnp.log(steps)), ("hf", jnp.log(steps))):
+    if config.memory is None:
+        biases = {"hf": jnp.full(shape, cast(float, config.forget_bias), jnp.float32)}
+    else:
+        log_steps = jnp.log(jax.random.uniform(key, shape, minval=1.0, maxval=config.memory - 1))
+        biases = {"hi": -log_steps, "hf": log_steps}
+    for gate, bias in biases.items():
         lstm[gate] = {**lstm[gate], "bias": bias}
     return network.from_flax({**params, "lstm": lstm}, config)
 

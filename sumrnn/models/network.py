@@ -1,4 +1,4 @@
-"""The network: an LSTM over the digits, and one linear output on its last state.
+"""The network: recurrent cells over the digits, and one linear output on their last state.
 
 Its weights have two forms.  Training computes with `Weights`, drawn by `initializer.init`, and
 looks into them nowhere.  Files, other programs and people have `Params`, by the names of Flax;
@@ -14,32 +14,40 @@ import jax.numpy as jnp
 import numpy as np
 
 from sumrnn.config import ModelConfig
+from sumrnn.models.cells import CELLS, cell_module, hidden_state, zero_carry
 from sumrnn.models.lstm import GATES, last_hidden, lstm_workspace
 
 Params = dict[str, dict[str, Any]]
 """{"lstm": {"ii", "if", "ig", "io", "hi", "hf", "hg", "ho"}, "output"}, each with a
-kernel and, but for the "i*", a bias; float32."""
+kernel and, but for the "i*", a bias; float32.  Other cells than the LSTM have theirs in "lstm"'s
+place, under their name."""
 
 
-class SumLSTM(nn.Module):
+class SumRNN(nn.Module):
     """Reads a series of digits and returns the logit of P(sum >= threshold)."""
 
     cells: int
+    cell: str = "lstm"
+    """Its name in `CELLS`, and that of its parameters."""
 
     @nn.compact
     def __call__(self, inputs: chex.Array) -> chex.Array:
         """Maps digits [batch, length], of any real dtype, to logits float32 [batch]."""
         inputs = inputs.astype(jnp.float32)[..., None]
-        scan = nn.scan(
-            nn.OptimizedLSTMCell,
-            variable_broadcast="params",
-            split_rngs={"params": False},
-            in_axes=1,
-            out_axes=1,
-        )
-        cell = scan(features=self.cells, name="lstm")
-        zero = jnp.zeros((inputs.shape[0], self.cells))
-        (_, hidden), _ = cell((zero, zero), inputs)
+        kind, settings = CELLS[self.cell]
+        if self.cell == "linear":
+            hidden = kind(features=self.cells, name=self.cell).last(inputs)
+        else:
+            scan = nn.scan(
+                kind,
+                variable_broadcast="params",
+                split_rngs={"params": False},
+                in_axes=1,
+                out_axes=1,
+            )
+            cell = scan(features=self.cells, name=self.cell, **settings)
+            carry, _ = cell(zero_carry(self.cell, inputs.shape[0], self.cells), inputs)
+            hidden = hidden_state(self.cell, carry)
         return nn.Dense(1, kernel_init=nn.initializers.glorot_uniform(), name="output")(hidden)[
             ..., 0
         ]
@@ -67,7 +75,7 @@ def to_flax(weights: Weights) -> Params:
 
 def from_flax(params: Params, config: ModelConfig) -> Weights:
     """The inverse of `to_flax`: the weights in the form that the config's recurrence takes."""
-    return pack(params) if config.recurrence == "fused" else params
+    return pack(params) if config.fused else params
 
 
 def pack(params: Params) -> Packed:
@@ -105,7 +113,7 @@ def workspace(config: ModelConfig, batch: int, length: int, *, lasting: bool = F
     `lasting` says whether steps have durations.  It is a tree without leaves where the recurrence
     is "scan".
     """
-    if config.recurrence != "fused":
+    if not config.fused:
         return ()
     return lstm_workspace(batch, length, config.cells, lasting=lasting)
 
@@ -135,7 +143,9 @@ def logits(
             hidden = last_hidden(weights.lstm, inputs, durations, workspace)
             out: chex.Array = hidden @ weights.output[:-1] + weights.output[-1]
         else:
-            out = cast(chex.Array, SumLSTM(config.cells).apply({"params": weights}, inputs))
+            out = cast(
+                chex.Array, SumRNN(config.cells, config.cell).apply({"params": weights}, inputs)
+            )
     chex.assert_shape(out, digits.shape[:1])
     chex.assert_type(out, jnp.float32)
     return out
@@ -149,18 +159,16 @@ def ragged_logits(
     A series has the first `lengths`, int32 [batch], from 1, of its digits, uint8 [batch, longest]:
     its state stays as it is after the last one, and the loop ends with the longest series.
     """
-    cell = nn.OptimizedLSTMCell(config.cells)
 
-    def step(t: chex.Numeric, state: tuple[Any, Any]) -> tuple[Any, Any]:
-        x = _inputs(config, jax.lax.dynamic_index_in_dim(digits, t, axis=1))
-        after, _ = cell.apply({"params": params["lstm"]}, state, x)
-        goes_on = (t < lengths)[:, None]
-        (c, h), (old_c, old_h) = after, state
-        return jnp.where(goes_on, c, old_c), jnp.where(goes_on, h, old_h)
+    def step(t: chex.Numeric, carry: Any) -> Any:
+        x = jax.lax.dynamic_index_in_dim(digits, t, axis=1)
+        after, goes_on = _next_carry(params, config, carry, x), (t < lengths)[:, None]
+        return jax.tree.map(lambda new, old: jnp.where(goes_on, new, old), after, carry)
 
-    zero = jnp.zeros((len(digits), config.cells))
+    zero = zero_carry(config.cell, len(digits), config.cells)
     with jax.default_matmul_precision("float32"):
-        _, hidden = jax.lax.fori_loop(0, lengths.max(), step, (zero, zero))
+        carry = jax.lax.fori_loop(0, lengths.max(), step, zero)
+        hidden = hidden_state(config.cell, carry)
         out: chex.Array = hidden @ params["output"]["kernel"] + params["output"]["bias"]
     return out[:, 0]
 
@@ -168,23 +176,29 @@ def ragged_logits(
 def states(
     params: Params, config: ModelConfig, digits: chex.Array
 ) -> tuple[chex.Array, chex.Array, chex.Array]:
-    """The states after each step of digits uint8 [batch, length], by Flax's cell.
+    """The states after each step of digits uint8 [batch, length].
 
-    Returns cell states and hidden states, and the cell states that one zero more would leave;
-    float32 [length, batch, cells] each.
+    Returns cell states and hidden states, which are the same but for the LSTM, and the cell states
+    that one zero more would leave; float32 [length, batch, cells] each.
     """
-    cell = nn.OptimizedLSTMCell(config.cells)
 
-    def step(state: tuple[Any, Any], x: chex.Array) -> tuple[tuple[Any, Any], Any]:
-        state, _ = cell.apply({"params": params["lstm"]}, state, x[:, None])
-        nothing = _inputs(config, jnp.zeros_like(x, jnp.uint8))[:, None]
-        (after, _), _ = cell.apply({"params": params["lstm"]}, state, nothing)
-        return state, (*state, after)
+    def step(carry: Any, x: chex.Array) -> tuple[Any, Any]:
+        carry = _next_carry(params, config, carry, x[:, None])
+        after = _next_carry(params, config, carry, jnp.zeros_like(x)[:, None])
+        cell, later = (jax.tree.leaves(state)[0] for state in (carry, after))
+        return carry, (cell, hidden_state(config.cell, carry), later)
 
-    zero = jnp.zeros((len(digits), config.cells))
+    zero = zero_carry(config.cell, len(digits), config.cells)
     with jax.default_matmul_precision("float32"):
-        _, every = jax.lax.scan(step, (zero, zero), _inputs(config, digits).T)
+        _, every = jax.lax.scan(step, zero, digits.T)
     return cast(tuple[chex.Array, chex.Array, chex.Array], every)
+
+
+def _next_carry(params: Params, config: ModelConfig, carry: Any, digits: chex.Array) -> Any:
+    """The carry after one more digit each, [batch, 1]."""
+    module = cell_module(config.cell, config.cells)
+    carry, _ = module.apply({"params": params[config.cell]}, carry, _inputs(config, digits))
+    return carry
 
 
 def _inputs(config: ModelConfig, digits: chex.Array) -> chex.Array:

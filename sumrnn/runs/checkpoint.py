@@ -150,7 +150,7 @@ def unpack(arrays: dict[str, np.ndarray], config: Config, seed: int, epoch: int)
         raise ValueError(f"it is of epoch {arrays.get('epoch')}")
     leaves, structure = jax.tree_util.tree_flatten_with_path(like(config, epoch))
     expected = {_name(path): leaf for path, leaf in leaves}
-    arrays = _renamed(arrays, config) if config.model.recurrence == "fused" else arrays
+    arrays = _renamed(arrays, config) if config.model.fused else arrays
     for name, leaf in expected.items():
         array = arrays.get(name)
         if array is None or (array.dtype, array.shape) != (leaf.dtype, leaf.shape):

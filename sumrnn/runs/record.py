@@ -5,10 +5,11 @@ import pathlib
 from typing import Any, Literal
 
 from sumrnn import fields
-from sumrnn.config import Config, Name, Seed
+from sumrnn.config import Config, Name
 from sumrnn.errors import UserError
 from sumrnn.runs import origin
 from sumrnn.runs.origin import Continued, Origin
+from sumrnn.seeds import Seed
 
 FORMAT = 6
 EARLIER = {5: {"attempts": 0}}

@@ -5,8 +5,9 @@ import math
 import re
 
 from sumrnn import fields
-from sumrnn.config import MAX_SEED, Config, Name, check_seeds
+from sumrnn.config import Config, Name
 from sumrnn.errors import require
+from sumrnn.seeds import MAX_SEED, check_seeds
 
 MAX_SEEDS = 1_000_000
 PLOTS = ("scores", "learning", "skew", "variance", "lengths", "cells")

@@ -11,12 +11,12 @@ import pathlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from sumrnn import fields
-from sumrnn.config import Seed, check_seeds
 from sumrnn.errors import UserError
 from sumrnn.runs import files, lock, origin
 from sumrnn.runs.folder import CONFIG, RunFolder
 from sumrnn.runs.record import Record
 from sumrnn.runs.recorder import Spec
+from sumrnn.seeds import Seed, check_seeds
 from sumrnn.study.experiment import PLOTS, Experiment
 
 FORMAT = 5

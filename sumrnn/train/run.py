@@ -15,11 +15,12 @@ import numpy as np
 import optax
 
 from sumrnn import fields, task
-from sumrnn.config import Config, Seed
+from sumrnn.config import Config
 from sumrnn.errors import require
 from sumrnn.models import network
 from sumrnn.models.initializer import init
 from sumrnn.models.network import Weights
+from sumrnn.seeds import Seed
 from sumrnn.task import Split, Splits
 from sumrnn.train import evaluation, predictions, series, shards
 from sumrnn.train.predictions import correct, losses
