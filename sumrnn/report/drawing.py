@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from sumrnn.report import words
+
 COLORS = ("#d87a1f", "#2b59a3")
 """Orange for the negatives, dark blue for the positives."""
 HATCHES, MARKS = ("///", ""), ("s", "o")
@@ -53,6 +55,11 @@ def blank(
 def percentages() -> PercentFormatter:
     """Labels a linear axis of shares, all with the same number of digits."""
     return PercentFormatter(1, symbol=" %")
+
+
+def percent_label(share: float, _: object) -> str:
+    """The label of a share on an axis that is not linear."""
+    return f"{words.general(100 * share, 3)} %"
 
 
 def pictures(

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from sumrnn.config import Config
-from sumrnn.probes import cells, lengths
 from sumrnn.report import page, words
 from sumrnn.report.drawing import pictures
 from sumrnn.report.experiment_figures import FIGURES
+from sumrnn.report.probes import SUMMARIES
 from sumrnn.runs import files
 from sumrnn.runs.folder import FIGURES as FOLDER
 from sumrnn.runs.folder import REPORT_HTML
@@ -57,39 +57,8 @@ def build(runs: Collection) -> dict[str, Any]:
         # The cells of a crossed design are not compared in pairs.
         "differences": [] if crossed else _differences(runs),
         "variance": _variance(runs) if crossed else None,
-        **({"lengths": _lengths(runs)} if "lengths" in runs.probes else {}),
-        **({"cells": _cells(runs)} if "cells" in runs.probes else {}),
+        **{name: SUMMARIES[name](runs) for name in runs.probes},
     }
-
-
-def _cells(runs: Collection) -> dict[str, Any]:
-    """By condition and column, over the runs: the values of the last step."""
-    rows, described = runs.probes["cells"], {}
-    for name, config in runs.experiment.conditions.items():
-        where = {"condition": name, "step": config.task.length}
-        described[name] = {
-            score: statistics.describe(np.array(probe.column(rows, score, **where)))
-            for score in cells.SCORES
-        }
-    return described
-
-
-def _lengths(runs: Collection) -> dict[str, Any]:
-    """By condition, a list over numbers of steps: `steps`, and each score over the runs."""
-    rows, described = runs.probes["lengths"], {}
-    for name in runs.experiment.conditions:
-        steps = dict.fromkeys(row["steps"] for row in rows if row["condition"] == name)
-        described[name] = [
-            {"steps": int(count)}
-            | {
-                score: statistics.describe(
-                    np.array(probe.column(rows, score, condition=name, steps=count))
-                )
-                for score in lengths.SCORES
-            }
-            for count in steps
-        ]
-    return described
 
 
 def _condition(runs: Collection, name: str, config: Config) -> dict[str, Any]:

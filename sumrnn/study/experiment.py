@@ -10,13 +10,14 @@ from sumrnn.errors import require
 from sumrnn.seeds import MAX_SEED, check_seeds
 
 MAX_SEEDS = 1_000_000
-PLOTS = ("scores", "learning", "skew", "variance", "lengths", "cells")
+PLOTS = ("scores", "learning", "skew", "variance", "lengths", "cells", "errors")
 """scores: every run as a point; learning: curves with bands; skew: scores against the
 exact positive share; variance: what the spread comes from (needs crossed seeds); lengths:
-accuracy among ever more zeros; cells: readings of the running sum (both need their probe)."""
-PROBES = ("lengths", "cells")
+accuracy among ever more zeros; cells: readings of the running sum; errors: by sum, and confidence
+(these three need their probe)."""
+PROBES = ("lengths", "cells", "errors")
 """lengths: exact scores of series whose digits stand among ever more zeros; cells: the running sum
-as it is read from the states."""
+as it is read from the states; errors: by sum, by confidence, and by series."""
 
 SCORES = (
     "accuracy",

@@ -5,12 +5,12 @@ A table is measured once, is kept in the folder of its run, and goes with the ru
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sumrnn.config import Config
 from sumrnn.models.network import Params
-from sumrnn.probes import cells, lengths
+from sumrnn.probes import cells, errors, lengths
 from sumrnn.runs import trained
 from sumrnn.study.folder import ExperimentFolder
 
@@ -18,6 +18,7 @@ Rows = list[dict[str, Any]]
 MEASURES: dict[str, Callable[[Config, Params], Iterator[dict[str, Any]]]] = {
     "lengths": lengths.measure,
     "cells": cells.measure,
+    "errors": errors.measure,
 }
 """By their names, which are those of `study.experiment.PROBES`."""
 
@@ -72,9 +73,3 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
     return text.getvalue()
-
-
-def column(rows: Iterable[Mapping[str, Any]], name: str, **where: Any) -> list[float]:
-    """The values of a column, where defined, in the rows that have these values of others."""
-    chosen = (row for row in rows if all(row[key] == value for key, value in where.items()))
-    return [row[name] for row in chosen if row[name] is not None]

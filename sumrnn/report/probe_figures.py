@@ -1,0 +1,118 @@
+"""The figures of an experiment's probes: functions of its runs and of its summary's numbers."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from sumrnn.probes.cells import EXAMPLES
+from sumrnn.probes.lengths import SCORES
+from sumrnn.report import words
+from sumrnn.report.drawing import COLORS, FILLS, GREY, INK, RED, blank, percent_label
+from sumrnn.study.table import Collection
+
+STYLES = tuple(itertools.product(("-", "--", ":"), (*FILLS[:3], INK, RED)))
+"""Dashes and colours of lines, for as many conditions."""
+
+
+def lengths(runs: Collection, summary: dict[str, Any]) -> Figure:
+    """What is missing in accuracy, and in balanced accuracy, against the steps of the series.
+
+    A line joins the means over the runs of a condition; its band reaches from the lowest run to the
+    highest.
+    """
+    conditions = {name: points for name, points in summary["lengths"].items() if points}
+    figure, axes = blank(2, width=4.8, height=4.6)
+    for (name, points), (dashes, color) in zip(conditions.items(), STYLES, strict=False):
+        steps = [point["steps"] for point in points]
+        for ax, score in zip(axes, SCORES, strict=True):
+            means, low, high = (
+                [1 - (math.nan if point[score][x] is None else point[score][x]) for point in points]
+                for x in ("mean", "min", "max")
+            )
+            ax.fill_between(steps, low, high, color=color, alpha=0.15, lw=0)
+            ax.plot(steps, means, dashes, color=color, marker="o", ms=3, lw=1.6, label=name)
+    constant = {c["majority_accuracy"] for c in summary["conditions"].values()}
+    for height in sorted(constant):
+        axes[0].axhline(1 - height, color=GREY, ls=(0, (1, 2)), lw=1, label="constant answer")
+    ticks = sorted({point["steps"] for points in conditions.values() for point in points})
+    for ax, score in zip(axes, SCORES, strict=True):
+        ax.set_xscale("log")
+        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=60)
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_yscale("symlog", linthresh=1e-4)
+        ax.yaxis.set_major_formatter(FuncFormatter(percent_label))
+        ax.set(xlabel="steps", ylim=(0, 1))
+        ax.set_title(f"100 % − {words.score_name(score)}", fontsize=11)
+        ax.grid(color="#e5e5e5", lw=0.6)
+    handles = {mark.get_label(): mark for mark in axes[0].get_legend_handles_labels()[0]}
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=3)
+    title = "errors by the exact law, of the same digits among ever more zeros"
+    figure.suptitle(f"{runs.experiment.name}: {title}\nmean over the runs; band: all of them")
+    return figure
+
+
+def cells(runs: Collection, _: dict[str, Any]) -> Figure:
+    """The running sum as it is read from the cell states, at every step of some series of each run.
+
+    There is a panel for each condition; a point on the line is read right.
+    """
+    rows = runs.probes["cells"]
+    names = list(dict.fromkeys(row["condition"] for row in rows))
+    columns = min(len(names), 4)
+    figure, axes = blank(columns, -(-len(names) // columns), width=2.8, height=2.7)
+    for ax, name in zip(axes, names, strict=False):
+        pairs = [
+            (row[f"sum_{k}"], row[f"reading_{k}"])
+            for row in rows
+            if row["condition"] == name
+            for k in range(EXAMPLES)
+        ]
+        sums, readings = np.array(pairs, float).T
+        ax.axline((0, 0), slope=1, color=GREY, lw=1)
+        ax.plot(sums, readings, ".", ms=2, color=COLORS[1], alpha=0.5)
+        ax.set_title(name, fontsize=10)
+        ax.grid(color="#e5e5e5", lw=0.6)
+        ax.sharex(axes[0])
+        ax.sharey(axes[0])
+    for ax in axes[len(names) :]:
+        ax.set_visible(False)
+    figure.supxlabel("running sum")
+    figure.supylabel("reading of the cell states")
+    figure.suptitle(f"{runs.experiment.name}: every step of {EXAMPLES} series of each run")
+    return figure
+
+
+def errors(runs: Collection, summary: dict[str, Any]) -> Figure:
+    """Error rates by sum, and how often label 1 comes true where it is estimated as so likely.
+
+    Both are means over the runs of a condition.
+    """
+    figure, (rates, reliability) = blank(2, width=4.8, height=4.6)
+    for (name, found), (dashes, color) in zip(summary["errors"].items(), STYLES, strict=False):
+        style: dict[str, Any] = {"color": color, "marker": "o", "ms": 3, "lw": 1.4, "label": name}
+        sums, values = zip(*((x["sum"], x["error"]) for x in found["rates"]), strict=True)
+        rates.plot(sums, values, dashes, **style)
+        points = ((x["estimate"], x["positive_rate"]) for x in found["reliability"])
+        reliability.plot(*zip(*points, strict=True), dashes, **style)
+    rates.set_yscale("symlog", linthresh=1e-3)
+    rates.set_ylim(0, 1)
+    rates.yaxis.set_major_formatter(FuncFormatter(percent_label))
+    rates.set(xlabel="sum", title="error rate")
+    reliability.axline((0, 0), slope=1, color=GREY, lw=1)
+    reliability.set(xlabel="estimated probability of label 1", title="share of label 1")
+    for ax in (rates, reliability):
+        ax.grid(color="#e5e5e5", lw=0.6)
+    figure.legend(*rates.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    figure.suptitle(f"{runs.experiment.name}: where the networks err, and what they think of it")
+    return figure
+
+
+FIGURES: dict[str, Callable[[Collection, dict[str, Any]], Figure]] = {
+    figure.__name__: figure for figure in (lengths, cells, errors)
+}
+"""By their names, which are those of `study.experiment.PROBES`."""
