@@ -62,6 +62,8 @@ def scores(runs: Collection, summary: dict[str, Any]) -> Figure:
     for ax, score in zip(axes, shown, strict=False):
         values = [_values(runs, name, score) for name in names]
         for place, y in enumerate(values):
+            if not y.size:  # Nothing has no place in a layout.
+                continue
             # Spread sideways in the order of the runs: nothing random, nothing hidden.
             steps = np.linspace(*RUNS, 2 * y.size + 1)[1::2]
             ax.plot(place + steps, y, "o", ms=4, color=COLORS[1], mec=INK, mew=0.4, clip_on=False)
