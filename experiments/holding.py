@@ -29,6 +29,6 @@ EXPERIMENT = Experiment(
     baselines={"sheet-holding": "sheet-solved"},
     seeds="0:8",
     scores=("exact_error", "exact_balanced_accuracy"),
-    plots=("scores", "learning", "lengths", "cells"),
-    probes=("lengths", "cells"),
+    plots=("scores", "learning", "lengths", "cells", "errors"),
+    probes=("lengths", "cells", "errors"),
 )
