@@ -66,8 +66,8 @@ def _with_biases(key: chex.PRNGKey, weights: Weights, config: ModelConfig) -> We
     if config.memory is None:
         biases = {"hf": jnp.full(shape, cast(float, config.forget_bias), jnp.float32)}
     else:
-        log_steps = jnp.log(jax.random.uniform(key, shape, minval=1.0, maxval=config.memory - 1))
-        biases = {"hi": -log_steps, "hf": log_steps}
+        steps = jax.random.uniform(key, shape, minval=1.0, maxval=config.memory - 1)
+        biases = {"hi": -jnp.log(steps), "hf": jnp.log(steps)}
     for gate, bias in biases.items():
         lstm[gate] = {**lstm[gate], "bias": bias}
     return network.from_flax({**params, "lstm": lstm}, config)
