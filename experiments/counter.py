@@ -10,7 +10,7 @@ from sumrnn.config import Config
 from sumrnn.presets import preset
 from sumrnn.study.experiment import Experiment
 
-NOISE = (0.0, 0.01, 0.1)
+NOISE = (0.0, 0.1)
 """Standard deviations of the noise in each weight, as shares of it."""
 PROCEDURES = {
     "exercise": preset("sheet"),
