@@ -25,8 +25,9 @@ class Blur(NamedTuple):
 def blur(sums: np.ndarray, yes: np.ndarray, series: np.ndarray) -> Blur | None:
     """The likeliest `Blur` for numbers of answers "yes" among series of each sum, float [n].
 
-    It is a probit regression (C. I. Bliss, Science 79 (1934) 38-39); None where no sum has both
-    answers, as any narrow one fits.
+    It is a probit regression (C. I. Bliss, Science 79 (1934) 38-39).  None where no sum has both
+    answers, as any narrow one fits; and where "yes" does not become the likelier answer from one of
+    these sums on, as of a network that does not count.
     """
     if not ((yes > 0) & (yes < series)).any():
         return None
@@ -38,7 +39,8 @@ def blur(sums: np.ndarray, yes: np.ndarray, series: np.ndarray) -> Blur | None:
         return -float(yes @ scipy.stats.norm.logcdf(z) + no @ scipy.stats.norm.logsf(z))
 
     found = scipy.optimize.minimize(loss, np.zeros(2), method="Nelder-Mead").x
-    return Blur(middle + float(found[0]), float(np.exp(found[1])))
+    center = middle + float(found[0])
+    return Blur(center, float(np.exp(found[1]))) if sums[0] <= center <= sums[-1] else None
 
 
 def calibration(
