@@ -26,8 +26,8 @@ def blur(sums: np.ndarray, yes: np.ndarray, series: np.ndarray) -> Blur | None:
     """The likeliest `Blur` for numbers of answers "yes" among series of each sum, float [n].
 
     It is a probit regression (C. I. Bliss, Science 79 (1934) 38-39).  None where no sum has both
-    answers, as any narrow one fits; and where "yes" does not become the likelier answer from one of
-    these sums on, as of a network that does not count.
+    answers, as any narrow one fits; and where "yes" does not become the likelier answer within these
+    sums, as of a network that does not count.
     """
     if not ((yes > 0) & (yes < series)).any():
         return None
@@ -39,8 +39,9 @@ def blur(sums: np.ndarray, yes: np.ndarray, series: np.ndarray) -> Blur | None:
         return -float(yes @ scipy.stats.norm.logcdf(z) + no @ scipy.stats.norm.logsf(z))
 
     found = scipy.optimize.minimize(loss, np.zeros(2), method="Nelder-Mead").x
-    center = middle + float(found[0])
-    return Blur(center, float(np.exp(found[1]))) if sums[0] <= center <= sums[-1] else None
+    center, width = middle + float(found[0]), float(np.exp(found[1]))
+    inside = sums[0] <= center <= sums[-1] and width <= sums[-1] - sums[0]
+    return Blur(center, width) if inside else None
 
 
 def calibration(
