@@ -100,9 +100,6 @@ class ModelConfig:
 
     cells: Annotated[int, Range(1, 16_384)] = 200
     """Recurrent cells."""
-    cell: Literal["lstm", "gru", "mgu", "simple", "simple-relu", "linear"] = "lstm"
-    """What they are: Flax's cells by their names (simple: tanh), or a diagonal linear recurrence.
-    Only the LSTM is fused, takes other initial weights than Flax's, and is exported."""
     initializer: Literal["keras", "flax", "counter"] = "keras"
     """keras: the four gates are one matrix; flax: each gate has its own; counter: nothing is drawn,
     the network counts by construction."""
@@ -117,6 +114,9 @@ class ModelConfig:
     """Number that is subtracted from every digit."""
     input_scale: Annotated[float, Range(1e-3, 1e3)] = 1.0
     """Number that every digit is divided by after `input_center` was subtracted."""
+    cell: Literal["lstm", "gru", "mgu", "simple", "simple-relu", "linear"] = "lstm"
+    """What they are: Flax's cells by their names (simple: tanh), or a diagonal linear recurrence.
+    Only the LSTM is fused, takes other initial weights than Flax's, and is exported."""
     memory: Annotated[float, Range(3, 1e6)] | None = None
     """Steps that cells remember at first, at most: biases of forget gates are ln u and of input
     gates -ln u, u uniform from 1 to memory - 1 (Tallec and Ollivier, arXiv 1804.11188); None: those

@@ -261,4 +261,4 @@ def test_a_config_has_no_place_to_name_a_file() -> None:
             return [text for inner in value.values() for text in texts(inner)]
         return [value] if isinstance(value, str) else []
 
-    assert set(texts(fields.to_dict(SMALL))) == {"keras", "fused", "none", "repeated"}
+    assert set(texts(fields.to_dict(SMALL))) == {"keras", "lstm", "fused", "none", "repeated"}

@@ -90,7 +90,7 @@ def test_a_table_goes_with_its_run(folder: ExperimentFolder) -> None:
 
 def test_without_a_table_the_report_does_without(folder: ExperimentFolder) -> None:
     summary = report.write(folder)
-    assert summary["lengths"] == {"a": []}
+    assert summary["lengths"] == {}
     assert not (folder.path / "figures" / "lengths.png").exists()
 
 
