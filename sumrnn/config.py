@@ -115,7 +115,7 @@ class ModelConfig:
     input_scale: Annotated[float, Range(1e-3, 1e3)] = 1.0
     """Number that every digit is divided by after `input_center` was subtracted."""
     cell: Literal["lstm", "gru", "mgu", "simple", "simple-relu", "linear"] = "lstm"
-    """What they are: Flax's cells by their names (simple: tanh), or a diagonal linear recurrence.
+    """What the cells are: those of Flax by name (simple: tanh), or a diagonal linear recurrence.
     Only the LSTM is fused, takes other initial weights than Flax's, and is exported."""
     memory: Annotated[float, Range(3, 1e6)] | None = None
     """Steps that cells remember at first, at most: biases of forget gates are ln u and of input

@@ -26,8 +26,8 @@ def blur(sums: np.ndarray, yes: np.ndarray, series: np.ndarray) -> Blur | None:
     """The likeliest `Blur` for numbers of answers "yes" among series of each sum, float [n].
 
     It is a probit regression (C. I. Bliss, Science 79 (1934) 38-39).  None where no sum has both
-    answers, as any narrow one fits; and where "yes" does not become the likelier answer within these
-    sums, as of a network that does not count.
+    answers, as any narrow one fits; and where "yes" does not become the likelier answer within
+    these sums, as of a network that does not count.
     """
     if not ((yes > 0) & (yes < series)).any():
         return None
