@@ -24,8 +24,8 @@ from sumrnn.errors import UserError
 from sumrnn.exchange import arrays, formats
 from sumrnn.models import network as network_lib
 from sumrnn.runs.trained import Trained
-from sumrnn.task import Split
 from sumrnn.train import run as algorithm
+from sumrnn.train.series import Batch
 from tests.conftest import SMALL, flip
 
 FILES = {".keras": "keras", ".weights.h5": "weights.h5", ".safetensors": "torch"}
@@ -43,10 +43,10 @@ def logits(params: network_lib.Params, model: ModelConfig, digits: np.ndarray) -
     return np.asarray(network_lib.logits(weights, model, digits), float)
 
 
-def series(config: Config, size: int, seed: int = 0) -> Split:
+def series(config: Config, size: int, seed: int = 0) -> Batch:
     task = config.task
     drawn = np.random.default_rng(seed).integers(task.low, task.high + 1, (size, task.length))
-    return Split(drawn.astype(np.uint8), (drawn.sum(axis=1) >= task.threshold).astype(np.uint8))
+    return Batch(drawn.astype(np.uint8), (drawn.sum(axis=1) >= task.threshold).astype(np.uint8))
 
 
 def save(folder: pathlib.Path, name: str, network: Trained) -> pathlib.Path:
@@ -97,7 +97,7 @@ def test_weights_come_back_in_the_same_bits_unless_inputs_are_scaled(
     assert path.read_bytes() == save(tmp_path, name, network).read_bytes()
 
 
-Peer = tuple[Callable[[np.ndarray], np.ndarray], Callable[[Split], float], Callable[[], object]]
+Peer = tuple[Callable[[np.ndarray], np.ndarray], Callable[[Batch], float], Callable[[], object]]
 """A network of another library: its probabilities, a step of Adam, and how it is saved again."""
 
 
@@ -109,7 +109,7 @@ def in_keras(keras: Any, path: pathlib.Path, config: Config) -> Peer:
     def inputs(digits: np.ndarray) -> np.ndarray:
         return digits[..., None].astype(np.float32)
 
-    def fit(batch: Split) -> float:
+    def fit(batch: Batch) -> float:
         return float(model.train_on_batch(inputs(batch.digits), batch.labels.astype(np.float32)))
 
     return lambda digits: np.asarray(model(inputs(digits)))[:, 0], fit, lambda: model.save(path)
@@ -135,7 +135,7 @@ def in_torch(torch: Any, path: pathlib.Path, config: Config) -> Peer:
     betas = (train.beta1, train.beta2)
     adam = torch.optim.Adam(trained, train.learning_rate, betas, train.epsilon)
 
-    def fit(batch: Split) -> float:
+    def fit(batch: Batch) -> float:
         adam.zero_grad()
         labels = torch.tensor(batch.labels.astype(np.float32))
         loss = torch.nn.BCEWithLogitsLoss()(net(batch.digits), labels)
