@@ -258,7 +258,8 @@ def check_step(config: Config, trains: bool) -> str:
         chex.assert_shape(part.labels, (size,))
         chex.assert_type(list(part), np.uint8)
     params = jax.eval_shape(network.to_flax, after.params)
-    chex.assert_shape(params["lstm"]["hi"]["kernel"], (cells, cells))
+    if config.model.cell == "lstm":
+        chex.assert_shape(params["lstm"]["hi"]["kernel"], (cells, cells))
     chex.assert_shape([loss, hits], ())
     if not (trains and is_small(config)):
         return "accepted, shapes only"
