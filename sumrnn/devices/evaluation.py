@@ -47,23 +47,23 @@ def evaluate(
         limits = Range(config.task.length, MAX_LENGTH, "from the task's digits on")
         limits.require("steps", steps)
     weights, log_pmfs = network.from_flax(params, config.model), task.log_pmf_table(config.task)
-    functions = compiler.compiled_functions(config.canonical)
     rows = predictions.blocks(config.task).rows
 
-    def logits_for(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
+    def logits_alone(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
+        functions = compiler.compiled_functions(config.canonical)
         data = functions.draw(log_pmfs, sums[0], np.uint32(number))
         logits = [functions.predict(weights, data, np.uint32(n)).logits for n in range(blocks)]
         return np.concatenate(logits)[None]
 
-    def logits_among_zeros(sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
-        logits_of = _compiled_among_zeros(config.canonical, steps or rows)
+    def logits_among_zeros(steps: int, sums: np.ndarray, number: int, blocks: int) -> np.ndarray:
+        logits_of = _compiled_among_zeros(config.canonical, steps)
         keys = (np.array([number, n], np.uint32) for n in range(blocks))
         parts = sums[0, : blocks * rows].reshape(blocks, rows)
         logits = [logits_of(weights, log_pmfs, *x) for x in zip(parts, keys, strict=True)]
         return np.concatenate(logits)[None]
 
-    chosen = logits_for if steps is None else logits_among_zeros
-    (counts,) = evaluation.count_errors(config, 1, chosen, size=size)
+    logits_for = logits_alone if steps is None else functools.partial(logits_among_zeros, steps)
+    (counts,) = evaluation.count_errors(config, 1, logits_for, size=size)
     return exact.scores(config.task, counts)
 
 

@@ -123,8 +123,10 @@ def _agreement(table: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     return {
         "error": total(wrong.mean(axis=0)),
-        "shared_error": total(scores.shared(wrong)) if runs > 1 else None,
-        "majority_error": total(scores.majority_wrong(wrong)) if runs >= scores.VOTERS else None,
+        "shared_error": total(scores.shared_error_rates(wrong)) if runs > 1 else None,
+        "majority_error": total(scores.majority_error_rates(wrong))
+        if runs >= scores.VOTERS
+        else None,
     }
 
 

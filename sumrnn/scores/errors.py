@@ -65,7 +65,7 @@ def calibration(
         return shares, weights @ confidences / shares, (weights * labels) @ counts / shares
 
 
-def majority_wrong(wrong: np.ndarray, voters: int = VOTERS) -> np.ndarray:
+def majority_error_rates(wrong: np.ndarray, voters: int = VOTERS) -> np.ndarray:
     """The probability that most of some networks, drawn among all, misjudge each series.
 
     `wrong` is bool [networks, series], with at least as many networks as voters; float [series].
@@ -75,7 +75,7 @@ def majority_wrong(wrong: np.ndarray, voters: int = VOTERS) -> np.ndarray:
     return share
 
 
-def shared(wrong: np.ndarray) -> np.ndarray:
+def shared_error_rates(wrong: np.ndarray) -> np.ndarray:
     """The probability that two networks, drawn among all, both misjudge each series.
 
     `wrong` is bool [networks, series], with at least two networks; float [series].

@@ -65,10 +65,14 @@ def read(folder: ExperimentFolder) -> dict[str, Rows]:
     return tables
 
 
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table as text: nine digits, and nothing where a value is undefined."""
+def to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """A table as text: nine digits, and nothing where a value is undefined.
+
+    It has these columns, or without them those of the first row.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0] if rows else (), lineterminator="\n")
+    columns = list(rows[0] if rows else ()) if columns is None else columns
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in rows:
         writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})

@@ -1,10 +1,8 @@
 """The table of an experiment: a row of scores for each condition and seed."""
 
 import collections
-import csv
 import dataclasses
 import hashlib
-import io
 from collections.abc import Iterable
 from typing import Any
 
@@ -146,11 +144,6 @@ def _finished(folder: RunFolder, config: Config) -> tuple[dict[str, Any], dict[s
 
 def to_csv(rows: list[dict[str, Any]]) -> str:
     """The table as text: nine digits, and empty where a score is undefined."""
-    text = io.StringIO()
     several = len({row[PROCESSOR] for row in rows if PROCESSOR in row}) > 1
     columns = (*COLUMNS, PROCESSOR) if several else COLUMNS
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
-    return text.getvalue()
+    return probe.to_csv(rows, columns)

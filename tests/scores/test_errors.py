@@ -60,6 +60,6 @@ def test_majorities_and_pairs_are_counted_one_by_one(networks: int) -> None:
     majorities = [
         wrong[list(few)].sum(axis=0) >= 3 for few in itertools.combinations(range(networks), 5)
     ]
-    np.testing.assert_allclose(errors.majority_wrong(wrong), np.mean(majorities, axis=0))
+    np.testing.assert_allclose(errors.majority_error_rates(wrong), np.mean(majorities, axis=0))
     pairs = [wrong[a] & wrong[b] for a, b in itertools.combinations(range(networks), 2)]
-    np.testing.assert_allclose(errors.shared(wrong), np.mean(pairs, axis=0))
+    np.testing.assert_allclose(errors.shared_error_rates(wrong), np.mean(pairs, axis=0))
