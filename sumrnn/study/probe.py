@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sumrnn.config import Config
+from sumrnn.devices import compiler
 from sumrnn.models.network import Params
 from sumrnn.probes import cells, errors, lengths
 from sumrnn.runs import trained
@@ -45,7 +46,9 @@ def measure(
         words = [f"measuring {name} {number}/{len(missing)}", f"{spec.name} with seed {spec.seed}"]
         view(words, number - 1, len(missing))
         record, params = trained.load(spec.folder)
-        spec.folder.write_table(name, to_csv(list(MEASURES[name](record.config, params))))
+        with compiler.pinned():  # The same digits whatever the environment says.
+            rows = list(MEASURES[name](record.config, params))
+        spec.folder.write_table(name, to_csv(rows))
 
 
 def read(folder: ExperimentFolder) -> dict[str, Rows]:
