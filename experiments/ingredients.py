@@ -1,4 +1,4 @@
-"""Which ingredient of `holding` lets the network keep the sum, and what do more series buy?"""
+"""Which ingredient of `holding` lets the network keep the sum?"""
 
 import dataclasses
 from typing import Any
@@ -25,12 +25,11 @@ CHANGED = {
     "without-lengths": with_train(min_steps=None),
     "without-zeros": with_train(min_digits=None, min_steps=None, max_hold=1),
     "without-memory": with_model(memory=None),
-    "three-times": with_train(epochs=3 * HOLDING.train.epochs),
 }
 
 EXPERIMENT = Experiment(
     name="ingredients",
-    question="What does each ingredient of holding do, and what do more series buy?",
+    question="Which ingredient of holding lets the network keep the sum?",
     conditions={"holding": HOLDING, **CHANGED},
     baselines=dict.fromkeys(CHANGED, "holding"),
     seeds="0:8",
