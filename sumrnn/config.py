@@ -278,8 +278,8 @@ class Config:
         if train.min_steps is not None:
             Range(1, task.length, "the task's length").require("min_steps", train.min_steps)
         name = "recurrence" if self.model.cell == "lstm" else "cell"
-        limit = "that of a fused LSTM where steps have durations (min_steps, max_hold)"
-        fits = not train.lasting or self.model.fused
+        limit = "that of a fused LSTM where zeros last (max_hold)"
+        fits = train.max_hold == 1 or self.model.fused
         require(fits, name, getattr(self.model, name), limit)
 
     @property

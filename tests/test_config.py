@@ -88,7 +88,6 @@ def test_values_that_do_not_go_together_are_refused(message: str) -> None:
         ({"memory": 2.0}, {}, "memory = 2.0: must be between 3 and"),
         ({"memory": 9.0, "initializer": "counter"}, {}, "memory = 9.0: must be None unless"),
         ({"recurrence": "scan"}, HOLDING | {"max_hold": 2}, "recurrence = 'scan': must be that of"),
-        ({"recurrence": "scan"}, HOLDING | {"min_steps": 2}, "recurrence = 'scan': must be that"),
         ({"cell": "gru"}, HOLDING | {"max_hold": 2}, "cell = 'gru': must be that of a fused LSTM"),
         ({"cell": "gru", "initializer": "counter"}, {}, "cell = 'gru': must be lstm for weights"),
         ({"cell": "gru", "weights": 64 * "0"}, {}, "cell = 'gru': must be lstm for weights"),

@@ -38,14 +38,17 @@ class LinearCell(nn.Module):
         hidden = jax.nn.sigmoid(self.log_memory) * carry + self.input(inputs)
         return hidden, hidden
 
-    def last(self, inputs: chex.Array) -> chex.Array:
-        """The state [batch, features] after inputs [batch, length, k], by an associative scan."""
+    def last(self, inputs: chex.Array, read: chex.Array | None = None) -> chex.Array:
+        """The state [batch, features] after inputs [batch, length, k], by an associative scan.
+
+        Only inputs where `read` [batch, length, 1] holds are read, which must be the last ones.
+        """
 
         def join(first: Any, second: Any) -> Any:
             (decay, state), (later_decay, later_state) = first, second
             return later_decay * decay, later_decay * state + later_state
 
-        added = self.input(inputs)
+        added = self.input(inputs) if read is None else jnp.where(read, self.input(inputs), 0)
         decays = jnp.broadcast_to(jax.nn.sigmoid(self.log_memory), added.shape)
         _, states = jax.lax.associative_scan(join, (decays, added), axis=1)
         last: chex.Array = states[:, -1]
@@ -63,10 +66,10 @@ CELLS: dict[str, tuple[Any, dict[str, Any]]] = {
 """The module of each cell, and its settings; the names are those of `ModelConfig.cell`."""
 
 
-def cell_module(name: str, features: int) -> nn.Module:
-    """The cell of a name."""
-    kind, settings = CELLS[name]
-    module: nn.Module = kind(features=features, **settings)
+def cell_module(cell: str, features: int, name: str | None = None) -> nn.Module:
+    """The cell of a name in `CELLS`; as a part of another module it has a `name` there."""
+    kind, settings = CELLS[cell]
+    module: nn.Module = kind(features=features, name=name, **settings)
     return module
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sumrnn.config import ModelConfig
-from sumrnn.models.cells import CELLS, cell_module, hidden_state, zero_carry
+from sumrnn.models.cells import cell_module, hidden_state, zero_carry
 from sumrnn.models.lstm import GATES, last_hidden, lstm_workspace
 
 Params = dict[str, dict[str, Any]]
@@ -31,26 +31,35 @@ class SumRNN(nn.Module):
     """Its name in `CELLS`, and that of its parameters."""
 
     @nn.compact
-    def __call__(self, inputs: chex.Array) -> chex.Array:
-        """Maps digits [batch, length], of any real dtype, to logits float32 [batch]."""
+    def __call__(self, inputs: chex.Array, durations: chex.Array | None = None) -> chex.Array:
+        """Maps digits [batch, length], of any real dtype, to logits float32 [batch].
+
+        A step whose duration, [batch, length], is 0 is left out; any other lasts 1.
+        """
         inputs = inputs.astype(jnp.float32)[..., None]
-        kind, settings = CELLS[self.cell]
+        read = None if durations is None else (durations > 0)[..., None]
+        cell: Any = cell_module(self.cell, self.cells, name=self.cell)
         if self.cell == "linear":
-            hidden = kind(features=self.cells, name=self.cell).last(inputs)
+            hidden = cell.last(inputs, read)
         else:
-            scan = nn.scan(
-                kind,
-                variable_broadcast="params",
-                split_rngs={"params": False},
-                in_axes=1,
-                out_axes=1,
+
+            def step(cell: Any, carry: Any, x: tuple[chex.Array, Any]) -> tuple[Any, None]:
+                after, _ = cell(carry, x[0])
+                return (after if x[1] is None else _where(x[1], after, carry)), None
+
+            scan: Any = nn.scan(
+                step, variable_broadcast="params", split_rngs={"params": False}, in_axes=1
             )
-            cell = scan(features=self.cells, name=self.cell, **settings)
-            carry, _ = cell(zero_carry(self.cell, inputs.shape[0], self.cells), inputs)
+            zero = zero_carry(self.cell, inputs.shape[0], self.cells)
+            carry, _ = scan(cell, zero, (inputs, read))
             hidden = hidden_state(self.cell, carry)
-        return nn.Dense(1, kernel_init=nn.initializers.glorot_uniform(), name="output")(hidden)[
-            ..., 0
-        ]
+        output = nn.Dense(1, kernel_init=nn.initializers.glorot_uniform(), name="output")
+        return output(hidden)[..., 0]
+
+
+def _where(condition: chex.Array, carry: Any, other: Any) -> Any:
+    """The one carry where the condition [batch, 1] holds, and otherwise the other."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), carry, other)
 
 
 class Packed(NamedTuple):
@@ -129,7 +138,8 @@ def logits(
     """The network's logits float32 [batch] of digits uint8 [batch, length], in full float32.
 
     The sigmoid of a logit is the estimate of P(label = 1).  Steps last 1, or the `durations`
-    [batch, length] of `lstm.last_hidden`, which only the fused recurrence knows.  A `workspace`
+    [batch, length] of `lstm.last_hidden`, of which others than the fused recurrence know 0 and 1
+    alone.  A `workspace`
     changes no number; by differentiation with respect to it, it comes back for the next gradient.
     """
     chex.assert_rank(digits, 2)
@@ -143,9 +153,8 @@ def logits(
             hidden = last_hidden(weights.lstm, inputs, durations, workspace)
             out: chex.Array = hidden @ weights.output[:-1] + weights.output[-1]
         else:
-            out = cast(
-                chex.Array, SumRNN(config.cells, config.cell).apply({"params": weights}, inputs)
-            )
+            network = SumRNN(config.cells, config.cell)
+            out = cast(chex.Array, network.apply({"params": weights}, inputs, durations))
     chex.assert_shape(out, digits.shape[:1])
     chex.assert_type(out, jnp.float32)
     return out
@@ -163,7 +172,7 @@ def ragged_logits(
     def step(t: chex.Numeric, carry: Any) -> Any:
         x = jax.lax.dynamic_index_in_dim(digits, t, axis=1)
         after, goes_on = _next_carry(params, config, carry, x), (t < lengths)[:, None]
-        return jax.tree.map(lambda new, old: jnp.where(goes_on, new, old), after, carry)
+        return _where(goes_on, after, carry)
 
     zero = zero_carry(config.cell, len(digits), config.cells)
     with jax.default_matmul_precision("float32"):

@@ -31,6 +31,7 @@ from sumrnn.task import sum_law
 FORMAT = 1
 SUMMARY_JSON = "summary.json"
 SUMMARY_MD = "summary.md"
+TIMES = "times.csv"
 MAX_ROWS = 1_000
 """Runs in the table of a page, whose size has a limit then."""
 
@@ -179,10 +180,27 @@ def table(runs: Collection) -> str:
     return words.render("runs.html.j2", **values)
 
 
+def times(runs: Collection) -> list[dict[str, Any]]:
+    """What the training of each condition took, by wall clock: it differs from time to time.
+
+    `seconds_per_epoch` is the median over the epochs of its finished runs, `hours` their sum; those
+    of runs that were trained side by side, on a core each, both count.
+    """
+    return [
+        {
+            "condition": name,
+            "runs": len(history["seconds"]),
+            "seconds_per_epoch": float(np.median(history["seconds"])),
+            "hours": float(history["seconds"].sum()) / 3_600,
+        }
+        for name, history in runs.histories.items()
+    ]
+
+
 def write(
     folder: ExperimentFolder, warn: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """Rebuilds runs.csv, summary.json, summary.md, report.html and the figures of an experiment.
+    """Rebuilds the tables, summary.json, summary.md, report.html and figures of an experiment.
 
     Returns the numbers of `build`.  `warn` is told of a figure that cannot be drawn.  Raises
     `UserError` if there is no experiment, a run in it is damaged, or it cannot be written.
@@ -196,6 +214,7 @@ def write(
         texts = {
             TABLE: to_csv(runs.rows),
             **{f"{name}.csv": probe.to_csv(rows) for name, rows in runs.probes.items()},
+            TIMES: probe.to_csv(times(runs)),
             SUMMARY_JSON: files.to_json(summary),
             SUMMARY_MD: text,
             REPORT_HTML: page.render(

@@ -2,7 +2,8 @@
 
 experiment.json             the declaration and the seeds asked for
 runs/CONDITION-seedSEED/    a run folder for each condition and seed
-runs.csv, summary.json, summary.md, report.html, figures/*.png      rebuilt from these at any time
+runs.csv, times.csv, summary.json, summary.md, report.html, figures/*.png
+                            rebuilt from these at any time
 """
 
 import contextlib

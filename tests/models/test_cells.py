@@ -114,6 +114,24 @@ def test_series_of_other_lengths_and_states_step_by_step_are_the_same(name: str)
     np.testing.assert_allclose(after[5], cell[6], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_series_may_begin_later(name: str) -> None:
+    model, params, digits = drawn(name)
+    model = dataclasses.replace(model, recurrence="scan")
+    params = network.to_flax(params)
+    later = np.pad(digits, ((0, 0), (2, 0)), constant_values=3)
+    durations = np.pad(np.ones_like(digits), ((0, 0), (2, 0)))
+
+    def total(params: Any, digits: Any, durations: Any = None) -> Any:
+        out = network.logits(params, model, digits, durations=durations)
+        return (out * np.arange(1, 6)).sum()
+
+    values = jax.value_and_grad(total)
+    chex.assert_trees_all_close(
+        values(params, later, durations), values(params, digits), rtol=1e-4, atol=1e-5
+    )
+
+
 SMALL = Config(
     TaskConfig(size=300, length=5, high=3, threshold=8),
     ModelConfig(cells=4),

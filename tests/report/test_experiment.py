@@ -60,6 +60,7 @@ class Folder:
         self.part = Part(digits, (margin >= 0).astype(np.uint8), logits)
         self.history = {"epoch": np.array([1.0, 2.0])}
         self.history |= dict.fromkeys(("loss", "val_accuracy"), np.array([0.9, 0.4]))
+        self.history["seconds"] = np.array([seed + 0.5, 3_600.0])
         self.ended = "finished"
 
     def change(self, **fields: Any) -> None:
@@ -175,6 +176,13 @@ def test_the_statistics_are_those_of_the_predictions(written: Folders) -> None:
     committed = json.loads((COMMITTED / "reproduce" / report.SUMMARY_JSON).read_text())
     assert list(summary) == list(committed)
     assert list(condition) == list(committed["conditions"]["sheet"])
+
+
+def test_the_time_of_training_is_told_by_condition(written: Folders) -> None:
+    slow, fast = csv.DictReader(written.texts[report.TIMES].splitlines())
+    assert (slow["condition"], fast["condition"], slow["runs"]) == ("slow", "fast", "3")
+    assert float(slow["seconds_per_epoch"]) == pytest.approx((2.5 + 3_600) / 2)
+    assert float(slow["hours"]) == pytest.approx((0.5 + 1.5 + 2.5) / 3_600 + 3)
 
 
 def test_missing_diverged_and_collapsed_runs_are_counted(written: Folders) -> None:
