@@ -272,8 +272,11 @@ class Config:
             )
             return
         require(train.series == "fresh", "min_digits", train.min_digits, "None for repeated series")
-        last = task.threshold + (train.focus_start or train.focus_reach) - 1 if train.focus else 0
-        limits = Range(max(1, -(-last // max(1, task.high))), task.length, "with focused sums")
+        lowest, note = 1, "the task's length"
+        if train.focus:
+            last = task.threshold + (train.focus_start or train.focus_reach) - 1
+            lowest, note = max(1, -(-last // max(1, task.high))), "with focused sums"
+        limits = Range(lowest, task.length, note)
         limits.require("min_digits", train.min_digits)
         if train.min_steps is not None:
             Range(1, task.length, "the task's length").require("min_steps", train.min_steps)

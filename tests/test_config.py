@@ -35,7 +35,8 @@ def test_recipes_train_the_same_network_with_as_many_series(name: str) -> None:
     assert (scaled.mean(), scaled.std()) == pytest.approx((0, 1))
 
 
-FOCUS = {"series": "fresh", "focus": 0.5}
+FRESH = {"series": "fresh"}
+FOCUS = FRESH | {"focus": 0.5}
 HOLDING = FOCUS | {"focus_reach": 5, "min_digits": 12}
 PLAN = {"batch_size": 1, "decay": "cosine"}
 POSSIBLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -59,7 +60,8 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "length = 10000: must be short enough: at most 100000 ": ({"length": 10_000, "high": 11}, {}),
     "min_digits = 12: must be None for repeated series": ({}, {"min_digits": 12}),
     "min_digits = 11: must be between 12 and 30": ({}, HOLDING | {"min_digits": 11}),
-    "min_digits = 31: must be between 12 and 30": ({}, HOLDING | {"min_digits": 31}),
+    "min_digits = 31: must be between 12 and 30 (with focused sums)": ({}, HOLDING | {"min_digits": 31}),
+    "min_digits = 31: must be between 1 and 30 (the": ({}, FRESH | {"min_digits": 31}),
     "min_steps = 31: must be between 1 and 30": ({}, HOLDING | {"min_steps": 31}),
     "min_steps = 9: must be None without min_digits": ({}, {"min_steps": 9}),
     "max_hold = 2: must be 1 without min_digits": ({}, {"max_hold": 2}),
