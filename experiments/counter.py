@@ -1,6 +1,7 @@
-"""Is it optimisation or representation?  Training from weights that count, and beside them.
+"""Is it optimisation or representation?  Training from weights that count, and from usual ones.
 
-The counter has its count in every cell, with states and outputs of the size of a trained network's.
+`alike`: all cells of the counter are alike and its input kernel is small; `uneven`: its cells
+differ, with weights of the size that training reaches, and noise of a tenth of each.
 """
 
 import dataclasses
@@ -10,52 +11,49 @@ from sumrnn.config import Config
 from sumrnn.presets import preset
 from sumrnn.study.experiment import Experiment
 
-NOISE = (0.0, 0.1)
-"""Standard deviations of the noise in each weight, as shares of it."""
 PROCEDURES = {
-    "exercise": preset("sheet"),
-    "solved": preset("sheet-solved"),
-    "holding": preset("sheet-holding"),
+    name: dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=20))
+    for name, config in (
+        ("exercise", preset("sheet")),
+        ("solved", preset("sheet-solved")),
+        ("holding", preset("sheet-holding")),
+    )
 }
+"""With a third of their series."""
+UNMOVED = dataclasses.replace(PROCEDURES["exercise"].train, epochs=1, learning_rate=1e-30)
 
 
-def shortened(config: Config, **train: Any) -> Config:
-    """The config with a third of the exercise's epochs."""
-    return dataclasses.replace(
-        config, train=dataclasses.replace(config.train, **{"epochs": 20, **train})
-    )
+def alike(config: Config) -> Config:
+    """The procedure from the counter, which takes digits as they are."""
+    return _from(config, initializer="counter", input_center=0.0, input_scale=1.0)
 
 
-def from_counter(config: Config, noise: float) -> Config:
-    """The procedure from the counter's weights with noise, which take digits as they are."""
-    model = dataclasses.replace(
-        config.model,
-        initializer="counter",
-        noise=noise,
-        memory=None,
-        input_center=0.0,
-        input_scale=1.0,
-    )
-    return dataclasses.replace(config, model=model)
+def uneven(config: Config) -> Config:
+    """The procedure from the uneven counter, with noise."""
+    return _from(config, initializer="uneven-counter", noise=0.1)
 
 
-EXERCISE = shortened(PROCEDURES["exercise"])
-UNMOVED = shortened(EXERCISE, epochs=1, learning_rate=1e-30)
+def _from(config: Config, **model: Any) -> Config:
+    model |= {"memory": None}
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
+
+
+UNEVEN = uneven(PROCEDURES["exercise"])
 
 EXPERIMENT = Experiment(
     name="counter",
     question="Do procedures stay with weights that count, leave, or find back?",
     conditions={
-        "drawn": EXERCISE,
-        **{f"start-{noise:g}": from_counter(UNMOVED, noise) for noise in NOISE},
-        **{
-            f"{name}-{noise:g}": from_counter(shortened(config), noise)
-            for name, config in PROCEDURES.items()
-            for noise in NOISE
-        },
+        "uneven": dataclasses.replace(UNEVEN, train=UNMOVED),
+        **{f"{name}-drawn": config for name, config in PROCEDURES.items()},
+        **{f"{name}-alike": alike(config) for name, config in PROCEDURES.items()},
+        **{f"{name}-uneven": uneven(config) for name, config in PROCEDURES.items()},
     },
-    baselines={f"{name}-0": "drawn" for name in PROCEDURES},
-    seeds="0:4",
+    baselines={
+        f"{name}-{start}": f"{name}-drawn" for name in PROCEDURES for start in ("alike", "uneven")
+    },
+    seeds="0:8",
     scores=("exact_error", "exact_balanced_accuracy"),
-    plots=("scores", "learning"),
+    plots=("scores", "learning", "lengths"),
+    probes=("lengths",),
 )

@@ -100,9 +100,10 @@ class ModelConfig:
 
     cells: Annotated[int, Range(1, 16_384)] = 200
     """Recurrent cells."""
-    initializer: Literal["keras", "flax", "counter"] = "keras"
+    initializer: Literal["keras", "flax", "counter", "uneven-counter"] = "keras"
     """keras: the four gates are one matrix; flax: each gate has its own; counter: nothing is drawn,
-    the network counts by construction."""
+    the network counts by construction; uneven-counter: so too, with cells that differ and weights
+    of the size that training reaches."""
     weights: Annotated[str, Pattern("[0-9a-f]{64}", "the SHA-256 of a file")] | None = None
     """SHA-256 of the file of weights that training starts from (--init-from); None: the weights
     are initialized."""
@@ -130,7 +131,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         fields.check(self)
         require(self.weights is None or not self.noise, "noise", self.noise, "0 for given weights")
-        drawn, lstm = self.initializer != "counter" and self.weights is None, self.cell == "lstm"
+        built, lstm = self.initializer in ("counter", "uneven-counter"), self.cell == "lstm"
+        drawn = not built and self.weights is None
         require(drawn or lstm, "cell", self.cell, "lstm for weights that are given or count")
         for name in ("memory", "forget_bias"):
             value, limit = getattr(self, name), "None unless weights of an LSTM are drawn"

@@ -128,9 +128,10 @@ def possible(draw: st.DrawFn) -> Values:
         model["noise"] = 0.0
     if model["initializer"] == "counter":
         model |= {"input_center": 0.0, "input_scale": 1.0}
-    if model["initializer"] == "counter" or model["weights"]:
+    built = model["initializer"] in ("counter", "uneven-counter")
+    if built or model["weights"]:
         model["cell"] = "lstm"
-    if model["initializer"] == "counter" or model["weights"] or model["cell"] != "lstm":
+    if built or model["weights"] or model["cell"] != "lstm":
         model |= {"memory": None, "forget_bias": None}
     if model["memory"] is not None:
         model["forget_bias"] = None

@@ -1,13 +1,19 @@
-"""Weights with which the network counts, by construction: it can represent the task."""
+"""Weights with which the network counts, by construction: it can represent the task.
+
+Forget gates are open, and the gates do not look at digits or states, so that the state of a cell is
+a sum of tanh(a x), which zeros leave as it is; the output compares the states' tanh with those of
+the threshold.
+"""
 
 import math
 
 import numpy as np
 
-from sumrnn.config import TaskConfig
+from sumrnn.config import MAX_PMF_TABLE, ModelConfig, TaskConfig
 from sumrnn.errors import require
 from sumrnn.models import network
 from sumrnn.models.lstm import GATES
+from sumrnn.task import log_pmf_table
 
 OPEN = 20.0
 """Bias of a gate that is open: its sigmoid is 1 in float32 (from 17 on)."""
@@ -17,17 +23,20 @@ CURVED = 0.25
 """Share of a digit that the candidates' curvature may take from a sum at the threshold."""
 MAX_ROUNDED = 2**20
 """The largest (length + cells) / a for which rounding stays below a share of a digit."""
+BENT = 0.36
+"""The largest a x of a digit x in a counter of uneven cells."""
+LET_IN = 0.9
+"""The most that its input gates let in."""
 
 
 def counter(task: TaskConfig, cells: int = 1) -> network.Params:
     """Parameters that predict every series of a task right, also with any zeros among its digits.
 
-    All gates are open and all cells alike.  A cell's state is the sum of tanh(a x), which a zero
-    leaves as it is; the output compares its tanh with that of the threshold T.  As tanh(y) lies
-    between y - y^3 / 3 and y, the state of a sum S is at most a S, and at least a S (1 - (a h)^2 /
-    3) for digits up to h.  With a = sqrt(3 / (4 T)) / h that is at most a (T - 1) below the
-    threshold and at least a (T - 1/4) from it on; the output's threshold lies between.  No larger
-    than 1 / T, a keeps the state there below 1, where its tanh is steep.
+    All gates are open and all cells alike.  As tanh(y) lies between y - y^3 / 3 and y, the state of
+    a sum S is at most a S, and at least a S (1 - (a h)^2 / 3) for digits up to h.  With a =
+    sqrt(3 / (4 T)) / h that is at most a (T - 1) below the threshold T and at least a (T - 1/4)
+    from it on; the output's threshold lies between.  No larger than 1 / T, a keeps the state there
+    below 1, where its tanh is steep.
 
     Parameters are float32, for digits as they are.  Raises `UserError` where float32 may not
     suffice: (length + cells) / a above 2^20.
@@ -36,19 +45,67 @@ def counter(task: TaskConfig, cells: int = 1) -> network.Params:
     a = min(math.sqrt(3 * CURVED / threshold) / high, 1 / threshold)
     allowed = "short enough to be counted in float32, (length + cells) x threshold up to 1,000,000"
     require((task.length + cells) / a <= MAX_ROUNDED, "length", task.length, allowed)
-    params: network.Params = {"lstm": {}}
-    for gate in GATES:
-        params["lstm"][f"i{gate}"] = {
-            "kernel": np.full((1, cells), a if gate == "g" else 0.0, np.float32)
-        }
-        params["lstm"][f"h{gate}"] = {
-            "kernel": np.zeros((cells, cells), np.float32),
-            "bias": np.full(cells, 0.0 if gate == "g" else OPEN, np.float32),
-        }
     middle = a * (task.threshold - (1 + CURVED) / 2)
     kernel = MARGIN / (cells * a / 2 * (1 - math.tanh(middle) ** 2))
+    output = np.full(cells, kernel)
+    return _params(np.full(cells, a), output, -cells * kernel * math.tanh(middle))
+
+
+def uneven_counter(task: TaskConfig, config: ModelConfig) -> network.Params:
+    """Parameters of the size that training reaches, which predict nearly every series right.
+
+    The a of the cells are spread evenly between -0.36 / h and 0.36 / h for digits up to h, and the
+    output's kernel is in proportion to them; input gates let in a constant with which a state at
+    the threshold is about 1 at most, and output gates a half.  So large an a bends tanh(a x), which
+    the output's threshold allows for by the digits that series with this sum have on average; a sum
+    of rare digits may be answered wrong.  A logit grows by about 1 per digit near the threshold.
+
+    Parameters are float32, for digits centred and scaled as the model's config says.  Raises
+    `UserError` where the table of `task.log_pmf_table` would be large.
+    """
+    limit = f"short enough for an uneven counter: (length + 1) x sums up to {MAX_PMF_TABLE}"
+    require(task.pmf_table_size <= MAX_PMF_TABLE, "length", task.length, limit)
+    a = np.linspace(1, -1, config.cells) * BENT / max(1, task.high)
+    let_in = min(LET_IN, 1 / (abs(a[0]) * max(1, task.threshold)))
+    digits, excess = np.arange(task.low, task.high + 1), task.threshold - task.length * task.low
+    logs = log_pmf_table(task)[-2]  # Of what all digits but one have above the lowest sum.
+    rest = excess - np.arange(len(digits))
+    with np.errstate(under="ignore"):
+        weights = np.where(rest >= 0, np.exp(logs[np.maximum(rest, 0)] - logs.max()), 0.0)
+    average = weights @ np.tanh(np.outer(digits, a)) / weights.sum()
+    states = np.tanh(let_in * task.length * average)
+    kernel = a / (0.5 * let_in * (1 - states**2) * a @ a)
+    return _params(
+        a * config.input_scale,
+        kernel,
+        0.5 - 0.5 * states @ kernel,
+        candidate_bias=a * config.input_center,
+        input_bias=math.log(let_in / (1 - let_in)),
+        output_bias=0.0,
+    )
+
+
+def _params(
+    a: np.ndarray,
+    kernel: np.ndarray,
+    bias: float,
+    *,
+    candidate_bias: np.ndarray | float = 0.0,
+    input_bias: float = OPEN,
+    output_bias: float = OPEN,
+) -> network.Params:
+    """Parameters with these kernels of candidates and output, and these biases."""
+    cells, biases = len(a), (input_bias, OPEN, candidate_bias, output_bias)
+    params: network.Params = {"lstm": {}}
+    for gate, gate_bias in zip(GATES, biases, strict=True):
+        inputs = a if gate == "g" else np.zeros(cells)
+        params["lstm"][f"i{gate}"] = {"kernel": inputs[None].astype(np.float32)}
+        params["lstm"][f"h{gate}"] = {
+            "kernel": np.zeros((cells, cells), np.float32),
+            "bias": np.broadcast_to(gate_bias, cells).astype(np.float32),
+        }
     params["output"] = {
-        "kernel": np.full((cells, 1), kernel, np.float32),
-        "bias": np.full(1, -cells * kernel * math.tanh(middle), np.float32),
+        "kernel": kernel[:, None].astype(np.float32),
+        "bias": np.full(1, bias, np.float32),
     }
     return params

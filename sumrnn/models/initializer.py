@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from sumrnn.config import Config, ModelConfig
 from sumrnn.models import network
-from sumrnn.models.counter import counter
+from sumrnn.models.counter import counter, uneven_counter
 from sumrnn.models.lstm import GATES
 from sumrnn.models.network import Packed, SumRNN, Weights
 
@@ -25,7 +25,7 @@ def init(key: chex.PRNGKey, config: Config) -> Weights:
       recurrent kernels the slices of one orthogonal cells x 4 cells matrix, forget bias 1.
     * flax: each gate has its own matrix.  Input kernels LeCun-normal, each recurrent kernel
       orthogonal, forget bias 0.
-    * counter: nothing is drawn, see `counter`.
+    * counter, uneven-counter: nothing is drawn, see `counter` and `uneven_counter`.
 
     Other cells than the LSTM have the initial weights that Flax gives them.  Where the config has a
     `memory` or a `forget_bias`, these are the biases of input and forget gates.  Noise in
@@ -41,6 +41,9 @@ def init(key: chex.PRNGKey, config: Config) -> Weights:
             weights = network.from_flax(module.init(key, digits)["params"], model)
         case "counter":
             built = jax.tree.map(jnp.asarray, counter(config.task, model.cells))
+            weights = network.from_flax(built, model)
+        case "uneven-counter":
+            built = jax.tree.map(jnp.asarray, uneven_counter(config.task, model))
             weights = network.from_flax(built, model)
     # The initializers split the key in three; what is folded from 3 on is none of theirs.
     if model.memory is not None or model.forget_bias is not None:

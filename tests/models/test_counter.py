@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sumrnn.config import Config, ModelConfig, TaskConfig
+from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
+from sumrnn.devices.evaluation import evaluate
 from sumrnn.errors import UserError
 from sumrnn.models import network
-from sumrnn.models.counter import counter
+from sumrnn.models.counter import counter, uneven_counter
 from sumrnn.models.initializer import init
+from sumrnn.presets import preset
 from sumrnn.task import draw_series_with_sums, log_pmf_table, spread
 
 answer = jax.jit(network.logits, static_argnums=1)
@@ -100,6 +102,51 @@ def test_it_counts_as_far_as_float32(length: int, high: int) -> None:
 def test_where_float32_ends_it_says_so() -> None:
     with pytest.raises(UserError, match=r"^length = 2000: must be short enough to be counted"):
         counter(TaskConfig(size=100, length=2_000, threshold=9_000))
+
+
+@pytest.mark.parametrize("name", ["sheet", "notebook", "sheet-solved"])
+def test_an_uneven_one_counts_with_weights_of_a_trained_size(name: str) -> None:
+    config = preset(name)
+    params = uneven_counter(config.task, config.model)
+    for steps in (None, 100):
+        assert evaluate(config, params, steps=steps, size=8_000)["error"] < 1e-5
+    assert max(abs(params["output"]["kernel"])) < 6
+    assert 0.03 < max(abs(params["lstm"]["ig"]["kernel"][0])) < 0.2
+    assert len(set(params["lstm"]["ig"]["kernel"][0])) == config.model.cells
+
+
+def test_an_uneven_one_takes_scaled_digits() -> None:
+    digits = np.asarray(jax.random.randint(jax.random.key(3), (20, 30), 0, 10), np.uint8)
+    plain, scaled = ModelConfig(9), ModelConfig(9, input_center=4.5, input_scale=3.0)
+    logits = [
+        answer(network.pack(uneven_counter(TaskConfig(), model)), model, digits)
+        for model in (plain, scaled)
+    ]
+    np.testing.assert_allclose(logits[0], logits[1], atol=1e-3)
+    # By the formula, in float64: the state is a sum of tanh, let in by the same share.
+    params = jax.tree.map(lambda x: np.asarray(x, float), uneven_counter(TaskConfig(), plain))
+    let_in = 1 / (1 + np.exp(-params["lstm"]["hi"]["bias"]))
+    states = let_in * np.tanh(digits[..., None] * params["lstm"]["ig"]["kernel"]).sum(axis=1)
+    expected = np.tanh(states) / 2 @ params["output"]["kernel"][:, 0] + params["output"]["bias"]
+    np.testing.assert_allclose(logits[0], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("cells", [1, 7])
+@pytest.mark.parametrize(
+    ("length", "low", "high", "threshold"),
+    [(1, 0, 9, 5), (4, 0, 9, 0), (4, 0, 9, 36), (5, 3, 3, 15), (6, 2, 4, 19)],
+)
+def test_an_uneven_one_has_finite_weights_for_any_task(
+    length: int, low: int, high: int, threshold: int, cells: int
+) -> None:
+    task = TaskConfig(size=100, length=length, low=low, high=high, threshold=threshold)
+    config = Config(task, ModelConfig(cells), TrainConfig(batch_size=10))
+    assert evaluate(config, uneven_counter(task, config.model), size=2_000)["error"] == 0
+
+
+def test_an_uneven_one_says_where_its_table_would_be_large() -> None:
+    with pytest.raises(UserError, match=r"^length = 500: must be short enough for an uneven"):
+        uneven_counter(TaskConfig(size=100, length=500, threshold=2_000), ModelConfig())
 
 
 def test_its_parameters_are_those_of_the_network() -> None:
