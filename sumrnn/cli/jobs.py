@@ -63,8 +63,10 @@ class Resources:
             require(
                 free, "sbatch", text, f"an option that is not set anyway ({', '.join(RESERVED)})"
             )
-        for text in (self.partition or "", self.account or "", *self.setup, *self.sbatch):
-            require(text.isprintable(), "sbatch", text, "one line of text")
+        for name in ("partition", "account", "setup", "sbatch"):
+            values = getattr(self, name) or ()
+            for text in (values,) if isinstance(values, str) else values:
+                require(text.isprintable(), name, text, "one line of text")
 
     @property
     def further(self) -> dict[str, str | bool]:

@@ -69,7 +69,9 @@ def output(command: list[str], seconds: float, needed: bool = False) -> str:
         if needed:
             raise Unanswered(f"{command[0]}: no answer in {seconds} seconds", status=1) from None
         return ""
-    except OSError:
+    except OSError as error:
+        if needed:
+            raise Unanswered(f"{command[0]}: {error.strerror}", status=1) from None
         return ""
 
 

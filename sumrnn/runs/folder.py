@@ -7,6 +7,8 @@ predictions.npz  digits, labels and logits; errors at given sums
 error.txt        why the last attempt failed; gone once the run has ended
 probes/*.csv     what an experiment has measured of the final network
 report.json, report.md, report.html, figures/*.png      rebuilt from the others at any time
+events.out.tfevents.sumrnn      the history for TensorBoard, where it is asked for
+.lock            held by the process that is at work here
 
 A run has ended when config.json says so, with the SHA-256 of history.csv and predictions.npz: it
 is written last.  A run that diverged has no predictions.
@@ -183,8 +185,9 @@ class RunFolder:
         if not file.exists():
             return None
         with files.reading(file):
-            rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines(), strict=True)
-            return [{k: float(v) if v else None for k, v in row.items()} for row in rows]
+            names, *rows = csv.reader(file.read_text(encoding="utf-8").splitlines(), strict=True)
+            values = ([float(cell) if cell else None for cell in row] for row in rows)
+            return [dict(zip(names, row, strict=True)) for row in values]
 
     def write_table(self, name: str, text: str) -> None:
         """Writes a table into probes/; raises `UserError` if the folder cannot be written."""

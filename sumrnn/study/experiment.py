@@ -57,7 +57,7 @@ class Experiment:
     seeds: str = "0:8"
     """What `--seeds` is unless given."""
     scores: tuple[str, ...] = ("accuracy", "balanced_accuracy", "matthews_correlation")
-    """Scores of the test series that are shown; the table has all."""
+    """From `SCORES`: those that are shown; the table has all."""
     plots: tuple[str, ...] = ("scores", "learning")
     """From `PLOTS`."""
     probes: tuple[str, ...] = ()

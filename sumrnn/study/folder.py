@@ -43,7 +43,7 @@ class Declaration:
 
 
 class ExperimentFolder:
-    """An experiment on disk; only this class joins paths in its folder.
+    """An experiment on disk.
 
     Args:
       path: of the folder, which need not exist.

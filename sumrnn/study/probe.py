@@ -69,7 +69,7 @@ def read(folder: ExperimentFolder) -> dict[str, Rows]:
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-    """A table as text: nine digits, and nothing where a value is undefined.
+    """A table as text: nine digits, integers in full, and nothing where a value is undefined.
 
     It has these columns, or without them those of the first row.
     """
@@ -78,5 +78,12 @@ def to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = No
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in rows:
-        writer.writerow({k: f"{v:.9g}" if isinstance(v, float) else v for k, v in row.items()})
+        writer.writerow({name: _cell(value) for name, value in row.items()})
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """What a table has of a value: floats that are integers in all their digits, such as bits."""
+    if not isinstance(value, float):
+        return value
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 2**53 else f"{value:.9g}"

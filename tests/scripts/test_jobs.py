@@ -281,6 +281,7 @@ MISUSE = {
         "partition = 'gpu': must be left out without --launcher slurm",
     ),
     "no option": (("--launcher", "slurm", "--sbatch", "a b"), "sbatch = 'a b': must be an option"),
+    "two lines": (("--launcher", "slurm", "--setup", "a\nb"), r"setup = 'a\nb': must be one line"),
     "percent": (("--launcher", "slurm", "--out", "100%"), "100%': must be without %"),
 }
 
@@ -318,6 +319,12 @@ def test_jobs_import_nothing_from_the_folder_they_are_started_in(
     assert str(tmp_path) not in log.read_text()
     assert log.read_text().endswith("random.py\n")
     assert processes.SAFE not in os.environ
+
+
+def test_a_command_that_cannot_be_started_is_no_answer() -> None:
+    assert processes.output(["/nowhere/squeue"], 5) == ""
+    with pytest.raises(processes.Unanswered, match="^/nowhere/squeue: No such file"):
+        processes.output(["/nowhere/squeue"], 5, needed=True)
 
 
 def test_a_log_that_is_named_is_there(tmp_path: pathlib.Path) -> None:

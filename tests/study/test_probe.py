@@ -13,7 +13,7 @@ from sumrnn.errors import UserError
 from sumrnn.report import experiment as report
 from sumrnn.runs.folder import PROBES
 from sumrnn.runs.writer import RunWriter
-from sumrnn.study import probe
+from sumrnn.study import probe, table
 from sumrnn.study.experiment import Experiment
 from sumrnn.study.folder import ExperimentFolder
 from tests.conftest import SMALL, train_experiment
@@ -88,15 +88,37 @@ def test_a_table_goes_with_its_run(folder: ExperimentFolder) -> None:
     assert probe.read(folder) == {"lengths": []}
 
 
+def test_lengths_of_other_tasks_have_a_table_of_their_own(folder: ExperimentFolder) -> None:
+    runs = table.collect(folder)
+    rows = [
+        {"condition": name, "seed": 1, "steps": steps, "accuracy": 0.5, "balanced_accuracy": None}
+        for name, steps in (("a", 5), ("a", 50), ("b", 7))
+    ]
+    both = dataclasses.replace(
+        runs.experiment, conditions={"a": SMALL, "b": SMALL}, plots=("scores",)
+    )
+    runs = dataclasses.replace(runs, experiment=both, probes={"lengths": rows})
+    text = report.markdown(report.build(runs), ("accuracy",), ())
+    heads = [line for line in text.splitlines() if line.startswith("| condition")]
+    assert heads == ["| condition | 5 steps | 50 steps |", "| condition | 7 steps |"]
+    assert "| a | 0.5000 (0.5000) | 0.5000 (0.5000) |\n\n| condition | 7 steps |" in text
+
+
+def test_a_table_has_all_bits_of_integers() -> None:
+    rows = [{"bits": float(2**48 - 1), "share": 1 / 3, "none": None, "count": 7}]
+    assert probe.to_csv(rows) == "bits,share,none,count\n281474976710655,0.333333333,,7\n"
+
+
 def test_without_a_table_the_report_does_without(folder: ExperimentFolder) -> None:
     summary = report.write(folder)
     assert summary["lengths"] == {}
     assert not (folder.path / "figures" / "lengths.png").exists()
 
 
-def test_a_damaged_table_is_named(folder: ExperimentFolder) -> None:
+@pytest.mark.parametrize("damage", ["three quarters", "0.75,1", ""])
+def test_a_damaged_table_is_named(folder: ExperimentFolder, damage: str) -> None:
     probe.measure(folder)
     file = folder.run("a", 2).path / PROBES / "lengths.csv"
-    file.write_text(file.read_text().replace("0.75", "three quarters"))
+    file.write_text(file.read_text().replace("0.75,", f"{damage},") if damage else "")
     with pytest.raises(UserError, match=r"a-seed2/probes/lengths\.csv: damaged"):
         probe.read(folder)
