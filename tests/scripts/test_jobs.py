@@ -323,7 +323,7 @@ def test_jobs_import_nothing_from_the_folder_they_are_started_in(
 
 def test_a_command_that_cannot_be_started_is_no_answer() -> None:
     assert processes.output(["/nowhere/squeue"], 5) == ""
-    with pytest.raises(processes.Unanswered, match="^/nowhere/squeue: No such file"):
+    with pytest.raises(processes.Unanswered, match=r"^/nowhere/squeue: No such file"):
         processes.output(["/nowhere/squeue"], 5, needed=True)
 
 
