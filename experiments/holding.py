@@ -15,6 +15,7 @@ def untrained(config: Config) -> Config:
     return dataclasses.replace(config, train=UNMOVED)
 
 
+TRAINED = ("sheet", "sheet-fresh", "sheet-solved", "sheet-holding", "notebook-holding")
 COUNTER = dataclasses.replace(preset("sheet"), model=ModelConfig(initializer="counter"))
 
 EXPERIMENT = Experiment(
@@ -24,7 +25,7 @@ EXPERIMENT = Experiment(
         "counter": untrained(COUNTER),
         "untrained": untrained(preset("sheet")),
         "untrained-holding": untrained(preset("sheet-holding")),
-        **{name: preset(name) for name in ("sheet", "sheet-solved", "sheet-holding")},
+        **{name: preset(name) for name in TRAINED},
     },
     baselines={"sheet-holding": "sheet-solved"},
     seeds="0:8",
