@@ -31,5 +31,5 @@ EXPERIMENT = Experiment(
     seeds="0:8",
     scores=("exact_error", "exact_balanced_accuracy"),
     plots=("scores", "learning", "lengths", "cells", "errors"),
-    probes=("lengths", "cells", "errors"),
+    probes=("lengths", "digits", "cells", "errors"),
 )

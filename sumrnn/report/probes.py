@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sumrnn.probes import cells as probed_cells
+from sumrnn.probes import digits as probed_digits
 from sumrnn.probes import errors as probed_errors
 from sumrnn.probes import lengths as probed_lengths
 from sumrnn.scores import errors as scores
@@ -33,15 +34,27 @@ def _described(rows: Iterable[Mapping[str, Any]], column: str) -> dict[str, Any]
 
 def lengths(runs: Collection) -> dict[str, Any]:
     """For each number of steps: `steps`, and each score over the runs."""
+    return _along(runs, "lengths", "steps", scores=probed_lengths.SCORES)
+
+
+def digits(runs: Collection) -> dict[str, Any]:
+    """For each number of digits: `digits`, and each score over the runs."""
+    return _along(runs, "digits", "digits", scores=probed_digits.SCORES)
+
+
+def _along(
+    runs: Collection, probe: str, column: str, *, scores: tuple[str, ...]
+) -> dict[str, list[dict[str, Any]]]:
+    """For each value of a probe's column: that value, and each score over the runs."""
     described = {}
-    for name, rows in _tables(runs, "lengths").items():
+    for name, rows in _tables(runs, probe).items():
         described[name] = [
-            {"steps": int(steps)}
+            {column: int(value)}
             | {
-                score: _described((row for row in rows if row["steps"] == steps), score)
-                for score in probed_lengths.SCORES
+                score: _described((row for row in rows if row[column] == value), score)
+                for score in scores
             }
-            for steps in dict.fromkeys(row["steps"] for row in rows)
+            for value in dict.fromkeys(row[column] for row in rows)
         ]
     return described
 
@@ -131,6 +144,6 @@ def _agreement(table: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 SUMMARIES: dict[str, Callable[[Collection], dict[str, Any]]] = {
-    function.__name__: function for function in (lengths, cells, errors)
+    function.__name__: function for function in (lengths, digits, cells, errors)
 }
 """By their names, which are those of `study.experiment.PROBES`."""

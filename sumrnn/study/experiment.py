@@ -15,9 +15,10 @@ PLOTS = ("scores", "learning", "skew", "variance", "lengths", "cells", "errors")
 exact positive share; variance: what the spread comes from (needs crossed seeds); lengths:
 accuracy among ever more zeros; cells: readings of the running sum; errors: by sum, and confidence
 (these three need their probe)."""
-PROBES = ("lengths", "cells", "errors")
-"""lengths: exact scores of series whose digits stand among ever more zeros; cells: the running sum
-as it is read from the states; errors: by sum, by confidence, and by series."""
+PROBES = ("lengths", "digits", "cells", "errors")
+"""lengths: exact scores of series whose digits stand among ever more zeros; digits: those of more and
+fewer digits, the threshold moved along; cells: the running sum as it is read from the states;
+errors: by sum, by confidence, and by series."""
 
 SCORES = (
     "accuracy",

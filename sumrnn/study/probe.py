@@ -11,13 +11,14 @@ from typing import Any
 from sumrnn.config import Config
 from sumrnn.devices import compiler
 from sumrnn.models.network import Params
-from sumrnn.probes import cells, errors, lengths
+from sumrnn.probes import cells, digits, errors, lengths
 from sumrnn.runs import trained
 from sumrnn.study.folder import ExperimentFolder
 
 Rows = list[dict[str, Any]]
 MEASURES: dict[str, Callable[[Config, Params], Iterator[dict[str, Any]]]] = {
     "lengths": lengths.measure,
+    "digits": digits.measure,
     "cells": cells.measure,
     "errors": errors.measure,
 }

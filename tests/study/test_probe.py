@@ -104,6 +104,19 @@ def test_lengths_of_other_tasks_have_a_table_of_their_own(folder: ExperimentFold
     assert "| a | 0.5000 (0.5000) | 0.5000 (0.5000) |\n\n| condition | 7 steps |" in text
 
 
+def test_digits_are_reported_as_they_are_and_with_the_bias_moved(folder: ExperimentFolder) -> None:
+    runs = table.collect(folder)
+    rows = [
+        {"condition": "a", "seed": seed, "digits": 5, "threshold": 8}
+        | {"balanced_accuracy": value, "moved_balanced_accuracy": 0.75, "roc_auc": 1.0}
+        for seed, value in ((1, 0.5), (2, 0.625))
+    ]
+    text = report.markdown(
+        report.build(dataclasses.replace(runs, probes={"digits": rows})), ("accuracy",), ()
+    )
+    assert "| condition | 5 digits |\n| --- | ---: |\n| a | 0.562 (0.750) |\n" in text
+
+
 def test_a_table_has_all_bits_of_integers() -> None:
     rows = [{"bits": float(2**48 - 1), "share": 1 / 3, "none": None, "count": 7}]
     assert probe.to_csv(rows) == "bits,share,none,count\n281474976710655,0.333333333,,7\n"

@@ -1,0 +1,47 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from sumrnn.config import Config, ModelConfig, TaskConfig
+from sumrnn.models.counter import counter
+from sumrnn.probes import digits
+from sumrnn.task import sum_law
+
+TASK = TaskConfig(size=100, length=12, high=9, threshold=40)
+CONFIG = Config(TASK, ModelConfig(2))
+
+
+def test_the_threshold_moves_so_that_the_classes_stay_as_skewed() -> None:
+    same = digits.with_digits(TASK, 12)
+    assert same is not None
+    assert (same.length, same.threshold) == (12, 40)
+    for length in (6, 24):
+        changed = digits.with_digits(TASK, length)
+        assert changed is not None
+        rates = [
+            sum_law(dataclasses.replace(changed, threshold=changed.threshold + k)).positive_rate
+            for k in (-1, 0, 1)
+        ]
+        assert np.argmin(np.abs(np.array(rates) - sum_law(TASK).positive_rate)) == 1
+    assert digits.with_digits(TaskConfig(size=10, length=2, low=3, high=3, threshold=6), 4) is None
+    assert digits.with_digits(TASK, 20_000) is None
+
+
+def test_the_counter_is_right_at_its_threshold_and_ranks_all_others() -> None:
+    rows = list(digits.measure(CONFIG, counter(TASK, 2)))
+    assert [row["digits"] for row in rows] == [6, 8, 10, 12, 13, 14, 18, 24, 36]
+    for row in rows:
+        right = row["threshold"] == 40
+        assert (row["balanced_accuracy"] == 1) == right
+        if 8 <= row["digits"] <= 14:  # Its states are far from 1 there, so that its logits rise.
+            assert (row["moved_balanced_accuracy"], row["roc_auc"]) == (1, 1)
+    assert sum(row["threshold"] == 40 for row in rows) == 1
+
+
+def test_a_network_that_looks_at_nothing_ranks_nothing() -> None:
+    blind = jax.tree.map(np.zeros_like, counter(TASK, 2))
+    for row in digits.measure(CONFIG, blind):
+        assert [row[name] for name in digits.SCORES] == [0.5, 0.5, 0.5]
+        assert row["positive_rate"] == pytest.approx(sum_law(TASK).positive_rate, abs=0.1)
