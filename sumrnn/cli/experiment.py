@@ -165,32 +165,27 @@ def launch(
     return ended
 
 
-def measure(folder: ExperimentFolder) -> None:
-    """Measures the probes that finished runs lack."""
+def sum_up(arguments: Arguments, folder: ExperimentFolder, ended: Progress) -> None:
+    """Measures the probes that finished runs lack, and writes and prints the summary.
+
+    Raises `UserError` if runs have failed.
+    """
+    for (name, seed), why in ended.failures.items():
+        console.warn(f"{name} with seed {seed} failed; {why}")
+    if ended.elsewhere:
+        console.warn(f"{ended.elsewhere} runs are being made by other processes")
     if folder.read().experiment.probes:
         from sumrnn.study import probe
 
         with progress.live() as show:
             probe.measure(folder, show)
-
-
-def sum_up(arguments: Arguments, folder: ExperimentFolder, progress: Progress) -> None:
-    """Writes and prints the summary of what is there.
-
-    Raises `UserError` if runs have failed.
-    """
-    for (name, seed), why in progress.failures.items():
-        console.warn(f"{name} with seed {seed} failed; {why}")
-    if progress.elsewhere:
-        console.warn(f"{progress.elsewhere} runs are being made by other processes")
     from sumrnn.report import experiment as report  # Not before: it takes memory and time.
 
-    measure(folder)
     print(report.overview(report.write(folder, console.warn), folder.path))
     if arguments.tensorboard:
         from sumrnn.report import events
 
         events.write_all(folder)
-    if progress.failures:
-        failed = f"{len(progress.failures)} of {progress.total} runs failed"
+    if ended.failures:
+        failed = f"{len(ended.failures)} of {ended.total} runs failed"
         raise UserError(f"{failed}; the same command tries them again", status=1)

@@ -25,7 +25,7 @@ def lengths(runs: Collection, summary: dict[str, Any]) -> Figure:
     A line joins the means over the runs of a condition; its band reaches from the lowest run to the
     highest.
     """
-    conditions = {name: points for name, points in summary["lengths"].items() if points}
+    conditions = summary["lengths"]
     figure, axes = blank(2, width=4.8, height=4.6)
     for (name, points), (dashes, color) in zip(conditions.items(), STYLES, strict=False):
         steps = [point["steps"] for point in points]

@@ -161,6 +161,7 @@ def test_jobs_may_be_on_another_device_but_go_on_with_no_run_of_this_one(
     with pytest.raises(UserError, match=r"config\.json: was made with kind .*--anyway"):
         run(path, (0, 1, 2))
     ExperimentFolder(path).open(TWO, (0, 1, 2), anywhere=True)
-    done = work.work(ExperimentFolder(path).specs(TWO.only("a"), (1, 2)), work.Options())
+    alone = dataclasses.replace(TWO, conditions={"a": TWO.conditions["a"]})
+    done = work.work(ExperimentFolder(path).specs(alone, (1, 2)), work.Options())
     assert (done.done, [*done.failures]) == (1, [("a", 1)])
     assert "was made with kind" in done.failures["a", 1]
