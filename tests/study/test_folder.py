@@ -11,7 +11,7 @@ import pytest
 
 from sumrnn.devices.wave import fit_many
 from sumrnn.errors import UserError
-from sumrnn.runs import files, origin, trained, work
+from sumrnn.runs import files, origin, work
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
 from sumrnn.runs.progress import Progress
 from sumrnn.study.folder import EXPERIMENT, RUNS, ExperimentFolder
@@ -60,7 +60,7 @@ def test_every_condition_and_seed_is_the_run_that_it_is_alone(whole: pathlib.Pat
         assert (record.config, record.seed, record.name) == (config, 1, name)
         np.testing.assert_array_equal(found.parts["test"].logits, expected.logits[-1][0])
         chex.assert_trees_all_equal(
-            trained.load(folder).params, jax.tree.map(lambda x: x[0], expected.state.params)
+            folder.network()[1], jax.tree.map(lambda x: x[0], expected.state.params)
         )
 
 
