@@ -7,6 +7,7 @@ import dataclasses
 import tyro
 
 from sumrnn.cli import command, console
+from sumrnn.errors import need
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> None:
     arguments = command.parse(Arguments, argv, __doc__ or "")
     path = command.folder("folder", arguments.folder)
     if arguments.tensorboard:
-        command.need("tensorboardX", "tensorboard")
+        need("tensorboardX", "tensorboard")
     from sumrnn.report import events  # Imported late, so that --help is quick.
     from sumrnn.study.folder import ExperimentFolder
 

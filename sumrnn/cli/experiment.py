@@ -15,7 +15,7 @@ from sumrnn import fields
 from sumrnn.cli import command, console, declaration, jobs, pool, progress, signals
 from sumrnn.cli.command import Text
 from sumrnn.cli.jobs import Launcher, Resources
-from sumrnn.errors import UserError, require
+from sumrnn.errors import UserError, need, require
 from sumrnn.fields import Range
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
 def check(arguments: Arguments) -> None:
     """Raises `UserError` unless the options go together, and what they need is installed."""
     if arguments.tensorboard:
-        command.need("tensorboardX", "tensorboard")
+        need("tensorboardX", "tensorboard")
     launcher, usual = arguments.launcher, fields.to_dict(Resources())
     for name, value in fields.to_dict(arguments.resources).items():
         local = name == "parallel"
@@ -104,7 +104,7 @@ def check(arguments: Arguments) -> None:
         allowed = "left out without --launcher" + ("" if local else " slurm")
         require(fits or value == usual[name], name, value, allowed)
     if launcher:
-        command.need("submitit", "cluster")
+        need("submitit", "cluster")
 
 
 def options_of(arguments: Arguments) -> Options:

@@ -11,7 +11,7 @@ from sumrnn import fields
 from sumrnn.cli import command, console, progress, signals
 from sumrnn.cli.command import Text
 from sumrnn.config import Config
-from sumrnn.errors import UserError, require
+from sumrnn.errors import UserError, need, require
 from sumrnn.fields import Range
 from sumrnn.presets import PRESETS, preset
 from sumrnn.seeds import Seed
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     require(not (arguments.resume and arguments.overwrite), "overwrite", True, "without --resume")
     params, arguments = weights(arguments)
     if arguments.tensorboard:
-        command.need("tensorboardX", "tensorboard")
+        need("tensorboardX", "tensorboard")
 
     # Late, so that --help and errors are quick.
     from sumrnn.devices import mesh
