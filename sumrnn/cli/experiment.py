@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sumrnn import fields
-from sumrnn.cli import command, console, declaration, jobs, pool, progress, signals
+from sumrnn.cli import analyze, command, console, declaration, jobs, pool, progress, signals
 from sumrnn.cli.command import Text
 from sumrnn.cli.jobs import Launcher, Resources
 from sumrnn.errors import UserError, need, require
@@ -179,13 +179,7 @@ def sum_up(arguments: Arguments, folder: ExperimentFolder, ended: Progress) -> N
 
         with progress.live() as show:
             probe.measure(folder, show)
-    from sumrnn.report import experiment as report  # Not before: it takes memory and time.
-
-    print(report.overview(report.write(folder, console.warn), folder.path))
-    if arguments.tensorboard:
-        from sumrnn.report import events
-
-        events.write_all(folder)
+    analyze.report(folder.path, arguments.tensorboard)
     if ended.failures:
         failed = f"{len(ended.failures)} of {ended.total} runs failed"
         raise UserError(f"{failed}; the same command tries them again", status=1)
