@@ -7,6 +7,7 @@ import tempfile
 import numpy as np
 
 from sumrnn.errors import need
+from sumrnn.runs import files
 from sumrnn.runs.folder import EVENTS, RunFolder
 from sumrnn.study.folder import ExperimentFolder
 
@@ -46,7 +47,9 @@ def write(folder: RunFolder) -> None:
 
     Raises `UserError` if there is none, or tensorboardX is missing or does not load.
     """
-    folder.write_report({EVENTS: encode(folder.load().history)}, ())
+    content = encode(folder.load().history)
+    with files.writing(folder.path):
+        files.write_atomic(folder.path / EVENTS, content)
 
 
 def write_all(folder: ExperimentFolder) -> None:

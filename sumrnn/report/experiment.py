@@ -221,5 +221,6 @@ def write(
                 text, drawn, captions(runs, summary), sections={"Every run": table(runs)}
             ),
         }
-        folder.write_report(texts, [(name, png) for name, (png, _) in drawn.items()])
+        shown = [(name, png) for name, (png, _) in drawn.items()]
+        files.write_report(folder.path, texts, shown, FIGURES)
         return summary

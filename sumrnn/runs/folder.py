@@ -19,7 +19,6 @@ import csv
 import dataclasses
 import json
 import pathlib
-from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from sumrnn.config import Config
@@ -249,12 +248,3 @@ class RunFolder:
         with contextlib.suppress(lock.Held), self.lock():
             files.remove(self.path / ERROR)
             files.write_json(self.config, dataclasses.replace(self.read(), attempts=0), FORMAT)
-
-    def write_report(
-        self,
-        texts: Mapping[str, bytes | str],
-        pictures: Iterable[tuple[str, bytes]],
-        known: Collection[str] = (),
-    ) -> None:
-        """Writes a report: texts by name, and PNG pictures; see `files.write_report`."""
-        files.write_report(self.path, texts, pictures, known)
