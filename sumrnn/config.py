@@ -189,7 +189,6 @@ class TrainConfig:
     focus_start: Annotated[int, Range(1, 10_000)] | None = None
     """Reach of the first epoch, from which it narrows to `focus_reach` by a factor per epoch;
     None: every epoch has `focus_reach`."""
-
     min_digits: Annotated[int, Range(1, MAX_LENGTH)] | None = None
     """Digits of a fresh series at least, at most `length`; all other steps are zeros among them.
     None: as many digits as steps."""
@@ -261,25 +260,22 @@ class Config:
             for name in ("focus_start", "focus_reach"):
                 value, usual = getattr(train, name), getattr(TrainConfig, name)
                 require(value == usual, name, value, f"{usual} without a focus")
-
         self._check_zeros()
 
     def _check_zeros(self) -> None:
         """Raises `UserError` for zeros among digits that this task or network cannot have."""
         task, train = self.task, self.train
         if train.min_digits is None:
-            require(train.max_hold == 1, "max_hold", train.max_hold, "1 without min_digits")
-            require(
-                train.min_steps is None, "min_steps", train.min_steps, "None without min_digits"
-            )
+            for name, usual in (("max_hold", 1), ("min_steps", None)):
+                value = getattr(train, name)
+                require(value == usual, name, value, f"{usual} without min_digits")
             return
         require(train.series == "fresh", "min_digits", train.min_digits, "None for repeated series")
         lowest, note = 1, "the task's length"
         if train.focus:
             last = task.threshold + (train.focus_start or train.focus_reach) - 1
             lowest, note = max(1, -(-last // max(1, task.high))), "with focused sums"
-        limits = Range(lowest, task.length, note)
-        limits.require("min_digits", train.min_digits)
+        Range(lowest, task.length, note).require("min_digits", train.min_digits)
         if train.min_steps is not None:
             Range(1, task.length, "the task's length").require("min_steps", train.min_steps)
         name = "recurrence" if self.model.cell == "lstm" else "cell"

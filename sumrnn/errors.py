@@ -1,8 +1,7 @@
 """The error for everything that a person can mend, and how its one line is made."""
 
-import contextlib
+import importlib
 import re
-from collections.abc import Iterator
 
 MAX_SHOWN = 200
 """The largest number of characters of a value or name in a message."""
@@ -57,18 +56,17 @@ def cause(error: Exception) -> str:
     return ": ".join((name, *str(error).strip().splitlines()[:1]))
 
 
-@contextlib.contextmanager
-def extra(name: str) -> Iterator[None]:
-    """A context for imports of libraries that an extra of this package installs.
+def need(module: str, extra: str) -> None:
+    """Imports a module that an extra of this package brings.
 
-    Raises `UserError`, which says how to install them, if one is missing or does not load.
+    Raises `UserError`, which says how to install it, if it is missing or does not load.
     """
-    install = f"'sumrnn[{name}]'"
+    install = f"'sumrnn[{extra}]'"
     try:
-        yield
+        importlib.import_module(module)
     except ModuleNotFoundError as error:
         advice = f"python -m pip install {install} brings it"
         raise UserError(f"{error.name}: must be installed for this; {advice}") from None
     except Exception as error:  # Of a library that it needs in turn, or of the system.
         advice = f"python -m pip install --force-reinstall {install} may help"
-        raise UserError(f"sumrnn[{name}]: must load for this ({cause(error)}); {advice}") from None
+        raise UserError(f"sumrnn[{extra}]: must load for this ({cause(error)}); {advice}") from None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 
 import tyro
 
 from sumrnn.cli import command, console
+from sumrnn.errors import need
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,20 +26,25 @@ def main(argv: list[str]) -> None:
     arguments = command.parse(Arguments, argv, __doc__ or "")
     path = command.folder("folder", arguments.folder)
     if arguments.tensorboard:
-        command.need("tensorboardX", "tensorboard")
-    from sumrnn.report import events  # Imported late, so that --help is quick.
+        need("tensorboardX", "tensorboard")
+    report(path, arguments.tensorboard)
+
+
+def report(path: pathlib.Path, tensorboard: bool) -> None:
+    """Writes the report of a run or an experiment, for TensorBoard too if asked, and prints it."""
+    from sumrnn.report import events  # Imported late: it takes memory and time.
     from sumrnn.study.folder import ExperimentFolder
 
     if ExperimentFolder(path).is_experiment():
         from sumrnn.report import experiment
 
         print(experiment.overview(experiment.write(ExperimentFolder(path), console.warn), path))
-        if arguments.tensorboard:
+        if tensorboard:
             events.write_all(ExperimentFolder(path))
     else:
         from sumrnn.report import run
         from sumrnn.runs.folder import RunFolder
 
         print(run.overview(run.write(RunFolder(path), console.warn), path))
-        if arguments.tensorboard:
+        if tensorboard:
             events.write(RunFolder(path))

@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import importlib
 import io
 import itertools
 import os
@@ -20,7 +19,7 @@ from typing import Annotated, TypeVar
 import tyro
 
 from sumrnn.cli import console
-from sumrnn.errors import UserError, extra, invalid, require
+from sumrnn.errors import UserError, invalid, require
 
 T = TypeVar("T")
 Text = Annotated[str, "text"]
@@ -89,12 +88,6 @@ def folder(field: str, text: str) -> pathlib.Path:
     except OSError:
         raise invalid(field, text, "an absolute path: the working folder was deleted") from None
     return path
-
-
-def need(module: str, brought_by: str) -> None:
-    """Raises `UserError`, before any work, unless what an extra brings is installed."""
-    with extra(brought_by):
-        importlib.import_module(module)
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from sumrnn import fields
-from sumrnn.cli import command, console, declaration, jobs, pool, progress, signals
+from sumrnn.cli import analyze, command, console, declaration, jobs, pool, progress, signals
 from sumrnn.cli.command import Text
 from sumrnn.cli.jobs import Launcher, Resources
-from sumrnn.errors import UserError, require
+from sumrnn.errors import UserError, need, require
 from sumrnn.fields import Range
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
 def check(arguments: Arguments) -> None:
     """Raises `UserError` unless the options go together, and what they need is installed."""
     if arguments.tensorboard:
-        command.need("tensorboardX", "tensorboard")
+        need("tensorboardX", "tensorboard")
     launcher, usual = arguments.launcher, fields.to_dict(Resources())
     for name, value in fields.to_dict(arguments.resources).items():
         local = name == "parallel"
@@ -104,7 +104,7 @@ def check(arguments: Arguments) -> None:
         allowed = "left out without --launcher" + ("" if local else " slurm")
         require(fits or value == usual[name], name, value, allowed)
     if launcher:
-        command.need("submitit", "cluster")
+        need("submitit", "cluster")
 
 
 def options_of(arguments: Arguments) -> Options:
@@ -165,32 +165,21 @@ def launch(
     return ended
 
 
-def measure(folder: ExperimentFolder) -> None:
-    """Measures the probes that finished runs lack."""
+def sum_up(arguments: Arguments, folder: ExperimentFolder, ended: Progress) -> None:
+    """Measures the probes that finished runs lack, and writes and prints the summary.
+
+    Raises `UserError` if runs have failed.
+    """
+    for (name, seed), why in ended.failures.items():
+        console.warn(f"{name} with seed {seed} failed; {why}")
+    if ended.elsewhere:
+        console.warn(f"{ended.elsewhere} runs are being made by other processes")
     if folder.read().experiment.probes:
         from sumrnn.study import probe
 
         with progress.live() as show:
             probe.measure(folder, show)
-
-
-def sum_up(arguments: Arguments, folder: ExperimentFolder, progress: Progress) -> None:
-    """Writes and prints the summary of what is there.
-
-    Raises `UserError` if runs have failed.
-    """
-    for (name, seed), why in progress.failures.items():
-        console.warn(f"{name} with seed {seed} failed; {why}")
-    if progress.elsewhere:
-        console.warn(f"{progress.elsewhere} runs are being made by other processes")
-    from sumrnn.report import experiment as report  # Not before: it takes memory and time.
-
-    measure(folder)
-    print(report.overview(report.write(folder, console.warn), folder.path))
-    if arguments.tensorboard:
-        from sumrnn.report import events
-
-        events.write_all(folder)
-    if progress.failures:
-        failed = f"{len(progress.failures)} of {progress.total} runs failed"
+    analyze.report(folder.path, arguments.tensorboard)
+    if ended.failures:
+        failed = f"{len(ended.failures)} of {ended.total} runs failed"
         raise UserError(f"{failed}; the same command tries them again", status=1)

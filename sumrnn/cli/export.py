@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
 
     # Imported late, so that --help is quick.
     from sumrnn.exchange import formats
-    from sumrnn.runs import files, trained
+    from sumrnn.runs import files
     from sumrnn.runs.folder import RunFolder
 
     ending = formats.FORMATS[arguments.to].ending
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     require(out.parent.is_dir(), "out", str(out), "in a folder that is there")
     free = arguments.overwrite or not out.exists()
     require(free and not out.is_dir(), "out", str(out), "new, or a file to --overwrite")
-    record, params = trained.load(RunFolder(path))
+    record, params = RunFolder(path).network()
     content = formats.write(arguments.to, params, record.config)
     with files.writing(out.parent):
         files.write_atomic(out, content)

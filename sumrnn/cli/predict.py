@@ -53,11 +53,10 @@ def main(argv: list[str]) -> None:
     # Imported late, so that --help is quick.
     from sumrnn.devices import mesh
     from sumrnn.exchange.predictor import Predictor
-    from sumrnn.runs import trained
     from sumrnn.runs.folder import RunFolder
 
     mesh.use_cores()
-    record, params = trained.load(RunFolder(path))
+    record, params = RunFolder(path).network()
     task, answer = record.config.task, Predictor(params, record.config)
     others = 0
     if not arguments.json:

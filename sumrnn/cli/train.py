@@ -8,10 +8,10 @@ from concurrent import futures
 from typing import TYPE_CHECKING, Annotated
 
 from sumrnn import fields
-from sumrnn.cli import command, console, progress, signals
+from sumrnn.cli import analyze, command, console, progress, signals
 from sumrnn.cli.command import Text
 from sumrnn.config import Config
-from sumrnn.errors import UserError, require
+from sumrnn.errors import UserError, need, require
 from sumrnn.fields import Range
 from sumrnn.presets import PRESETS, preset
 from sumrnn.seeds import Seed
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     require(not (arguments.resume and arguments.overwrite), "overwrite", True, "without --resume")
     params, arguments = weights(arguments)
     if arguments.tensorboard:
-        command.need("tensorboardX", "tensorboard")
+        need("tensorboardX", "tensorboard")
 
     # Late, so that --help and errors are quick.
     from sumrnn.devices import mesh
@@ -105,13 +105,7 @@ def main(argv: list[str]) -> None:
             status = train(spec, survey.epoch, compiled, arguments, params)
         if status == "diverged":
             raise UserError(folder.divergence(), status=3)
-        from sumrnn.report import run as report  # Not before: it takes memory and time.
-
-        print(report.overview(report.write(folder, console.warn), out))
-        if arguments.tensorboard:
-            from sumrnn.report import events
-
-            events.write(folder)
+        analyze.report(out, arguments.tensorboard)
 
 
 def defaults(basis: Basis) -> tuple[pathlib.Path, Arguments]:

@@ -147,11 +147,6 @@ def _to_host(tree: Any, rows: int) -> Any:
     return jax.tree.map(lambda x: x[:rows], jax.device_get(tree))
 
 
-def waves(seeds: Sequence[int], size: int) -> list[tuple[int, ...]]:
-    """The seeds in groups of at most `size`, each of which is trained as a wave."""
-    return [tuple(seeds[first : first + size]) for first in range(0, len(seeds), size)]
-
-
 def fit_many(
     config: Config,
     seeds: Sequence[int],
@@ -178,8 +173,9 @@ def fit_many(
     """
     seeds = check_seeds("seeds", seeds)
     compiled, results = mesh.prepare(config, len(seeds), per_device), []
-    for group in waves(seeds, compiled.plan.wave_size):
-        wave = Wave(compiled, config, group)
+    size = compiled.plan.wave_size
+    for first in range(0, len(seeds), size):
+        wave = Wave(compiled, config, seeds[first : first + size])
         while wave.epoch < config.train.epochs:
             watch(wave.step())
         results.append(wave.result())

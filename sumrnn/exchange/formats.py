@@ -1,13 +1,12 @@
 """Which files of weights and networks there are, by name and by how their names end."""
 
 import hashlib
-import importlib
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 from sumrnn.config import Config, ModelConfig
-from sumrnn.errors import UserError, cause, extra, require
+from sumrnn.errors import UserError, cause, need, require
 from sumrnn.exchange import keras, onnx, stablehlo, torch
 from sumrnn.exchange.arrays import require_size
 from sumrnn.models.network import Params
@@ -35,11 +34,6 @@ READERS = {form.ending: (form.library, form.read) for form in FORMATS.values() i
 """What reads a file, by how its name ends: the library that it needs, and the function."""
 
 
-def _load(library: str) -> None:
-    with extra("exchange"):
-        importlib.import_module(library)
-
-
 def write(name: str, params: Params, config: Config) -> bytes:
     """Returns the content of a file of one of `FORMATS` for the parameters of a config's network.
 
@@ -47,7 +41,7 @@ def write(name: str, params: Params, config: Config) -> bytes:
     does not load.
     """
     require(config.model.cell == "lstm", "cell", config.model.cell, "lstm, which formats describe")
-    _load(FORMATS[name].library)
+    need(FORMATS[name].library, "exchange")
     return FORMATS[name].write(params, config)
 
 
@@ -61,7 +55,7 @@ def read(field: str, path: pathlib.Path, model: ModelConfig) -> tuple[Params, st
     require(len(endings) == 1, field, str(path), f"a file that ends in {', '.join(READERS)}")
     require(path.is_file(), field, str(path), "a file that is there")
     library, reader = READERS[endings[0]]
-    _load(library)
+    need(library, "exchange")
     try:
         with files.reading(path):
             require_size("it", path.stat().st_size, model.cells)

@@ -43,8 +43,10 @@ def measure(config: Config, params: Params) -> Iterator[dict[str, Any]]:
 
     A value is None where the running sum does not vary.
     """
-    digits, sums = _series(config)
-    cell, hidden, cell_after = _states(config, params, digits)
+    digits = np.asarray(task.draw_series(jax.random.key(0), SIZE, config.task).digits)
+    sums = digits.T.cumsum(axis=0).astype(float)  # [steps, SIZE]
+    found = jax.jit(network.states, static_argnums=1)(params, config.model, digits)
+    cell, hidden, cell_after = (np.asarray(x, float) for x in found)  # [steps, SIZE, cells]
     fit, test = slice(None, SIZE // 2), slice(SIZE // 2, None)
     joint = _regression(np.concatenate(cell[:, fit]), np.concatenate(sums[:, fit]))
     cells = cell[:, test].reshape(-1, cell.shape[-1])
@@ -66,18 +68,6 @@ def measure(config: Config, params: Params) -> Iterator[dict[str, Any]]:
             names = (f"sum_{k}", f"reading_{k}", f"best_{k}")
             row |= dict(zip(names, map(float, values), strict=True))
         yield row
-
-
-def _series(config: Config) -> tuple[np.ndarray, np.ndarray]:
-    """Series of the task, uint8 [SIZE, length], and their running sums, float [length, SIZE]."""
-    digits = np.asarray(task.draw_series(jax.random.key(0), SIZE, config.task).digits)
-    return digits, digits.T.cumsum(axis=0).astype(float)
-
-
-def _states(config: Config, params: Params, digits: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Cell states, hidden states, and cell states one zero later; float [length, n, cells] each."""
-    found = jax.jit(network.states, static_argnums=1)(params, config.model, digits)
-    return tuple(np.asarray(states, float) for states in found)
 
 
 def _regression(states: np.ndarray, sums: np.ndarray) -> Any:

@@ -41,15 +41,31 @@ FONTS = re.compile(r" ?font-family: [^;]*;?")
 
 
 def blank(
-    columns: int = 1, rows: int = 1, width: float = 6.4, *, height: float = 4.2
+    panels: int = 1, columns: int = 0, width: float = 6.4, height: float = 4.2, grid: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure and its panels, row by row; width and height of a panel are in inches."""
+    """An empty figure and its panels, in rows of so many columns; 0: in one row.
+
+    Width and height of a panel are in inches.
+    """
+    columns = min(panels, columns or panels)
+    rows = -(-panels // columns)
     figure = Figure(figsize=(width * columns, height * rows), dpi=150, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.ticklabel_format(useOffset=False)  # Or labels would be differences.
-    return figure, axes
+        if grid:
+            ax.grid(color="#e5e5e5", lw=0.6)
+    for ax in axes[panels:]:
+        ax.set_visible(False)
+    return figure, axes[:panels]
+
+
+def legend(figure: Figure) -> None:
+    """Names each kind of mark once, below the panels, where it hides none."""
+    marks = [mark for ax in figure.axes for mark in ax.get_legend_handles_labels()[0]]
+    if kinds := {mark.get_label(): mark for mark in marks}:
+        figure.legend(handles=list(kinds.values()), loc="outside lower center", ncols=3)
 
 
 def percentages() -> PercentFormatter:

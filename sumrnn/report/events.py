@@ -6,7 +6,8 @@ import tempfile
 
 import numpy as np
 
-from sumrnn.errors import extra
+from sumrnn.errors import need
+from sumrnn.runs import files
 from sumrnn.runs.folder import EVENTS, RunFolder
 from sumrnn.study.folder import ExperimentFolder
 
@@ -27,8 +28,9 @@ def encode(history: dict[str, np.ndarray]) -> bytes:
     The history has the columns of history.csv, float64 [epochs].  Raises `UserError` if
     tensorboardX is missing or does not load.
     """
-    with extra("tensorboard"):
-        from tensorboardX import SummaryWriter
+    need("tensorboardX", "tensorboard")
+    from tensorboardX import SummaryWriter
+
     ends = FIRST + np.cumsum(history["seconds"])
     with tempfile.TemporaryDirectory() as folder:
         with SummaryWriter(folder) as writer:
@@ -45,7 +47,9 @@ def write(folder: RunFolder) -> None:
 
     Raises `UserError` if there is none, or tensorboardX is missing or does not load.
     """
-    folder.write_report({EVENTS: encode(folder.load().history)}, ())
+    content = encode(folder.load().history)
+    with files.writing(folder.path):
+        files.write_atomic(folder.path / EVENTS, content)
 
 
 def write_all(folder: ExperimentFolder) -> None:

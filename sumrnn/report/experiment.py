@@ -70,7 +70,7 @@ def _condition(runs: Collection, name: str, config: Config) -> dict[str, Any]:
     failed = diverged + sum(row["accuracy"] <= row["majority_accuracy"] for row in finished)
     beating = sum(row["gain"] > 0 and row["constant_p_value"] < SIGNIFICANT for row in finished)
     distribution = sum_law(config.task)
-    values = {score: np.array([*runs.values(name, score).values()]) for score in SCORES}
+    values = {score: runs.array(name, score) for score in SCORES}
     references = runs.experiment.references.get(name, {})
     return {
         "positive_rate": distribution.positive_rate,
@@ -221,5 +221,6 @@ def write(
                 text, drawn, captions(runs, summary), sections={"Every run": table(runs)}
             ),
         }
-        folder.write_report(texts, [(name, png) for name, (png, _) in drawn.items()])
+        shown = [(name, png) for name, (png, _) in drawn.items()]
+        files.write_report(folder.path, texts, shown, FIGURES)
         return summary

@@ -21,6 +21,7 @@ from sumrnn.report.drawing import (
     RED,
     TEXTURES,
     blank,
+    legend,
     percent_label,
     percentages,
 )
@@ -28,11 +29,6 @@ from sumrnn.study.table import Collection
 
 # Where marks stand beside the place of their condition, which is 1 away from the next one's.
 REFERENCE, MEAN, RUNS = -0.18, -0.06, (0.04, 0.3)
-
-
-def _values(runs: Collection, condition: str, score: str) -> np.ndarray:
-    """float64 [runs]: a score of the runs of a condition, where it is defined."""
-    return np.array([*runs.values(condition, score).values()], np.float64)
 
 
 def _means(ax: Axes, places: Iterable[float], score: str, *, summary: dict[str, Any]) -> None:
@@ -56,11 +52,9 @@ def scores(runs: Collection, summary: dict[str, Any]) -> Figure:
     """
     names, shown = list(summary["conditions"]), runs.experiment.scores
     slanted = len(names) > 3
-    columns = min(len(shown), 3)
-    rows = -(-len(shown) // columns)
-    figure, axes = blank(columns, rows, width=4.6, height=4.2 if slanted else 3.8)
-    for ax, score in zip(axes, shown, strict=False):
-        values = [_values(runs, name, score) for name in names]
+    figure, axes = blank(len(shown), 3, width=4.6, height=4.2 if slanted else 3.8)
+    for ax, score in zip(axes, shown, strict=True):
+        values = [runs.array(name, score) for name in names]
         for place, y in enumerate(values):
             if not y.size:  # Nothing has no place in a layout.
                 continue
@@ -85,12 +79,7 @@ def scores(runs: Collection, summary: dict[str, Any]) -> Figure:
             ax.set_ylim(bottom=0)
         ax.grid(axis="y", color="#dddddd", lw=0.6)
         ax.set_axisbelow(True)
-    for ax in axes[len(shown) :]:
-        ax.set_visible(False)
-    # Each kind of mark once, and where it hides none.
-    kinds = {mark.get_label(): mark for ax in axes for mark in ax.get_legend_handles_labels()[0]}
-    if kinds:
-        figure.legend(handles=list(kinds.values()), loc="outside lower center", ncols=3)
+    legend(figure)
     exact = [score.startswith("exact_") for score in shown]
     series = "" if all(exact) else ", on its own test series"
     mixed = "; exact: by the law" if any(exact) and series else ""
@@ -106,9 +95,9 @@ def learning(runs: Collection, _: dict[str, Any]) -> Figure:
     """
     histories = runs.histories
     columns = max(min(len(histories), 4), math.ceil(len(histories) ** 0.5))
-    rows = 2 * -(-len(histories) // columns)
-    figure, axes = blank(columns, rows, width=max(2.8, 6.4 / columns), height=2.2)
-    losses, errors = axes[: len(axes) // 2], axes[len(axes) // 2 :]
+    half = columns * -(-len(histories) // columns)
+    figure, axes = blank(2 * half, columns, width=max(2.8, 6.4 / columns), height=2.2, grid=True)
+    losses, errors = axes[:half], axes[half:]
     first = next(iter(histories))
     for panels, label in ((losses, "training loss (nats)"), (errors, "validation error")):
         panels[0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -126,7 +115,6 @@ def learning(runs: Collection, _: dict[str, Any]) -> Figure:
                     values = 1 - histories[other]["val_accuracy"]
                 _bands(ax, histories[other]["epoch"][0], values, median_only=other != name)
             ax.set_title(f"{name}: {len(history['epoch'])} runs", fontsize=9)
-            ax.grid(color="#e5e5e5", lw=0.6)
     losses[0].set_yscale("log")  # And so all that share it.
     errors[0].yaxis.set_major_formatter(percentages())
     if errors[0].get_ylim()[0] < 0.01:
@@ -156,7 +144,7 @@ def _bands(ax: Axes, epochs: np.ndarray, values: np.ndarray, *, median_only: boo
 def skew(runs: Collection, summary: dict[str, Any]) -> Figure:
     """Scores against the exact share of positives: every run, and the mean with its interval."""
     shown = runs.experiment.scores
-    figure, axes = blank(len(shown), width=3.7, height=4.4)
+    figure, axes = blank(len(shown), width=3.7, height=4.4, grid=True)
     rates = {name: values["positive_rate"] for name, values in summary["conditions"].items()}
     # A logit axis has no 0 and no 1: what is there stands beside them, under its own label.
     x = {name: min(max(rate, 1e-6), 1 - 1e-6) for name, rate in rates.items()}
@@ -166,14 +154,14 @@ def skew(runs: Collection, summary: dict[str, Any]) -> Figure:
     odds = np.log(places / (1 - places))[[0, -1]] + (-margin, margin)
     for ax, score in zip(axes, shown, strict=True):
         for name in rates:
-            y = _values(runs, name, score)
+            y = runs.array(name, score)
             ax.plot(np.full(y.size, x[name]), y, "o", ms=3.5, color=COLORS[1], alpha=0.8, mew=0)
         _means(ax, x.values(), score, summary=summary)
         if score == "accuracy":
             constant = np.maximum(places, 1 - places)
             (line,) = ax.plot(places, constant, "--", color=GREY, label="constant answer")
             ax.legend(handles=[line], loc="lower right", fontsize=8)
-        elif any(value < 0 for name in rates for value in _values(runs, name, score)):
+        elif any(value < 0 for name in rates for value in runs.array(name, score)):
             ax.axhline(0, ls="--", color=GREY)
         ax.set_xscale("logit")
         ax.set_xlim(*1 / (1 + np.exp(-odds)))
@@ -181,7 +169,6 @@ def skew(runs: Collection, summary: dict[str, Any]) -> Figure:
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xlabel("positives by the exact law")
         ax.set_title(words.score_name(score), fontsize=10)
-        ax.grid(color="#e5e5e5", lw=0.6)
     figure.suptitle(f"{runs.experiment.name}: every run, mean and 95 % interval")
     return figure
 

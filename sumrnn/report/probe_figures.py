@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from sumrnn.probes.cells import EXAMPLES
 from sumrnn.probes.lengths import SCORES
 from sumrnn.report import words
-from sumrnn.report.drawing import COLORS, FILLS, GREY, INK, RED, blank, percent_label
+from sumrnn.report.drawing import COLORS, FILLS, GREY, INK, RED, blank, legend, percent_label
 from sumrnn.study.table import Collection
 
 STYLES = tuple(itertools.product(("-", "--", ":"), (*FILLS[:3], INK, RED)))
@@ -25,8 +25,8 @@ def lengths(runs: Collection, summary: dict[str, Any]) -> Figure:
     A line joins the means over the runs of a condition; its band reaches from the lowest run to the
     highest.
     """
-    conditions = {name: points for name, points in summary["lengths"].items() if points}
-    figure, axes = blank(2, width=4.8, height=4.6)
+    conditions = summary["lengths"]
+    figure, axes = blank(2, width=4.8, height=4.6, grid=True)
     for (name, points), (dashes, color) in zip(conditions.items(), STYLES, strict=False):
         steps = [point["steps"] for point in points]
         for ax, score in zip(axes, SCORES, strict=True):
@@ -48,9 +48,7 @@ def lengths(runs: Collection, summary: dict[str, Any]) -> Figure:
         ax.yaxis.set_major_formatter(FuncFormatter(percent_label))
         ax.set(xlabel="steps", ylim=(0, 1))
         ax.set_title(f"100 % − {words.score_name(score)}", fontsize=11)
-        ax.grid(color="#e5e5e5", lw=0.6)
-    handles = {mark.get_label(): mark for mark in axes[0].get_legend_handles_labels()[0]}
-    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=3)
+    legend(figure)
     title = "errors by the exact law, of the same digits among ever more zeros"
     figure.suptitle(f"{runs.experiment.name}: {title}\nmean over the runs; band: all of them")
     return figure
@@ -63,9 +61,8 @@ def cells(runs: Collection, _: dict[str, Any]) -> Figure:
     """
     rows = runs.probes["cells"]
     names = list(dict.fromkeys(row["condition"] for row in rows))
-    columns = min(len(names), 4)
-    figure, axes = blank(columns, -(-len(names) // columns), width=2.8, height=2.7)
-    for ax, name in zip(axes, names, strict=False):
+    figure, axes = blank(len(names), 4, width=2.8, height=2.7, grid=True)
+    for ax, name in zip(axes, names, strict=True):
         pairs = [
             (row[f"sum_{k}"], row[f"reading_{k}"])
             for row in rows
@@ -76,11 +73,8 @@ def cells(runs: Collection, _: dict[str, Any]) -> Figure:
         ax.axline((0, 0), slope=1, color=GREY, lw=1)
         ax.plot(sums, readings, ".", ms=2, color=COLORS[1], alpha=0.5)
         ax.set_title(name, fontsize=10)
-        ax.grid(color="#e5e5e5", lw=0.6)
         ax.sharex(axes[0])
         ax.sharey(axes[0])
-    for ax in axes[len(names) :]:
-        ax.set_visible(False)
     figure.supxlabel("running sum")
     figure.supylabel("reading of the cell states")
     figure.suptitle(f"{runs.experiment.name}: every step of {EXAMPLES} series of each run")
@@ -92,7 +86,7 @@ def errors(runs: Collection, summary: dict[str, Any]) -> Figure:
 
     Both are means over the runs of a condition.
     """
-    figure, (rates, reliability) = blank(2, width=4.8, height=4.6)
+    figure, (rates, reliability) = blank(2, width=4.8, height=4.6, grid=True)
     for (name, found), (dashes, color) in zip(summary["errors"].items(), STYLES, strict=False):
         style: dict[str, Any] = {"color": color, "marker": "o", "ms": 3, "lw": 1.4, "label": name}
         sums, values = zip(*((x["sum"], x["error"]) for x in found["rates"]), strict=True)
@@ -105,9 +99,7 @@ def errors(runs: Collection, summary: dict[str, Any]) -> Figure:
     rates.set(xlabel="sum", title="error rate")
     reliability.axline((0, 0), slope=1, color=GREY, lw=1)
     reliability.set(xlabel="estimated probability of label 1", title="share of label 1")
-    for ax in (rates, reliability):
-        ax.grid(color="#e5e5e5", lw=0.6)
-    figure.legend(*rates.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    legend(figure)
     figure.suptitle(f"{runs.experiment.name}: where the networks err, and what they think of it")
     return figure
 

@@ -132,5 +132,6 @@ def write(folder: RunFolder, warn: Callable[[str], None] = lambda line: None) ->
         REPORT_MD: text,
         REPORT_HTML: page.render(text, drawn, captions(run, report)),
     }
-    folder.write_report(texts, [(name, png) for name, (png, _) in drawn.items()], FIGURES)
+    shown = [(name, png) for name, (png, _) in drawn.items()]
+    files.write_report(folder.path, texts, shown, FIGURES)
     return report

@@ -108,11 +108,6 @@ def with_interval(value: float | None, interval: list[float] | None) -> str:
     return f"{number(value)} ({ends})"
 
 
-def row(cells: Iterable[object]) -> str:
-    """A row of a Markdown table."""
-    return f"| {' | '.join(map(str, cells))} |"
-
-
 def columns(text: str) -> str:
     """Lines whose cells have " | " between them, aligned: to the right but for the first column."""
     rows = [line.split(" | ") for line in text.strip().splitlines()]
@@ -130,8 +125,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         autoescape=jinja2.select_autoescape(["html.j2"], default=False),  # The rest is no HTML.
     )
-    filters = (plain, score_name, number, general, count, percent, span, with_interval)
-    for helper in (*filters, row, columns):
+    filters = (plain, score_name, number, general, count, percent, span, with_interval, columns)
+    for helper in filters:
         environment.filters[helper.__name__] = helper
     environment.filters["right"] = str.rjust
     return environment

@@ -246,7 +246,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
 
 def write_report(
     path: pathlib.Path,
-    texts: Mapping[str, bytes | str],
+    texts: Mapping[str, str],
     pictures: Iterable[tuple[str, bytes]],
     known: Collection[str],
 ) -> None:

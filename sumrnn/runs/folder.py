@@ -19,11 +19,11 @@ import csv
 import dataclasses
 import json
 import pathlib
-from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from sumrnn.config import Config
 from sumrnn.errors import UserError, require
+from sumrnn.models.network import Params, to_flax
 from sumrnn.runs import files, lock, origin, results
 from sumrnn.runs.checkpoint import Checkpoints
 from sumrnn.runs.record import EARLIER, FORMAT, Record, Status
@@ -159,11 +159,7 @@ class RunFolder:
 
         Raises `UserError` if a file is missing, unreadable, damaged, or disagrees with the config.
         """
-        if not self.path.is_dir():
-            raise UserError(f"{self.path}: must be a run folder")
-        record = self.read()
-        if record.status == "unfinished":
-            raise UserError(f"{self.path}: is no finished run; --resume continues it")
+        record = self._ended()
         self.check_files()
         if record.status == "diverged":
             why = f"missing, because the run diverged (see {HISTORY})"
@@ -175,6 +171,26 @@ class RunFolder:
             exact = record.last_origin["versions"].get("exact")
             evaluated = exact in (None, origin.evaluation_digest())
             return Run(record, history, *results.from_arrays(arrays, record.config, evaluated))
+
+    def network(self) -> tuple[Record, Params]:
+        """A finished run's record, and the parameters of its network, from the last checkpoint.
+
+        Raises `UserError` if there is no run, it has not finished, or that is missing or damaged.
+        """
+        record = self._ended()
+        if record.status == "diverged":
+            raise UserError(f"{self.path}: is no finished run; it diverged")
+        last = self.checkpoints.load(record.config, record.seed, record.epochs)
+        return record, to_flax(last.state.params)
+
+    def _ended(self) -> Record:
+        """The record of a run that has finished or diverged; raises `UserError` if none has."""
+        if not self.path.is_dir():
+            raise UserError(f"{self.path}: must be a run folder")
+        record = self.read()
+        if record.status == "unfinished":
+            raise UserError(f"{self.path}: is no finished run; --resume continues it")
+        return record
 
     def read_table(self, name: str) -> list[dict[str, float | None]] | None:
         """The rows of a table in probes/, None where a value is empty; None if there is no table.
@@ -232,12 +248,3 @@ class RunFolder:
         with contextlib.suppress(lock.Held), self.lock():
             files.remove(self.path / ERROR)
             files.write_json(self.config, dataclasses.replace(self.read(), attempts=0), FORMAT)
-
-    def write_report(
-        self,
-        texts: Mapping[str, bytes | str],
-        pictures: Iterable[tuple[str, bytes]],
-        known: Collection[str] = (),
-    ) -> None:
-        """Writes a report: texts by name, and PNG pictures; see `files.write_report`."""
-        files.write_report(self.path, texts, pictures, known)

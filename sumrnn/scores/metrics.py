@@ -27,20 +27,6 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0.0, -logits.astype(np.float64)))
 
 
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> dict[str, int]:
-    """The numbers of series by label and predicted label, {0, 1} [n] each: tn, fp, fn, tp.
-
-    Positive is label 1: a sum of at least the threshold.
-    """
-    labels, predicted = labels.astype(bool), predicted.astype(bool)
-    return {
-        "tn": int((~labels & ~predicted).sum()),
-        "fp": int((~labels & predicted).sum()),
-        "fn": int((labels & ~predicted).sum()),
-        "tp": int((labels & predicted).sum()),
-    }
-
-
 def collapsed(confusion: dict[str, int]) -> str | None:
     """The class, from `CLASSES`, that is predicted for every series; None if both occur."""
     predicted = (confusion["tn"] + confusion["fn"], confusion["tp"] + confusion["fp"])
@@ -92,7 +78,9 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
       majority_class: the label, 0 or 1, of the constant answer; the other class is the minority.
 
     Returns:
-      A nested dictionary of plain numbers.  `gain` is accuracy - majority_accuracy;
+      A nested dictionary of plain numbers.  `confusion` counts the series by label and answer,
+      of which 1, a sum of at least the threshold, is positive; `gain` is accuracy -
+      majority_accuracy;
       `skill` is the share of the constant answer's errors that the network avoids,
       gain / (1 - majority_accuracy); below 0 it is worse than the constant answer.
       `constant_p_value` is McNemar's exact test of the network against the constant
@@ -102,7 +90,8 @@ def scores(labels: np.ndarray, logits: np.ndarray, majority_class: int) -> dict[
     """
     labels, logits = np.asarray(labels).astype(np.int64), np.asarray(logits).astype(np.float64)
     predicted, p = predicted_labels(logits), probabilities(logits)
-    confusion = confusion_matrix(labels, predicted)
+    cells = sk.confusion_matrix(labels, predicted, labels=[0, 1]).ravel().tolist()
+    confusion = dict(zip(("tn", "fp", "fn", "tp"), cells, strict=True))
     accuracy = float((labels == predicted).mean())
     majority_accuracy = float((labels == majority_class).mean())
     gain = accuracy - majority_accuracy

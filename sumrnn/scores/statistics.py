@@ -4,6 +4,7 @@ Pure functions of arrays; the bootstrap's random numbers are fixed, so that the 
 give the same intervals.
 """
 
+import functools
 import math
 import warnings
 from typing import Any
@@ -24,14 +25,8 @@ MAX_PAIRED = 1_000
 square."""
 FACTORS = ("data", "init", "shuffle")
 """The three independent sources of randomness of a run."""
-
-
-def interquartile_mean(values: np.ndarray, axis: int = -1) -> Any:
-    """The mean of the middle half of the values along an axis.
-
-    A quarter of the values, rounded down, is cut at each end.
-    """
-    return scipy.stats.trim_mean(values, 0.25, axis=axis)
+interquartile_mean = functools.partial(scipy.stats.trim_mean, proportiontocut=0.25)
+"""The mean of the middle half of the values; a quarter, rounded down, is cut at each end."""
 
 
 def bootstrap(values: np.ndarray, statistic: Any = np.mean) -> list[float] | None:

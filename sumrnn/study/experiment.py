@@ -16,8 +16,8 @@ exact positive share; variance: what the spread comes from (needs crossed seeds)
 accuracy among ever more zeros; cells: readings of the running sum; errors: by sum, and confidence
 (these three need their probe)."""
 PROBES = ("lengths", "digits", "cells", "errors")
-"""lengths: exact scores of series whose digits stand among ever more zeros; digits: those of more and
-fewer digits, the threshold moved along; cells: the running sum as it is read from the states;
+"""lengths: exact scores of series whose digits stand among ever more zeros; digits: those of more
+and fewer digits, the threshold moved along; cells: the running sum as it is read from the states;
 errors: by sum, by confidence, and by series."""
 
 SCORES = (
@@ -76,12 +76,11 @@ class Experiment:
         text = self.question
         require(text.isprintable() and text != "", "question", text, "a line of text")
         require(len(self.conditions) > 0, "conditions", self.conditions, "at least one")
-        for field, known in (("scores", SCORES), ("plots", PLOTS)):
+        lists = (("scores", SCORES, 1), ("plots", PLOTS, 1), ("probes", PROBES, 0))
+        for field, known, least in lists:
             chosen = getattr(self, field)
-            good = len(chosen) == len(set(chosen)) > 0 and set(chosen) <= set(known)
+            good = least <= len(chosen) == len(set(chosen)) and set(chosen) <= set(known)
             require(good, field, chosen, f"some of {', '.join(known)}, once each")
-        good = len(self.probes) == len(set(self.probes)) and set(self.probes) <= set(PROBES)
-        require(good, "probes", self.probes, f"some of {', '.join(PROBES)}, once each")
         probed = set(self.plots) & set(PROBES) <= set(self.probes)
         require(probed, "plots", self.plots, "without pictures of probes that are not measured")
         for name, baseline in self.baselines.items():
@@ -95,11 +94,6 @@ class Experiment:
         crossed = len({config.unpinned for config in self.conditions.values()}) == 1
         allowed = "of conditions that differ in their seeds alone"
         require(crossed or "variance" not in self.plots, "plots", "variance", allowed)
-
-    def only(self, condition: str) -> "Experiment":
-        """The experiment with this condition alone."""
-        conditions = {condition: self.conditions[condition]}
-        return dataclasses.replace(self, conditions=conditions, baselines={}, references={})
 
 
 def parse_seeds(field: str, text: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ runs.csv, times.csv, summary.json, summary.md, report.html, figures/*.png
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 
 from sumrnn import fields
 from sumrnn.errors import UserError
@@ -18,7 +18,7 @@ from sumrnn.runs.folder import CONFIG, RunFolder
 from sumrnn.runs.record import Record
 from sumrnn.runs.recorder import Spec
 from sumrnn.seeds import Seed, check_seeds
-from sumrnn.study.experiment import PLOTS, Experiment
+from sumrnn.study.experiment import Experiment
 
 FORMAT = 5
 EARLIER = {4: {"made": None}}
@@ -147,12 +147,6 @@ class ExperimentFolder:
         Raises `UserError` if it is missing, unreadable or damaged.
         """
         return files.read_json(self.path / EXPERIMENT, Declaration, FORMAT, EARLIER)
-
-    def write_report(
-        self, texts: Mapping[str, bytes | str], pictures: Iterable[tuple[str, bytes]]
-    ) -> None:
-        """Writes what is rebuilt from the runs; see `files.write_report`."""
-        files.write_report(self.path, texts, pictures, known=PLOTS)
 
 
 def _check_same(file: pathlib.Path, declared: Experiment, asked: Experiment) -> None:

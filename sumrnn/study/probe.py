@@ -12,7 +12,6 @@ from sumrnn.config import Config
 from sumrnn.devices import compiler
 from sumrnn.models.network import Params
 from sumrnn.probes import cells, digits, errors, lengths
-from sumrnn.runs import trained
 from sumrnn.study.folder import ExperimentFolder
 
 Rows = list[dict[str, Any]]
@@ -46,7 +45,7 @@ def measure(
     for number, (name, spec) in enumerate(missing, 1):
         words = [f"measuring {name} {number}/{len(missing)}", f"{spec.name} with seed {spec.seed}"]
         view(words, number - 1, len(missing))
-        record, params = trained.load(spec.folder)
+        record, params = spec.folder.network()
         with compiler.pinned():  # The same digits whatever the environment says.
             rows = list(MEASURES[name](record.config, params))
         spec.folder.write_table(name, to_csv(rows))

@@ -51,6 +51,10 @@ class Collection:
             if row["condition"] == condition and row[score] is not None
         }
 
+    def array(self, condition: str, score: str) -> np.ndarray:
+        """The same values alone, float64 [runs]."""
+        return np.array([*self.values(condition, score).values()], np.float64)
+
 
 def collect(folder: ExperimentFolder) -> Collection:
     """Reads every run of an experiment.

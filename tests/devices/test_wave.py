@@ -17,7 +17,6 @@ from jax.sharding import Mesh
 
 from sumrnn.config import Config, ModelConfig
 from sumrnn.devices import compiler
-from sumrnn.devices import wave as wave_lib
 from sumrnn.devices.compiler import fit
 from sumrnn.devices.mesh import SEED, CompiledFunctions, Plan, prepare
 from sumrnn.devices.wave import Start, Wave, fit_many
@@ -49,8 +48,8 @@ def plan(devices: int, per_run: int = 1, per_device: int = 1, at_once: bool = Fa
 
 def run(seeds: list[int], placement: Plan, config: Config = SMALL) -> Result:
     compiled, results = CompiledFunctions(config, placement), []
-    for group in wave_lib.waves(seeds, placement.wave_size):
-        wave = Wave(compiled, config, group)
+    for first in range(0, len(seeds), placement.wave_size):
+        wave = Wave(compiled, config, seeds[first : first + placement.wave_size])
         while wave.epoch < config.train.epochs:
             wave.step()
         results.append(wave.result())

@@ -2,18 +2,27 @@
 
 import dataclasses
 import pathlib
+from typing import NamedTuple
 
 import pytest
 
 from sumrnn.config import Config
-from sumrnn.runs import trained
-from sumrnn.runs.trained import Trained
+from sumrnn.models.network import Params
+from sumrnn.runs.folder import RunFolder
+from sumrnn.runs.record import Record
 from tests.conftest import SMALL, finish
 
 SCALED = dataclasses.replace(
     SMALL, model=dataclasses.replace(SMALL.model, input_center=1.5, input_scale=1.25)
 )
 CONFIGS: dict[str, Config] = {"raw": SMALL, "scaled": SCALED}
+
+
+class Trained(NamedTuple):
+    """A network, and the run that trained it."""
+
+    record: Record
+    params: Params
 
 
 @pytest.fixture(scope="session", params=list(CONFIGS))
@@ -27,6 +36,4 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def network(run: pathlib.Path) -> Trained:
     """What it ended with."""
-    from sumrnn.runs.folder import RunFolder
-
-    return trained.load(RunFolder(run))
+    return Trained(*RunFolder(run).network())

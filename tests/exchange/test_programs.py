@@ -17,8 +17,8 @@ from sumrnn.devices.compiler import CPU_OPTIONS
 from sumrnn.exchange import formats
 from sumrnn.models import network as network_lib
 from sumrnn.models.initializer import init
-from sumrnn.runs.trained import Trained
 from tests.conftest import SECONDS, SMALL
+from tests.exchange.conftest import Trained
 
 ALONE = """
 import json, sys

@@ -23,10 +23,10 @@ from sumrnn.devices import compiler
 from sumrnn.errors import UserError
 from sumrnn.exchange import arrays, formats
 from sumrnn.models import network as network_lib
-from sumrnn.runs.trained import Trained
 from sumrnn.train import run as algorithm
 from sumrnn.train.series import Batch
 from tests.conftest import SMALL, flip
+from tests.exchange.conftest import Trained
 
 FILES = {".keras": "keras", ".weights.h5": "weights.h5", ".safetensors": "torch"}
 RAW = pytest.mark.parametrize("run", ["raw"], indirect=True)

@@ -57,7 +57,7 @@ TWO_RUNS = (EXPERIMENT, 2, "--seeds", "7:8", "--devices", 2, "--checkpoint-every
 def write_report(folder: RunFolder) -> None:
     """Without figures, which take a second."""
     texts = {REPORT_JSON: files.to_json(report.build(folder.load())), REPORT_MD: "report"}
-    folder.write_report(texts, ())
+    files.write_report(folder.path, texts, (), ())
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +364,7 @@ def test_resuming_does_not_write_through_links(
         assert "\n" not in str(caught.value)
     else:
         folder = finish(path)
-        folder.write_report({REPORT_JSON: "{}", REPORT_MD: "report"}, ())
+        files.write_report(path, {REPORT_JSON: "{}", REPORT_MD: "report"}, (), ())
         assert folder.load().record.status == "finished"
     assert files_of(outside) == before
 

@@ -57,7 +57,7 @@ def write_report(path: pathlib.Path) -> None:
     """As good as a report, and quicker."""
     texts = {REPORT_JSON: '{"run": {"seconds": 1}}', REPORT_MD: "report"}
     with RunFolder(path).lock():
-        RunFolder(path).write_report(texts, [("a", b"drawn"), ("b", b"drawn")])
+        files.write_report(path, texts, [("a", b"drawn"), ("b", b"drawn")], ())
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import sumrnn
 from sumrnn.errors import UserError
 from sumrnn.report import events
-from sumrnn.runs.folder import EVENTS, RunFolder
+from sumrnn.runs.folder import EVENTS, FIGURES, RunFolder
 from sumrnn.runs.writer import RunWriter
 from tests.conftest import SMALL, Done, call, files_of, refused
 
@@ -44,6 +44,11 @@ def test_a_run_leaves_its_history_where_asked(
         np.testing.assert_array_equal(epochs, history["epoch"])
         np.testing.assert_array_equal(np.float32(values), np.float32(history[column]))
     folder = RunFolder(path)
+    shutil.rmtree(path / FIGURES)
+    names = {entry.name for entry in path.iterdir()}
+    (path / EVENTS).unlink()
+    events.write(folder)
+    assert {entry.name for entry in path.iterdir()} == names
     with folder.lock():  # A run that begins anew has no history yet.
         RunWriter(folder).begin(SMALL, 7, "sheet")
     assert EVENTS not in files_of(path)

@@ -3,14 +3,16 @@
 import dataclasses
 import functools
 import html.parser
+import pathlib
 import re
+import unittest.mock
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
 
 from sumrnn.config import TaskConfig
 from sumrnn.report import experiment, page, run
+from sumrnn.runs import files
 from sumrnn.runs.folder import REPORT_HTML, REPORT_MD
 from sumrnn.runs.results import Run
 from tests.report import test_experiment, test_run
@@ -24,15 +26,14 @@ def write_run(task: TaskConfig = test_run.SHEET) -> dict[str, str]:
     """The texts of the report of a run, by their names."""
 
     class Folder:
+        path = pathlib.Path("run")
+
         def load(self) -> Run:
             return test_run.make_run(task)
 
-        def write_report(self, texts: dict[str, str], pictures: Any, known: Any) -> None:
-            self.texts = texts
-
-    folder = Folder()
-    run.write(folder)  # type: ignore[arg-type]
-    return folder.texts
+    with unittest.mock.patch.object(files, "write_report") as wrote:
+        run.write(Folder())  # type: ignore[arg-type]
+    return dict(wrote.call_args.args[1])
 
 
 @functools.cache

@@ -136,14 +136,23 @@ def test_a_run_is_read_whatever_line_ends_its_texts_got(copy: RunFolder) -> None
 
 def test_what_is_no_finished_run_is_not_read_as_one(tmp_path: pathlib.Path) -> None:
     none = RunFolder(tmp_path / "none")
-    with pytest.raises(UserError, match="none: must be a run folder"):
-        none.load()
+    for read in (none.load, none.network):
+        with pytest.raises(UserError, match="none: must be a run folder"):
+            read()
     assert none.survey(THREE, 7) == ("unfinished", 0, [])
     assert not none.path.exists()
     folder = train(tmp_path / "run", THREE, until=2)
     assert folder.status() == "unfinished"
-    with pytest.raises(UserError, match="run: is no finished run; --resume continues it"):
+    for read in (folder.load, folder.network):
+        with pytest.raises(UserError, match="run: is no finished run; --resume continues it"):
+            read()
+    proof = {HISTORY: files.digest(folder.path / HISTORY)}
+    record(folder.path, status="diverged", files=proof)
+    reseal(folder.path)
+    with pytest.raises(UserError, match=r"predictions\.npz: missing, because the run diverged"):
         folder.load()
+    with pytest.raises(UserError, match="run: is no finished run; it diverged"):
+        folder.network()
 
 
 OLD = {"format": 4, "seed": 7, "config": None, "versions": {}}

@@ -51,7 +51,7 @@ SEEDS = ("--seeds", "0:3,7", "--devices", 2)
 
 def contents(path: pathlib.Path) -> dict[str, Any]:
     """All that must not depend on how a batch was made: everything but locks and wall clocks."""
-    changing = {HISTORY, CONFIG, files.LOCK, CHECKPOINTS}
+    changing = {HISTORY, CONFIG, files.LOCK, CHECKPOINTS, report.TIMES}
     kept: dict[str, Any] = {
         name: data
         for name, data in files_of(path).items()
@@ -150,7 +150,8 @@ def test_a_bad_declaration_is_told_in_one_line(name: str, tmp_path: pathlib.Path
 
 def test_it_leaves_runs_table_summary_and_figures(whole: tuple[pathlib.Path, str]) -> None:
     path, shown = whole
-    summary = (TABLE, report.SUMMARY_JSON, report.SUMMARY_MD, REPORT_HTML, FIGURES)
+    tables = (TABLE, report.TIMES)
+    summary = (*tables, report.SUMMARY_JSON, report.SUMMARY_MD, REPORT_HTML, FIGURES)
     assert {entry.name for entry in path.iterdir()} == {files.LOCK, EXPERIMENT, RUNS, *summary}
     names = {f"{name}-seed{seed}" for name in "ab" for seed in (0, 1, 2, 7)}
     assert {entry.name for entry in (path / RUNS).iterdir()} == names

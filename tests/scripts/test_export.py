@@ -10,7 +10,6 @@ import pytest
 import sumrnn
 from sumrnn.devices.compiler import fit
 from sumrnn.exchange import formats
-from sumrnn.runs import trained as trained_lib
 from sumrnn.runs.folder import RunFolder
 from tests.conftest import SMALL_OPTIONS, Done, call, files_of, refused
 
@@ -52,12 +51,12 @@ def test_training_starts_from_a_file_and_says_so(trained: Trained, tmp_path: pat
     words = ("train", *SMALL_OPTIONS, "--seed", 3, *start, "--out", "run")
     done = call(*words, cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
-    record, params = trained_lib.load(RunFolder(tmp_path / "run"))
+    record, params = RunFolder(tmp_path / "run").network()
     assert (
         record.config.model.weights
         == formats.read("init_from", tmp_path / "start.safetensors", record.config.model)[1]
     )
-    first: Any = trained_lib.load(RunFolder(trained[0])).params
+    first: Any = RunFolder(trained[0]).network()[1]
     pure = fit(record.config, 3, first)
     chex.assert_trees_all_equal(params, pure.state.params)
     found = sumrnn.load(tmp_path / "run").parts["test"].logits

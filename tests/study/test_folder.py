@@ -11,7 +11,7 @@ import pytest
 
 from sumrnn.devices.wave import fit_many
 from sumrnn.errors import UserError
-from sumrnn.runs import files, origin, trained, work
+from sumrnn.runs import files, origin, work
 from sumrnn.runs.folder import CONFIG, HISTORY, PREDICTIONS, RunFolder
 from sumrnn.runs.progress import Progress
 from sumrnn.study.folder import EXPERIMENT, RUNS, ExperimentFolder
@@ -60,7 +60,7 @@ def test_every_condition_and_seed_is_the_run_that_it_is_alone(whole: pathlib.Pat
         assert (record.config, record.seed, record.name) == (config, 1, name)
         np.testing.assert_array_equal(found.parts["test"].logits, expected.logits[-1][0])
         chex.assert_trees_all_equal(
-            trained.load(folder).params, jax.tree.map(lambda x: x[0], expected.state.params)
+            folder.network()[1], jax.tree.map(lambda x: x[0], expected.state.params)
         )
 
 
@@ -161,6 +161,7 @@ def test_jobs_may_be_on_another_device_but_go_on_with_no_run_of_this_one(
     with pytest.raises(UserError, match=r"config\.json: was made with kind .*--anyway"):
         run(path, (0, 1, 2))
     ExperimentFolder(path).open(TWO, (0, 1, 2), anywhere=True)
-    done = work.work(ExperimentFolder(path).specs(TWO.only("a"), (1, 2)), work.Options())
+    alone = dataclasses.replace(TWO, conditions={"a": TWO.conditions["a"]})
+    done = work.work(ExperimentFolder(path).specs(alone, (1, 2)), work.Options())
     assert (done.done, [*done.failures]) == (1, [("a", 1)])
     assert "was made with kind" in done.failures["a", 1]
