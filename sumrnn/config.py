@@ -103,7 +103,7 @@ class ModelConfig:
     initializer: Literal["keras", "flax", "counter", "uneven-counter"] = "keras"
     """keras: the four gates are one matrix; flax: each gate has its own; counter: nothing is drawn,
     the network counts by construction; uneven-counter: so too, with cells that differ and weights
-    of the size that training reaches."""
+    of about a trained network's size."""
     weights: Annotated[str, Pattern("[0-9a-f]{64}", "the SHA-256 of a file")] | None = None
     """SHA-256 of the file of weights that training starts from (--init-from); None: the weights
     are initialized."""

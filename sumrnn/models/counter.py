@@ -52,13 +52,14 @@ def counter(task: TaskConfig, cells: int = 1) -> network.Params:
 
 
 def uneven_counter(task: TaskConfig, config: ModelConfig) -> network.Params:
-    """Parameters of the size that training reaches, which predict nearly every series right.
+    """Parameters of about a trained network's size, which predict nearly every series right.
 
     The a of the cells are spread evenly between -0.36 / h and 0.36 / h for digits up to h, and the
     output's kernel is in proportion to them; input gates let in a constant with which a state at
     the threshold is about 1 at most, and output gates a half.  So large an a bends tanh(a x), which
     the output's threshold allows for by the digits that series with this sum have on average; a sum
-    of rare digits may be answered wrong.  A logit grows by about 1 per digit near the threshold.
+    of rare digits may be answered wrong.  A logit grows by about 1 per digit near the threshold, so
+    that the output's bias is about minus the threshold: it alone is far from a trained network's.
 
     Parameters are float32, for digits centred and scaled as the model's config says.  Raises
     `UserError` where the table of `task.log_pmf_table` would be large.
