@@ -16,7 +16,7 @@ from sumrnn.report.drawing import COLORS, FILLS, GREY, INK, RED, blank, legend, 
 from sumrnn.study.table import Collection
 
 STYLES = tuple(itertools.product(("-", "--", ":"), (*FILLS[:3], INK, RED)))
-"""Dashes and colours of lines, for as many conditions."""
+"""Dashes and colours of lines; with more conditions they come again."""
 
 
 def lengths(runs: Collection, summary: dict[str, Any]) -> Figure:
@@ -27,7 +27,7 @@ def lengths(runs: Collection, summary: dict[str, Any]) -> Figure:
     """
     conditions = summary["lengths"]
     figure, axes = blank(2, width=4.8, height=4.6, grid=True)
-    for (name, points), (dashes, color) in zip(conditions.items(), STYLES, strict=False):
+    for (name, points), (dashes, color) in zip(conditions.items(), itertools.cycle(STYLES)):
         steps = [point["steps"] for point in points]
         for ax, score in zip(axes, SCORES, strict=True):
             means, low, high = (
@@ -87,7 +87,7 @@ def errors(runs: Collection, summary: dict[str, Any]) -> Figure:
     Both are means over the runs of a condition.
     """
     figure, (rates, reliability) = blank(2, width=4.8, height=4.6, grid=True)
-    for (name, found), (dashes, color) in zip(summary["errors"].items(), STYLES, strict=False):
+    for (name, found), (dashes, color) in zip(summary["errors"].items(), itertools.cycle(STYLES)):
         style: dict[str, Any] = {"color": color, "marker": "o", "ms": 3, "lw": 1.4, "label": name}
         sums, values = zip(*((x["sum"], x["error"]) for x in found["rates"]), strict=True)
         rates.plot(sums, values, dashes, **style)

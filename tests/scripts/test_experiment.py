@@ -219,7 +219,7 @@ def test_an_interrupted_batch_continues_and_ends_with_the_same_bytes(
 BAD = {
     "nothing": (
         ("nothing",),
-        "experiment = 'nothing': must be one of ablation, architecture, counter, extrapolation,",
+        "experiment = 'nothing': must be one of ablation, architecture, budget, counter,",
     ),
     "no experiment": ((), "Missing from experiment.py: "),
     "empty seeds": (("tiny", "--seeds", ""), "seeds = '': must be seeds and ranges"),
