@@ -105,27 +105,37 @@ def _blur(table: Mapping[str, np.ndarray], threshold: int) -> dict[str, Any]:
 
 
 def _calibration(table: Mapping[str, np.ndarray], threshold: int) -> dict[str, Any]:
-    """The reliability of the runs' confidences together, and its expected calibration error."""
+    """The reliability of the runs' confidences together, and their mean calibration error."""
     counts, confidences = (
-        np.stack([table[f"{column}_{k}"].sum(axis=0) for k in range(probed_errors.BINS)], axis=1)
+        np.stack([table[f"{column}_{k}"] for k in range(probed_errors.BINS)], axis=-1)
         for column in ("count", "confidence")
     )
-    weights = table["probability"][0] / table["series"].sum(axis=0)
+    probabilities, series = table["probability"][0], table["series"]
     labels = (table["first"][0] >= threshold).astype(int)
-    shares, estimates, rates = scores.calibration(weights, counts, confidences, labels)
-    rows = zip(shares.tolist(), estimates.tolist(), rates.tolist(), strict=True)
+    each = [
+        scores.calibration(probabilities / size, count, confidence, labels)
+        for size, count, confidence in zip(series, counts, confidences, strict=True)
+    ]
+    errors = [np.nansum(shares * np.abs(estimates - rates)) for shares, estimates, rates in each]
+    every = scores.calibration(
+        probabilities / series.sum(axis=0), counts.sum(axis=0), confidences.sum(axis=0), labels
+    )
+    rows = zip(*(values.tolist() for values in every), strict=True)
     return {
         "reliability": [
             {"share": share, "estimate": estimate, "positive_rate": rate}
             for share, estimate, rate in rows
             if share
         ],
-        "calibration_error": float(np.nansum(shares * np.abs(estimates - rates))),
+        "calibration_error": float(np.mean(errors)),
     }
 
 
 def _agreement(table: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The error of one network, of two on the same series, and of a majority; None of too few."""
+    """The error of one network, of two on the same series, and of a majority; None of too few.
+
+    The latter two are of the series that are followed, the first of all.
+    """
     bits = 2 ** np.arange(probed_errors.FOLLOWED)
     wrong = (table["followed"].astype(np.int64)[..., None] & bits) > 0
     probabilities, runs = table["probability"][0], len(wrong)
@@ -135,7 +145,7 @@ def _agreement(table: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return float(shares.mean(axis=1) @ probabilities)
 
     return {
-        "error": total(wrong.mean(axis=0)),
+        "error": float((table["wrong"] / table["series"]).mean(axis=0) @ probabilities),
         "shared_error": total(scores.shared_error_rates(wrong)) if runs > 1 else None,
         "majority_error": total(scores.majority_error_rates(wrong))
         if runs >= scores.VOTERS
