@@ -15,7 +15,6 @@ def untrained(config: Config) -> Config:
     return dataclasses.replace(config, train=UNMOVED)
 
 
-TRAINED = ("sheet", "sheet-fresh", "sheet-solved", "sheet-holding", "notebook-holding")
 COUNTER = dataclasses.replace(preset("sheet"), model=ModelConfig(initializer="counter"))
 
 EXPERIMENT = Experiment(
@@ -25,11 +24,11 @@ EXPERIMENT = Experiment(
         "counter": untrained(COUNTER),
         "untrained": untrained(preset("sheet")),
         "untrained-holding": untrained(preset("sheet-holding")),
-        **{name: preset(name) for name in TRAINED},
+        **{name: preset(name) for name in ("sheet", "sheet-solved", "sheet-holding")},
     },
     baselines={"sheet-holding": "sheet-solved"},
     seeds="0:8",
     scores=("exact_error", "exact_balanced_accuracy"),
     plots=("scores", "learning", "lengths", "cells", "errors"),
-    probes=("lengths", "digits", "cells", "errors"),
+    probes=("lengths", "cells", "errors"),
 )

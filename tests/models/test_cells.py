@@ -114,7 +114,9 @@ def test_series_of_other_lengths_and_states_step_by_step_are_the_same(name: str)
     np.testing.assert_allclose(after[5], cell[6], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["gru", "linear", *(pytest.param(x, marks=pytest.mark.slow) for x in NAMES)]
+)
 def test_a_series_may_begin_later(name: str) -> None:
     model, params, digits = drawn(name)
     model = dataclasses.replace(model, recurrence="scan")

@@ -13,7 +13,7 @@ from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.models.counter import counter, uneven_counter
 from sumrnn.models.initializer import init
-from sumrnn.presets import preset
+from sumrnn.presets import PRESETS, preset
 from sumrnn.task import draw_series_with_sums, log_pmf_table, spread
 
 answer = jax.jit(network.logits, static_argnums=1)
@@ -104,7 +104,9 @@ def test_where_float32_ends_it_says_so() -> None:
         counter(TaskConfig(size=100, length=2_000, threshold=9_000))
 
 
-@pytest.mark.parametrize("name", ["sheet", "notebook", "sheet-solved"])
+@pytest.mark.parametrize(
+    "name", ["sheet-solved", *(pytest.param(x, marks=pytest.mark.slow) for x in PRESETS)]
+)
 def test_an_uneven_one_counts_with_weights_of_a_trained_size(name: str) -> None:
     config = preset(name)
     params = uneven_counter(config.task, config.model)

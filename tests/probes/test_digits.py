@@ -29,15 +29,18 @@ def test_the_threshold_moves_so_that_the_classes_stay_as_skewed() -> None:
     assert digits.with_digits(TASK, 20_000) is None
 
 
+@pytest.fixture(autouse=True)
+def factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer numbers of digits, each of which is compiled."""
+    monkeypatch.setattr(digits, "FACTORS", (2 / 3, 1, 1.2))
+
+
 def test_the_counter_is_right_at_its_threshold_and_ranks_all_others() -> None:
     rows = list(digits.measure(CONFIG, counter(TASK, 2)))
-    assert [row["digits"] for row in rows] == [6, 8, 10, 12, 13, 14, 18, 24, 36]
+    assert [row["digits"] for row in rows] == [8, 12, 14]
     for row in rows:
-        right = row["threshold"] == 40
-        assert (row["balanced_accuracy"] == 1) == right
-        if 8 <= row["digits"] <= 14:  # Its states are far from 1 there, so that its logits rise.
-            assert (row["moved_balanced_accuracy"], row["roc_auc"]) == (1, 1)
-    assert sum(row["threshold"] == 40 for row in rows) == 1
+        assert (row["balanced_accuracy"] == 1) == (row["digits"] == 12)
+        assert (row["moved_balanced_accuracy"], row["roc_auc"]) == (1, 1)
 
 
 def test_a_network_that_looks_at_nothing_ranks_nothing() -> None:
