@@ -1,7 +1,7 @@
 """Is it optimisation or representation?  Training from weights that count, and from usual ones.
 
 `alike`: all cells of the counter are alike and its input kernel is small; `uneven`: its cells
-differ, with weights of about a trained network's size, and noise of a tenth of each.
+differ, with weights nearer to a trained network's size, and noise of a tenth of each.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """Which cells keep the sum beyond the lengths of training, where these vary?
 
-As in `architecture`, but training reads digits as they are, at least 12 of them at random among
-zeros, in 14 to 30 steps.
+The procedure of `solved` with a third of its series, of which each has at least 12 digits, as they
+are, at random among zeros, in 14 to 30 steps.  The simple cell with tanh has a smaller step size.
 """
 
 import dataclasses

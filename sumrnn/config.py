@@ -103,7 +103,7 @@ class ModelConfig:
     initializer: Literal["keras", "flax", "counter", "uneven-counter"] = "keras"
     """keras: the four gates are one matrix; flax: each gate has its own; counter: nothing is drawn,
     the network counts by construction; uneven-counter: so too, with cells that differ and weights
-    of about a trained network's size."""
+    nearer to a trained network's size."""
     weights: Annotated[str, Pattern("[0-9a-f]{64}", "the SHA-256 of a file")] | None = None
     """SHA-256 of the file of weights that training starts from (--init-from); None: the weights
     are initialized."""
@@ -135,7 +135,7 @@ class ModelConfig:
         drawn = not built and self.weights is None
         require(drawn or lstm, "cell", self.cell, "lstm for weights that are given or count")
         for name in ("memory", "forget_bias"):
-            value, limit = getattr(self, name), "None unless weights of an LSTM are drawn"
+            value, limit = getattr(self, name), "None unless an LSTM's weights are random"
             require((drawn and lstm) or value is None, name, value, limit)
         if self.memory is not None:
             limit = "None with a memory, which gives it"

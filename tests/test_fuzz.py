@@ -147,8 +147,8 @@ def possible(draw: st.DrawFn) -> Values:
     fewest = max(1, -(-near // max(1, task["high"]))) if train["focus"] else 1
     if train["series"] == "fresh" and fewest <= length and train["min_digits"] is not None:
         zeros["min_digits"] = draw(st.integers(fewest, length))
+        zeros["min_steps"] = draw(st.none() | st.integers(1, length))
         if (model["recurrence"], model["cell"]) == ("fused", "lstm"):
-            zeros["min_steps"] = draw(st.none() | st.integers(1, length))
             zeros["max_hold"] = train["max_hold"]
     train |= zeros
     seeds = {name: draw(inside(hint_of(name))) for name in DEFAULTS if name not in SECTIONS}

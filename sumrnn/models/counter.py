@@ -23,10 +23,10 @@ CURVED = 0.25
 """Share of a digit that the candidates' curvature may take from a sum at the threshold."""
 MAX_ROUNDED = 2**20
 """The largest (length + cells) / a for which rounding stays below a share of a digit."""
-BENT = 0.36
+MAX_INPUT = 0.36
 """The largest a x of a digit x in a counter of uneven cells."""
-LET_IN = 0.9
-"""The most that its input gates let in."""
+MAX_OPENNESS = 0.9
+"""The largest value of the input gates of a counter of uneven cells."""
 
 
 def counter(task: TaskConfig, cells: int = 1) -> network.Params:
@@ -43,7 +43,7 @@ def counter(task: TaskConfig, cells: int = 1) -> network.Params:
     """
     threshold, high = max(1, task.threshold), max(1, task.high)
     a = min(math.sqrt(3 * CURVED / threshold) / high, 1 / threshold)
-    allowed = "short enough to be counted in float32, (length + cells) x threshold up to 1,000,000"
+    allowed = f"at most {math.floor(MAX_ROUNDED * a) - cells} for {cells} cells to count in float32"
     require((task.length + cells) / a <= MAX_ROUNDED, "length", task.length, allowed)
     middle = a * (task.threshold - (1 + CURVED) / 2)
     kernel = MARGIN / (cells * a / 2 * (1 - math.tanh(middle) ** 2))
@@ -52,27 +52,26 @@ def counter(task: TaskConfig, cells: int = 1) -> network.Params:
 
 
 def uneven_counter(task: TaskConfig, config: ModelConfig) -> network.Params:
-    """Parameters of about a trained network's size, which predict nearly every series right.
+    """Parameters nearer to a trained network's size, which predict most series right.
 
     The a of the cells are spread evenly between -0.36 / h and 0.36 / h for digits up to h, and the
     output's kernel is in proportion to them; input gates let in a constant with which a state at
     the threshold is about 1 at most, and output gates a half.  So large an a bends tanh(a x), which
     the output's threshold allows for by the digits that series with this sum have on average; a sum
-    of rare digits may be answered wrong.  A logit grows by about 1 per digit near the threshold, so
-    that the output's bias is about minus the threshold: it alone is far from a trained network's.
+    of rarer digits may be answered wrong.  A logit grows by about 1 per digit near the threshold,
+    so that the output's bias is about minus the threshold: it is the furthest from a trained one's.
 
     Parameters are float32, for digits centred and scaled as the model's config says.  Raises
     `UserError` where the table of `task.log_pmf_table` would be large.
     """
     limit = f"short enough for an uneven counter: (length + 1) x sums up to {MAX_PMF_TABLE}"
     require(task.pmf_table_size <= MAX_PMF_TABLE, "length", task.length, limit)
-    a = np.linspace(1, -1, config.cells) * BENT / max(1, task.high)
-    let_in = min(LET_IN, 1 / (abs(a[0]) * max(1, task.threshold)))
+    a = np.linspace(1, -1, config.cells) * MAX_INPUT / max(1, task.high)
+    let_in = min(MAX_OPENNESS, 1 / (abs(a[0]) * max(1, task.threshold)))
     digits, excess = np.arange(task.low, task.high + 1), task.threshold - task.length * task.low
-    logs = log_pmf_table(task)[-2]  # Of what all digits but one have above the lowest sum.
-    rest = excess - np.arange(len(digits))
-    with np.errstate(under="ignore"):
-        weights = np.where(rest >= 0, np.exp(logs[np.maximum(rest, 0)] - logs.max()), 0.0)
+    rest = excess - np.arange(len(digits))  # What all digits but one add to the lowest sum.
+    logs = np.where(rest >= 0, log_pmf_table(task)[-2][np.maximum(rest, 0)], -np.inf).astype(float)
+    weights = np.exp(logs - logs.max())
     average = weights @ np.tanh(np.outer(digits, a)) / weights.sum()
     states = np.tanh(let_in * task.length * average)
     kernel = a / (0.5 * let_in * (1 - states**2) * a @ a)

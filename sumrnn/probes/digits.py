@@ -34,8 +34,8 @@ def measure(config: Config, params: Params) -> Iterator[dict[str, Any]]:
     draw = jax.jit(task.draw_series_with_sums, static_argnums=2)
     logits_for = jax.jit(network.logits, static_argnums=1)
     weights, labels = network.from_flax(params, config.model), np.repeat((0, 1), SERIES)
-    for factor in FACTORS:
-        changed = with_digits(config.task, max(1, round(factor * config.task.length)))
+    for length in dict.fromkeys(max(1, round(x * config.task.length)) for x in FACTORS):
+        changed = with_digits(config.task, length)
         if changed is None:
             continue
         law, random = task.sum_law(changed), np.random.default_rng(0)
@@ -66,15 +66,15 @@ def measure(config: Config, params: Params) -> Iterator[dict[str, Any]]:
 
 
 def with_digits(config: TaskConfig, length: int) -> TaskConfig | None:
-    """The task with so many digits, and classes that are about as skewed; None if it has none."""
-    span = length * (config.high - config.low)
-    if not span or length > MAX_LENGTH:
+    """The task with so many digits, and two classes that are about as skewed; None without such."""
+    wanted, span = task.sum_law(config).positive_rate, length * (config.high - config.low)
+    if not span or length > MAX_LENGTH or not 0 < wanted < 1:
         return None
     every = dataclasses.replace(config, size=10, length=length, threshold=length * config.low)
     if not is_evaluated(every):
         return None
     law = task.sum_law(every)
     shares = law.probabilities[::-1].cumsum()[::-1]  # Of the sums from each one on.
-    wanted = task.sum_law(config).positive_rate
-    threshold = int(law.sums[1 + np.abs(shares[1:] - wanted).argmin()])
+    nearest = int(law.sums[1 + np.abs(shares[1:] - wanted).argmin()])
+    threshold = config.threshold if length == config.length else nearest
     return dataclasses.replace(every, threshold=threshold)

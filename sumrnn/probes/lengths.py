@@ -21,8 +21,7 @@ def measure(config: Config, params: Params) -> Iterator[dict[str, Any]]:
     law of the sum stay, only the hold is longer.  Ends are those of 95 % intervals, `NAME_low` and
     `NAME_high`; a score is None where the task leaves it undefined.
     """
-    for factor in FACTORS:
-        steps = round(factor * config.task.length)
+    for steps in dict.fromkeys(round(factor * config.task.length) for factor in FACTORS):
         if steps > MAX_LENGTH:
             return
         size = min(MAX_SIZE, MAX_STEPS // steps)

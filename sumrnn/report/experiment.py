@@ -32,6 +32,7 @@ FORMAT = 1
 SUMMARY_JSON = "summary.json"
 SUMMARY_MD = "summary.md"
 TIMES = "times.csv"
+TIME_COLUMNS = ("condition", "runs", "seconds_per_epoch", "hours")
 MAX_ROWS = 1_000
 """Runs in the table of a page, whose size has a limit then."""
 
@@ -214,7 +215,7 @@ def write(
         texts = {
             TABLE: to_csv(runs.rows),
             **{f"{name}.csv": probe.to_csv(rows) for name, rows in runs.probes.items()},
-            TIMES: probe.to_csv(times(runs)),
+            TIMES: probe.to_csv(times(runs), TIME_COLUMNS),
             SUMMARY_JSON: files.to_json(summary),
             SUMMARY_MD: text,
             REPORT_HTML: page.render(

@@ -107,4 +107,4 @@ def errors(runs: Collection, summary: dict[str, Any]) -> Figure:
 FIGURES: dict[str, Callable[[Collection, dict[str, Any]], Figure]] = {
     figure.__name__: figure for figure in (lengths, cells, errors)
 }
-"""By their names, which are those of `study.experiment.PROBES`."""
+"""By their names, which are some of `study.experiment.PROBES`."""

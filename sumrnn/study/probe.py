@@ -86,4 +86,4 @@ def _cell(value: Any) -> Any:
     """What a table has of a value: floats that are integers in all their digits, such as bits."""
     if not isinstance(value, float):
         return value
-    return f"{value:.0f}" if value.is_integer() and abs(value) < 2**53 else f"{value:.9g}"
+    return f"{value + 0.0:.0f}" if value.is_integer() and abs(value) < 2**53 else f"{value:.9g}"
