@@ -25,6 +25,8 @@ MAX_ROUNDED = 2**20
 """The largest (length + cells) / a for which rounding stays below a share of a digit."""
 MAX_INPUT = 0.36
 """The largest a x of a digit x in a counter of uneven cells."""
+MIN_WEIGHT = 1e-30
+"""The smallest share of the likeliest sum's probability that float32 tells from 0 with all bits."""
 MAX_OPENNESS = 0.9
 """The largest value of the input gates of a counter of uneven cells."""
 
@@ -62,7 +64,7 @@ def uneven_counter(task: TaskConfig, config: ModelConfig) -> network.Params:
     so that the output's bias is about minus the threshold: it is the furthest from a trained one's.
 
     Parameters are float32, for digits centred and scaled as the model's config says.  Raises
-    `UserError` where the table of `task.log_pmf_table` would be large.
+    `UserError` where the table of `task.log_pmf_table` would be large or the threshold is too rare.
     """
     limit = f"short enough for an uneven counter: (length + 1) x sums up to {MAX_PMF_TABLE}"
     require(task.pmf_table_size <= MAX_PMF_TABLE, "length", task.length, limit)
@@ -70,8 +72,10 @@ def uneven_counter(task: TaskConfig, config: ModelConfig) -> network.Params:
     let_in = min(MAX_OPENNESS, 1 / (abs(a[0]) * max(1, task.threshold)))
     digits, excess = np.arange(task.low, task.high + 1), task.threshold - task.length * task.low
     rest = excess - np.arange(len(digits))  # What all digits but one add to the lowest sum.
-    logs = np.where(rest >= 0, log_pmf_table(task)[-2][np.maximum(rest, 0)], -np.inf).astype(float)
-    weights = np.exp(logs - logs.max())
+    logs = log_pmf_table(task)[-2]
+    weights = np.where(rest >= 0, np.exp(logs[np.maximum(rest, 0)] - logs.max()), 0.0)
+    limit = "a sum less rare, of at least 1e-30 times the probability of the likeliest"
+    require(weights.max() > MIN_WEIGHT, "threshold", task.threshold, limit)
     average = weights @ np.tanh(np.outer(digits, a)) / weights.sum()
     states = np.tanh(let_in * task.length * average)
     kernel = a / (0.5 * let_in * (1 - states**2) * a @ a)

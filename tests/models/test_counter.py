@@ -136,7 +136,7 @@ def test_an_uneven_one_takes_scaled_digits() -> None:
 @pytest.mark.parametrize("cells", [1, 7])
 @pytest.mark.parametrize(
     ("length", "low", "high", "threshold"),
-    [(1, 0, 9, 5), (4, 0, 9, 0), (4, 0, 9, 36), (5, 3, 3, 15), (6, 2, 4, 19), (48, 0, 9, 432)],
+    [(1, 0, 9, 5), (4, 0, 9, 0), (4, 0, 9, 36), (5, 3, 3, 15), (6, 2, 4, 19), (30, 0, 9, 270)],
 )
 def test_an_uneven_one_has_finite_weights_for_any_task(
     length: int, low: int, high: int, threshold: int, cells: int
@@ -144,6 +144,13 @@ def test_an_uneven_one_has_finite_weights_for_any_task(
     task = TaskConfig(size=100, length=length, low=low, high=high, threshold=threshold)
     config = Config(task, ModelConfig(cells), TrainConfig(batch_size=10))
     assert evaluate(config, uneven_counter(task, config.model), size=2_000)["error"] == 0
+
+
+@pytest.mark.parametrize(("length", "threshold"), [(48, 432), (113, 0), (330, 10)])
+def test_an_uneven_one_says_where_a_threshold_is_too_rare(length: int, threshold: int) -> None:
+    task = TaskConfig(size=100, length=length, threshold=threshold)
+    with pytest.raises(UserError, match=f"^threshold = {threshold}: must be a sum less rare"):
+        uneven_counter(task, ModelConfig(2))
 
 
 def test_an_uneven_one_says_where_its_table_would_be_large() -> None:
