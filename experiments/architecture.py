@@ -17,7 +17,7 @@ CELLS = ("lstm", "gru", "mgu", "simple", "simple-relu", "linear")
 NUMBERS = (1, 3, 10, 30, 100, 400)
 
 
-def solved(cell: Any = "lstm", **model: Any) -> Config:
+def config_of(cell: Any = "lstm", **model: Any) -> Config:
     """The procedure with other cells."""
     rate = STEP_SIZES.get(cell, SOLVED.train.learning_rate)
     return dataclasses.replace(
@@ -28,15 +28,15 @@ def solved(cell: Any = "lstm", **model: Any) -> Config:
 
 
 CHANGED = {
-    **{cell: solved(cell) for cell in CELLS[1:]},
-    "lstm-forget-0": solved(forget_bias=0.0),
-    **{f"lstm-{number}": solved(cells=number) for number in NUMBERS},
+    **{cell: config_of(cell) for cell in CELLS[1:]},
+    "lstm-forget-0": config_of(forget_bias=0.0),
+    **{f"lstm-{number}": config_of(cells=number) for number in NUMBERS},
 }
 
 EXPERIMENT = Experiment(
     name="architecture",
     question="Which cells count, and how few of them?",
-    conditions={"lstm": solved(), **CHANGED},
+    conditions={"lstm": config_of(), **CHANGED},
     baselines=dict.fromkeys(CHANGED, "lstm"),
     seeds="0:8",
     scores=("exact_error", "exact_balanced_accuracy"),

@@ -23,31 +23,29 @@ PROCEDURES = {
 UNMOVED = dataclasses.replace(PROCEDURES["exercise"].train, epochs=1, learning_rate=1e-30)
 
 
-def alike(config: Config) -> Config:
+def alike_start(config: Config) -> Config:
     """The procedure from the counter, which takes digits as they are."""
-    return _from(config, initializer="counter", input_center=0.0, input_scale=1.0)
+    return _started(config, initializer="counter", input_center=0.0, input_scale=1.0)
 
 
-def uneven(config: Config) -> Config:
+def uneven_start(config: Config) -> Config:
     """The procedure from the uneven counter, with noise."""
-    return _from(config, initializer="uneven-counter", noise=0.1)
+    return _started(config, initializer="uneven-counter", noise=0.1)
 
 
-def _from(config: Config, **model: Any) -> Config:
+def _started(config: Config, **model: Any) -> Config:
     model |= {"memory": None}
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
 
-
-UNEVEN = uneven(PROCEDURES["exercise"])
 
 EXPERIMENT = Experiment(
     name="counter",
     question="Do procedures stay with weights that count, leave, or find back?",
     conditions={
-        "uneven": dataclasses.replace(UNEVEN, train=UNMOVED),
+        "uneven": dataclasses.replace(uneven_start(PROCEDURES["exercise"]), train=UNMOVED),
         **{f"{name}-drawn": config for name, config in PROCEDURES.items()},
-        **{f"{name}-alike": alike(config) for name, config in PROCEDURES.items()},
-        **{f"{name}-uneven": uneven(config) for name, config in PROCEDURES.items()},
+        **{f"{name}-alike": alike_start(config) for name, config in PROCEDURES.items()},
+        **{f"{name}-uneven": uneven_start(config) for name, config in PROCEDURES.items()},
     },
     baselines={
         f"{name}-{start}": f"{name}-drawn" for name in PROCEDURES for start in ("alike", "uneven")

@@ -16,7 +16,7 @@ STEP_SIZES = {"simple": 1e-3}
 CELLS = ("lstm", "gru", "mgu", "simple", "simple-relu", "linear")
 
 
-def varied(cell: Any) -> Config:
+def config_of(cell: Any) -> Config:
     """The procedure with other cells, and series of other lengths."""
     rate = STEP_SIZES.get(cell, SOLVED.train.learning_rate)
     train = dataclasses.replace(SOLVED.train, epochs=20, learning_rate=rate)
@@ -30,7 +30,7 @@ def varied(cell: Any) -> Config:
 EXPERIMENT = Experiment(
     name="extrapolation",
     question="Which cells keep the sum beyond the lengths of training, where these vary?",
-    conditions={cell: varied(cell) for cell in CELLS},
+    conditions={cell: config_of(cell) for cell in CELLS},
     baselines=dict.fromkeys(CELLS[1:], "lstm"),
     seeds="0:8",
     scores=("exact_error", "exact_balanced_accuracy"),

@@ -40,11 +40,9 @@ def init(key: chex.PRNGKey, config: Config) -> Weights:
             module, digits = SumRNN(model.cells, model.cell), jnp.zeros((1, 1), jnp.uint8)
             weights = network.from_flax(module.init(key, digits)["params"], model)
         case "counter":
-            built = jax.tree.map(jnp.asarray, counter(config.task, model.cells))
-            weights = network.from_flax(built, model)
+            weights = _on_device(counter(config.task, model.cells), model)
         case "uneven-counter":
-            built = jax.tree.map(jnp.asarray, uneven_counter(config.task, model))
-            weights = network.from_flax(built, model)
+            weights = _on_device(uneven_counter(config.task, model), model)
     # The initializers split the key in three; what is folded from 3 on is none of theirs.
     if model.memory is not None or model.forget_bias is not None:
         weights = _with_biases(jax.random.fold_in(key, 4), weights, model)
@@ -60,6 +58,11 @@ def init(key: chex.PRNGKey, config: Config) -> Weights:
         ],
     )
     return noisy
+
+
+def _on_device(params: network.Params, config: ModelConfig) -> Weights:
+    """The weights of parameters that NumPy has built."""
+    return network.from_flax(jax.tree.map(jnp.asarray, params), config)
 
 
 def _with_biases(key: chex.PRNGKey, weights: Weights, config: ModelConfig) -> Weights:
