@@ -41,5 +41,4 @@ EXPERIMENT = Experiment(
     seeds="0:8",
     scores=("exact_error", "exact_balanced_accuracy"),
     plots=("scores",),
-    probes=("lengths",),
 )

@@ -1,0 +1,33 @@
+"""Do networks count more digits than they were trained on, and what does each recipe change?
+
+Of 50 cells, with which a run takes a fifth of the time.
+"""
+
+import dataclasses
+
+from sumrnn.config import Config, TrainConfig
+from sumrnn.presets import preset
+from sumrnn.study.experiment import Experiment
+
+RECIPES = ("sheet", "sheet-fresh", "sheet-solved", "sheet-holding")
+
+
+def smaller(config: Config, **model: str) -> Config:
+    """The config with 50 cells."""
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, cells=50, **model))
+
+
+UNMOVED = TrainConfig(epochs=1, learning_rate=1e-30)
+"""A step size that moves no weight."""
+COUNTER = dataclasses.replace(smaller(preset("sheet"), initializer="counter"), train=UNMOVED)
+
+EXPERIMENT = Experiment(
+    name="digits",
+    question="Do networks count more digits than they were trained on?",
+    conditions={"counter": COUNTER, **{name: smaller(preset(name)) for name in RECIPES}},
+    baselines=dict(zip(RECIPES[1:], RECIPES, strict=False)),
+    seeds="0:8",
+    scores=("exact_error", "exact_balanced_accuracy"),
+    plots=("scores", "lengths", "cells", "errors"),
+    probes=("digits", "lengths", "cells", "errors"),
+)
