@@ -4,6 +4,7 @@ Of 50 cells, with which a run takes a fifth of the time.
 """
 
 import dataclasses
+from typing import Any
 
 from sumrnn.config import Config, TrainConfig
 from sumrnn.presets import preset
@@ -12,7 +13,7 @@ from sumrnn.study.experiment import Experiment
 RECIPES = ("sheet", "sheet-fresh", "sheet-solved", "sheet-holding")
 
 
-def smaller(config: Config, **model: str) -> Config:
+def smaller(config: Config, **model: Any) -> Config:
     """The config with 50 cells."""
     return dataclasses.replace(config, model=dataclasses.replace(config.model, cells=50, **model))
 
@@ -28,6 +29,6 @@ EXPERIMENT = Experiment(
     baselines=dict(zip(RECIPES[1:], RECIPES, strict=False)),
     seeds="0:8",
     scores=("exact_error", "exact_balanced_accuracy"),
-    plots=("scores", "lengths", "cells", "errors"),
+    plots=("scores", "digits", "lengths", "cells", "errors"),
     probes=("digits", "lengths", "cells", "errors"),
 )

@@ -40,6 +40,8 @@ import pytest
 from sumrnn.cli import command, signals
 from sumrnn.config import Config, ModelConfig, TaskConfig, TrainConfig
 from sumrnn.devices import compiler, mesh
+from sumrnn.models import network
+from sumrnn.models.initializer import init
 from sumrnn.runs import files, recorder, work
 from sumrnn.runs.folder import RunFolder
 from sumrnn.runs.progress import Progress
@@ -50,6 +52,11 @@ from sumrnn.study.folder import ExperimentFolder
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
 """Time limit of a process."""
+
+initial = jax.jit(init, static_argnums=1)
+"""Initial weights by key and config, compiled: operation by operation takes ten times as long."""
+answer = jax.jit(network.logits, static_argnums=1)
+"""The logits of weights, by their model and digits, compiled."""
 
 mesh.use_cores(2)  # Two devices for all tests in this process, however many cores there are.
 

@@ -50,8 +50,9 @@ def measure(config: Config, params: Params) -> Iterator[dict[str, Any]]:
             log_pmfs=task.log_pmf_table(changed),
         )
         logits = np.asarray(logits_for(weights, config.model, series))
-        no, yes, cuts = sk.roc_curve(labels[::2], logits[::2])
-        predicted = logits[1::2] >= cuts[np.argmax(yes - no)]
+        no, yes, cuts = sk.roc_curve(labels[::2], logits[::2], drop_intermediate=False)
+        best = int(np.argmax(yes - no))
+        predicted = logits[1::2] >= cuts[best : best + 2].mean()  # Between two logits.
         scores = (
             sk.balanced_accuracy_score(labels, logits > 0),
             sk.balanced_accuracy_score(labels[1::2], predicted),

@@ -2,10 +2,11 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
@@ -27,31 +28,64 @@ def lengths(runs: Collection, summary: dict[str, Any]) -> Figure:
     """
     conditions = summary["lengths"]
     figure, axes = blank(2, width=4.8, height=4.6, grid=True)
-    for (name, points), (dashes, color) in zip(conditions.items(), itertools.cycle(STYLES)):
-        steps = [point["steps"] for point in points]
-        for ax, score in zip(axes, SCORES, strict=True):
-            means, low, high = (
-                [1 - (math.nan if point[score][x] is None else point[score][x]) for point in points]
-                for x in ("mean", "min", "max")
-            )
-            ax.fill_between(steps, low, high, color=color, alpha=0.15, lw=0)
-            ax.plot(steps, means, dashes, color=color, marker="o", ms=3, lw=1.6, label=name)
+    _courses(axes, conditions, "steps", scores=SCORES, shown=lambda share: 1 - share)
     constant = {c["majority_accuracy"] for c in summary["conditions"].values()}
     for height in sorted(constant):
         axes[0].axhline(1 - height, color=GREY, ls=(0, (1, 2)), lw=1, label="constant answer")
-    ticks = sorted({point["steps"] for points in conditions.values() for point in points})
     for ax, score in zip(axes, SCORES, strict=True):
-        ax.set_xscale("log")
-        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=60)
-        ax.xaxis.set_minor_locator(NullLocator())
         ax.set_yscale("symlog", linthresh=1e-4)
         ax.yaxis.set_major_formatter(FuncFormatter(percent_label))
-        ax.set(xlabel="steps", ylim=(0, 1))
+        ax.set(ylim=(0, 1))
         ax.set_title(f"100 % − {words.score_name(score)}", fontsize=11)
     legend(figure)
     title = "errors by the exact law, of the same digits among ever more zeros"
     figure.suptitle(f"{runs.experiment.name}: {title}\nmean over the runs; band: all of them")
     return figure
+
+
+def digits(runs: Collection, summary: dict[str, Any]) -> Figure:
+    """Balanced accuracy against the digits of the series, as it is and with the best output bias.
+
+    A line joins the means over the runs of a condition; its band reaches from the lowest run to the
+    highest.
+    """
+    figure, axes = blank(2, width=4.8, height=4.6, grid=True)
+    scores = ("balanced_accuracy", "moved_balanced_accuracy")
+    _courses(axes, summary["digits"], "digits", scores=scores)
+    for ax, title in zip(axes, ("as it is", "with the best bias of the output"), strict=True):
+        ax.yaxis.set_major_formatter(FuncFormatter(percent_label))
+        ax.set(ylim=(0.45, 1.01))
+        ax.set_title(title, fontsize=11)
+    legend(figure)
+    title = "balanced accuracy, classes as skewed"
+    figure.suptitle(f"{runs.experiment.name}: {title}\nmean over the runs; band: all of them")
+    return figure
+
+
+def _courses(
+    axes: Sequence[Axes],
+    conditions: Mapping[str, list[dict[str, Any]]],
+    column: str,
+    *,
+    scores: Sequence[str],
+    shown: Callable[[float], float] = lambda share: share,
+) -> None:
+    """Draws a line for each condition along a probe's column, with its band, a panel a score."""
+    for (name, points), (dashes, color) in zip(conditions.items(), itertools.cycle(STYLES)):
+        places = [point[column] for point in points]
+        for ax, score in zip(axes, scores, strict=True):
+            means, low, high = (
+                [shown(math.nan if p[score][x] is None else p[score][x]) for p in points]
+                for x in ("mean", "min", "max")
+            )
+            ax.fill_between(places, low, high, color=color, alpha=0.15, lw=0)
+            ax.plot(places, means, dashes, color=color, marker="o", ms=3, lw=1.6, label=name)
+    ticks = sorted({point[column] for points in conditions.values() for point in points})
+    for ax in axes:
+        ax.set_xscale("log")
+        ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=60)
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xlabel(column)
 
 
 def cells(runs: Collection, _: dict[str, Any]) -> Figure:
@@ -105,6 +139,6 @@ def errors(runs: Collection, summary: dict[str, Any]) -> Figure:
 
 
 FIGURES: dict[str, Callable[[Collection, dict[str, Any]], Figure]] = {
-    figure.__name__: figure for figure in (lengths, cells, errors)
+    figure.__name__: figure for figure in (lengths, digits, cells, errors)
 }
-"""By their names, which are some of `study.experiment.PROBES`."""
+"""By their names, which are those of `study.experiment.PROBES`."""

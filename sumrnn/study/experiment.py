@@ -10,11 +10,11 @@ from sumrnn.errors import require
 from sumrnn.seeds import MAX_SEED, check_seeds
 
 MAX_SEEDS = 1_000_000
-PLOTS = ("scores", "learning", "skew", "variance", "lengths", "cells", "errors")
+PLOTS = ("scores", "learning", "skew", "variance", "lengths", "digits", "cells", "errors")
 """scores: every run as a point; learning: curves with bands; skew: scores against the
 exact positive share; variance: what the spread comes from (needs crossed seeds); lengths:
-accuracy among ever more zeros; cells: readings of the running sum; errors: by sum, and confidence
-(these three need their probe)."""
+accuracy among ever more zeros; digits: of more and fewer digits; cells: readings of the running
+sum; errors: by sum, and confidence (these four need their probe)."""
 PROBES = ("lengths", "digits", "cells", "errors")
 """lengths: exact scores of series whose digits stand among ever more zeros; digits: those of more
 and fewer digits, the threshold moved along; cells: the running sum as it is read from the states;

@@ -116,6 +116,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         return pathlib.Path.cwd()
 
 
+@pytest.mark.slow
 def test_all_start_as_a_run_does(start: pathlib.Path) -> None:
     assert Work().flops == 207_360_000_000
     assert SMALL.config().task.train_size == 220

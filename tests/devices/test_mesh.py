@@ -19,6 +19,7 @@ def test_the_plan_fits_the_seeds() -> None:
     assert mesh.plan(5, shards=2, per_device=2).wave_size == 2
 
 
+@pytest.mark.slow
 def test_compiled_functions_are_kept_for_conditions_that_differ_in_their_seeds() -> None:
     assert mesh.prepare(SMALL, 2) is mesh.prepare(dataclasses.replace(SMALL, data_seed=1), 3)
 

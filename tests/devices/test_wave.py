@@ -88,6 +88,7 @@ def test_many_runs_have_the_bits_of_the_pure_function(config: Config) -> None:
         chex.assert_trees_all_equal(run(seeds, placement, config), expected)
 
 
+@pytest.mark.slow
 def test_many_at_once_are_the_same_runs_up_to_rounding() -> None:
     """What a GPU does: vmap inside each device."""
     seeds = [1, 2, 3, 4]

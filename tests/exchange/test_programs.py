@@ -71,6 +71,7 @@ def shorter(network: Trained, digits: np.ndarray) -> np.ndarray:
     return np.asarray(network_lib.logits(weights, model, digits[:7, :3]))
 
 
+@pytest.mark.slow
 @SCALED
 def test_stablehlo_gives_the_bits_of_the_run(
     run: pathlib.Path, network: Trained, tmp_path: pathlib.Path

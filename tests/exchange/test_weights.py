@@ -182,6 +182,7 @@ def test_training_goes_the_same_way_in_another_library(
     assert np.abs(moved).max() > 0.01
 
 
+@pytest.mark.slow
 def test_files_that_keras_writes_are_read(keras: Any, tmp_path: pathlib.Path) -> None:
     """Of a Sequential and of a functional network, before and after it was trained."""
     layers, inputs = keras.layers, keras.Input((None, 1))

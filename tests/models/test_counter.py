@@ -12,11 +12,9 @@ from sumrnn.devices.evaluation import evaluate
 from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.models.counter import counter, uneven_counter
-from sumrnn.models.initializer import init
 from sumrnn.presets import PRESETS, preset
 from sumrnn.task import draw_series_with_sums, log_pmf_table, spread
-
-answer = jax.jit(network.logits, static_argnums=1)
+from tests.conftest import answer, initial
 
 
 def wrong(
@@ -104,9 +102,8 @@ def test_where_float32_ends_it_says_so() -> None:
         counter(TaskConfig(size=100, length=2_000, threshold=9_000))
 
 
-@pytest.mark.parametrize(
-    "name", ["sheet-solved", *(pytest.param(x, marks=pytest.mark.slow) for x in PRESETS)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sheet-solved", *PRESETS])
 def test_an_uneven_one_counts_with_weights_of_a_trained_size(name: str) -> None:
     config = preset(name)
     params = uneven_counter(config.task, config.model)
@@ -159,5 +156,5 @@ def test_an_uneven_one_says_where_its_table_would_be_large() -> None:
 
 
 def test_its_parameters_are_those_of_the_network() -> None:
-    drawn = network.to_flax(init(jax.random.key(0), Config(model=ModelConfig(cells=5))))
+    drawn = network.to_flax(initial(jax.random.key(0), Config(model=ModelConfig(cells=5))))
     chex.assert_trees_all_equal_shapes_and_dtypes(counter(TaskConfig(), 5), jax.device_get(drawn))

@@ -13,7 +13,7 @@ from sumrnn.errors import UserError
 from sumrnn.models import network
 from sumrnn.models.counter import counter, uneven_counter
 from sumrnn.models.initializer import init
-from tests.conftest import SMALL
+from tests.conftest import SMALL, initial
 
 
 def with_model(**changed: Any) -> Config:
@@ -23,10 +23,10 @@ def with_model(**changed: Any) -> Config:
 @pytest.mark.parametrize("recurrence", ["fused", "scan"])
 def test_a_counter_is_built_as_training_takes_it(recurrence: str) -> None:
     config = with_model(initializer="counter", recurrence=recurrence)
-    found: Any = jax.jit(init, static_argnums=1)(jax.random.key(0), config)
+    found: Any = initial(jax.random.key(0), config)
     chex.assert_trees_all_equal(network.to_flax(found), counter(config.task, config.model.cells))
     config = with_model(initializer="uneven-counter", recurrence=recurrence, input_center=1.0)
-    found = jax.jit(init, static_argnums=1)(jax.random.key(0), config)
+    found = initial(jax.random.key(0), config)
     chex.assert_trees_all_equal(network.to_flax(found), uneven_counter(config.task, config.model))
 
 

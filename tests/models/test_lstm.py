@@ -11,13 +11,13 @@ from jax.sharding import Mesh, PartitionSpec
 
 from sumrnn.config import Config, ModelConfig
 from sumrnn.models import lstm, network
-from sumrnn.models.initializer import init
 from sumrnn.train import predictions
+from tests.conftest import initial
 
 
 def case(cells: int, batch: int, length: int, seed: int) -> tuple[network.Params, np.ndarray]:
     config = Config(model=ModelConfig(cells=cells))
-    params = network.to_flax(init(jax.random.key(seed), config))
+    params = network.to_flax(initial(jax.random.key(seed), config))
     digits = jax.random.randint(jax.random.key(seed + 1), (batch, length), 0, 10)
     return params, np.asarray(digits, np.uint8)
 
@@ -169,6 +169,7 @@ def test_steps_that_last_repeat_with_the_same_gates(with_workspace: bool) -> Non
         if with_workspace:
             workspace = lstm.lstm_workspace(4, 5, 3, lasting=True, dtype=jnp.float64)
 
+        @jax.jit
         def hidden(weights: chex.Array, inputs: chex.Array) -> chex.Array:
             return lstm.last_hidden(weights, inputs, durations, workspace)
 
@@ -183,9 +184,10 @@ def test_a_step_of_a_thousand_is_exact_enough_in_float32() -> None:
     weights = random_weights(4).at[:, 4:8].multiply(8.0)  # Forget gates that are nearly 0 or 1.
     inputs = np.linspace(-2.0, 2.0, 12, dtype=np.float32).reshape(4, 3)
     durations = np.array([1, 1_000, 30], np.float32) * np.ones((4, 1), np.float32)
-    hidden, gradient = jax.value_and_grad(
+    value_and_grad = jax.value_and_grad(
         lambda weights: lstm.last_hidden(weights, inputs, durations).sum()
-    )(weights)
+    )
+    hidden, gradient = jax.jit(value_and_grad)(weights)
     expected = numpy_last_hidden(np.asarray(weights, float), inputs, durations).sum()
     np.testing.assert_allclose(hidden, expected, rtol=1e-4)
     assert np.isfinite(gradient).all()

@@ -10,12 +10,11 @@ import scipy.stats
 
 from sumrnn.config import Config, ModelConfig
 from sumrnn.models import network
-from sumrnn.models.initializer import init
 from sumrnn.models.lstm import GATES
 from sumrnn.train import predictions
 from sumrnn.train import run as algorithm
 from sumrnn.train.series import Batch
-from tests.conftest import SMALL
+from tests.conftest import SMALL, answer, initial
 
 TINY = ModelConfig(cells=3)
 DIGITS = np.array([[0, 9, 3, 1], [5, 5, 0, 2], [9, 9, 9, 9]], np.uint8)
@@ -24,7 +23,7 @@ LABELS = np.array([0, 1, 1], np.uint8)
 
 def drawn(seed: int, model: ModelConfig) -> network.Params:
     """Initial parameters by the names of Flax."""
-    return network.to_flax(init(jax.random.key(seed), Config(model=model)))
+    return network.to_flax(initial(jax.random.key(seed), Config(model=model)))
 
 
 def random_params(config: ModelConfig, scale: float = 0.4) -> network.Params:
@@ -67,11 +66,11 @@ class LogitsTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_values_are_those_of_a_numpy_lstm(self) -> None:
         params = random_params(TINY)
-        logits = self.variant(lambda p, d: network.logits(network.pack(p), TINY, d))(params, DIGITS)
-        chex.assert_shape(logits, (3,))
-        chex.assert_type(logits, jnp.float32)
+        found = self.variant(lambda p, d: network.logits(network.pack(p), TINY, d))(params, DIGITS)
+        chex.assert_shape(found, (3,))
+        chex.assert_type(found, jnp.float32)
         expected = numpy_logits(jax.tree.map(np.float64, params), DIGITS)
-        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
     @chex.variants(with_jit=True)
     def test_gradients_are_finite_differences_in_float64(self) -> None:
@@ -101,10 +100,10 @@ class LogitsTest(chex.TestCase):
 def test_scaled_inputs_are_the_network_of_scaled_digits(recurrence: Any) -> None:
     plain = ModelConfig(cells=3, recurrence=recurrence)
     scaled = ModelConfig(3, recurrence=recurrence, input_center=-1.0, input_scale=0.5)
-    weights = init(jax.random.key(0), Config(model=plain))
+    weights = initial(jax.random.key(0), Config(model=plain))
     digits = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    found = network.logits(weights, scaled, digits)
-    expected = network.logits(weights, plain, (2 * (digits + 1)).astype(np.uint8))
+    found = answer(weights, scaled, digits)
+    expected = answer(weights, plain, (2 * (digits + 1)).astype(np.uint8))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -177,7 +176,7 @@ def test_every_product_of_a_training_step_is_full_float32() -> None:
 @pytest.mark.parametrize("recurrence", ["fused", "scan"])
 def test_the_names_of_flax_lead_there_and_back(recurrence: Any) -> None:
     config = ModelConfig(cells=3, recurrence=recurrence)
-    weights = init(jax.random.key(1), Config(model=config))
+    weights = initial(jax.random.key(1), Config(model=config))
     several = jax.tree.map(lambda x: np.stack([x, 2 * x]), weights)
     for one in (weights, jax.device_get(weights), several):
         params = network.to_flax(one)
@@ -185,4 +184,4 @@ def test_the_names_of_flax_lead_there_and_back(recurrence: Any) -> None:
         chex.assert_shape(params["lstm"]["hf"]["kernel"], (..., 3, 3))
         chex.assert_shape([params["output"]["kernel"], params["output"]["bias"]], (..., 1))
     expected = numpy_logits(jax.tree.map(np.float64, network.to_flax(weights)), DIGITS)
-    np.testing.assert_allclose(network.logits(weights, config, DIGITS), expected, atol=1e-6)
+    np.testing.assert_allclose(answer(weights, config, DIGITS), expected, atol=1e-6)

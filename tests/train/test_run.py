@@ -184,7 +184,7 @@ def test_an_epoch_is_its_steps_one_after_the_other(batch_size: int) -> None:
     np.testing.assert_allclose(metrics, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("clip", [pytest.param(None, marks=pytest.mark.slow), 0.05])
 def test_two_steps_of_adam_follow_the_formula(clip: float | None) -> None:
     """With gradients that are shortened to a norm too: theirs is above 0.05."""
     config, adam = with_train(clip=clip), SMALL.train
