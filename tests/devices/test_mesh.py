@@ -47,6 +47,7 @@ def test_without_compiling_nothing_can_be_placed() -> None:
         mesh.CompiledFunctions(SMALL, mesh.plan(1, 2))
 
 
+@pytest.mark.slow
 def test_fewer_devices_are_used_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     on_two = mesh.prepare(SMALL, 2)
     assert on_two.plan.rows == 2

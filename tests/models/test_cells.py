@@ -98,7 +98,10 @@ def test_a_cell_is_its_equations_in_value_and_gradient(name: str) -> None:
         assert sum(jax.tree.leaves(products)) == pytest.approx(slope, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    ["lstm", "linear", *(pytest.param(x, marks=pytest.mark.slow) for x in NAMES)],
+)
 def test_series_of_other_lengths_and_states_step_by_step_are_the_same(name: str) -> None:
     model, params, digits = drawn(name)
     params = network.to_flax(params)
@@ -159,7 +162,7 @@ def test_every_cell_trains_and_is_evaluated(name: str) -> None:
         formats.write("keras", run.state.params, config)
 
 
-@pytest.mark.parametrize("recurrence", ["fused", "scan"])
+@pytest.mark.parametrize("recurrence", ["fused", pytest.param("scan", marks=pytest.mark.slow)])
 def test_forget_gates_have_the_bias_that_is_asked_for(recurrence: str) -> None:
     for bias, expected in ((None, 1.0), (0.0, 0.0), (2.5, 2.5)):
         model = ModelConfig(4, forget_bias=bias, recurrence=recurrence)  # type: ignore[arg-type]

@@ -130,7 +130,7 @@ def test_an_uneven_one_takes_scaled_digits() -> None:
     np.testing.assert_allclose(logits[0], expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("cells", [1, 7])
+@pytest.mark.parametrize("cells", [pytest.param(1, marks=pytest.mark.slow), 7])
 @pytest.mark.parametrize(
     ("length", "low", "high", "threshold"),
     [(1, 0, 9, 5), (4, 0, 9, 0), (4, 0, 9, 36), (5, 3, 3, 15), (6, 2, 4, 19), (30, 0, 9, 270)],

@@ -51,7 +51,7 @@ def test_noise_is_normal_and_has_the_given_size(initializer: str) -> None:
     assert not jnp.allclose(jax.tree.leaves(other)[1], jax.tree.leaves(after)[1])
 
 
-@pytest.mark.parametrize("recurrence", ["fused", "scan"])
+@pytest.mark.parametrize("recurrence", ["fused", pytest.param("scan", marks=pytest.mark.slow)])
 def test_memories_give_the_biases_of_two_gates(recurrence: str) -> None:
     config = with_model(cells=400, recurrence=recurrence)
     key, longer = jax.random.key(1), dataclasses.replace(config.model, memory=101.0)

@@ -124,7 +124,7 @@ def gradients(weights: chex.Array, inputs: chex.Array) -> tuple[chex.Array, chex
     return found
 
 
-@pytest.mark.parametrize("length", [1, 2, 5])
+@pytest.mark.parametrize("length", [2, *(pytest.param(x, marks=pytest.mark.slow) for x in (1, 5))])
 def test_a_workspace_changes_no_number_and_comes_back(length: int) -> None:
     weights, inputs = random_weights(3), jnp.linspace(0, 9, 4 * length).reshape(4, length)
 
@@ -158,7 +158,7 @@ def numpy_last_hidden(weights: np.ndarray, inputs: np.ndarray, durations: np.nda
     return np.array(hidden)
 
 
-@pytest.mark.parametrize("with_workspace", [False, True])
+@pytest.mark.parametrize("with_workspace", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_steps_that_last_repeat_with_the_same_gates(with_workspace: bool) -> None:
     random = np.random.default_rng(5)
     durations = random.integers(0, 6, (4, 5)).astype(float)

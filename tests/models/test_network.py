@@ -139,7 +139,7 @@ def test_flax_initializer_is_flax_s_own() -> None:
     assert inputs.std() == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("initializer", ["keras", "flax"])
+@pytest.mark.parametrize("initializer", ["keras", pytest.param("flax", marks=pytest.mark.slow)])
 def test_initializers_agree_in_shape_and_depend_on_the_key(initializer: str) -> None:
     config = ModelConfig(cells=6, initializer=initializer)
     first, again, other = (drawn(seed, config) for seed in (1, 1, 2))

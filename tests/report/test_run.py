@@ -111,7 +111,7 @@ def test_an_unusual_test_set_is_told() -> None:
     assert "This test set is itself unusual: 1,9" in report.markdown(built)
 
 
-@pytest.mark.parametrize("threshold", [0, 100, 270])
+@pytest.mark.parametrize("threshold", [0, 100, pytest.param(270, marks=pytest.mark.slow)])
 def test_every_report_can_be_written_and_drawn(threshold: int) -> None:
     """Also where a class is absent, without a warning, and nothing outside the picture."""
     run = make_run(TaskConfig(threshold=threshold), wrong=0)

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from sumrnn.config import TaskConfig
 from sumrnn.devices import compiler
-from sumrnn.models import network
 from sumrnn.train import predictions
 from sumrnn.train import run as algorithm
-from tests.conftest import SMALL
+from tests.conftest import SMALL, answer
 
 
 @given(size=st.integers(3, 30_000), share=st.floats(0.01, 0.9))
@@ -45,7 +44,7 @@ def test_predictions_in_blocks_are_those_at_once(
     logits = predictions.join(SMALL.task, [block.logits for block in blocks])
     for part, part_logits in zip(data, logits, strict=True):
         chex.assert_shape(part_logits, part.labels.shape)
-        whole = network.logits(state.params, SMALL.model, part.digits)
+        whole = answer(state.params, SMALL.model, part.digits)
         np.testing.assert_allclose(part_logits, whole, rtol=1e-5, atol=1e-6)
     z, y = np.float64(logits[1]), np.asarray(data.validation.labels)
     p = 1 / (1 + np.exp(-z))

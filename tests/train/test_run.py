@@ -117,7 +117,7 @@ def test_an_epoch_uses_every_series_once(batch_size: int, monkeypatch: pytest.Mo
     assert orders[0] == orders[2] != orders[1]
 
 
-@pytest.mark.parametrize("focus", [0.0, 0.4])
+@pytest.mark.parametrize("focus", [pytest.param(0.0, marks=pytest.mark.slow), 0.4])
 def test_fresh_series_are_new_in_every_epoch_and_near_the_threshold_if_asked(focus: float) -> None:
     reach = {"focus_reach": 2} if focus else {}
     config = with_train(batch_size=50, series="fresh", focus=focus, **reach)
