@@ -1,6 +1,6 @@
 """How much longer does `holding` keep the sum with more series?
 
-Of 50 cells, with which a run takes a tenth of the time.
+Of 50 cells, with which a run takes a fraction of the time.
 """
 
 import dataclasses

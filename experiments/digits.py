@@ -1,6 +1,6 @@
 """Do networks count more digits than they were trained on, and what does each recipe change?
 
-Of 50 cells, with which a run takes a fifth of the time.
+Of 50 cells, with which a run takes a fraction of the time.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ RECIPES = ("sheet", "sheet-fresh", "sheet-solved", "sheet-holding")
 
 
 def smaller(config: Config, **model: Any) -> Config:
-    """The config with 50 cells."""
+    """The config with 50 cells, and other changes of its network."""
     return dataclasses.replace(config, model=dataclasses.replace(config.model, cells=50, **model))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import sklearn.metrics as sk
 
 from sumrnn import task
-from sumrnn.config import MAX_LENGTH, Config, TaskConfig
+from sumrnn.config import MAX_LENGTH, MAX_SUMS, Config, TaskConfig
 from sumrnn.models import network
 from sumrnn.models.network import Params
 from sumrnn.train.evaluation import is_evaluated
@@ -69,9 +69,10 @@ def measure(config: Config, params: Params) -> Iterator[dict[str, Any]]:
 def with_digits(config: TaskConfig, length: int) -> TaskConfig | None:
     """The task with so many digits, and two classes that are about as skewed; None without such."""
     wanted, span = task.sum_law(config).positive_rate, length * (config.high - config.low)
-    if not span or length > MAX_LENGTH or not 0 < wanted < 1:
+    if not 0 < span <= MAX_SUMS or length > MAX_LENGTH or not 0 < wanted < 1:
         return None
-    every = dataclasses.replace(config, size=10, length=length, threshold=length * config.low)
+    low, high = config.low, config.high
+    every = TaskConfig(length=length, low=low, high=high, threshold=length * low)
     if not is_evaluated(every):
         return None
     law = task.sum_law(every)

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from sumrnn.probes import lengths as probed_lengths
 from sumrnn.probes.cells import EXAMPLES
-from sumrnn.probes.lengths import SCORES
 from sumrnn.report import words
 from sumrnn.report.drawing import COLORS, FILLS, GREY, INK, RED, blank, legend, percent_label
 from sumrnn.study.table import Collection
@@ -21,21 +21,12 @@ STYLES = tuple(itertools.product(("-", "--", ":"), (*FILLS[:3], INK, RED)))
 
 
 def lengths(runs: Collection, summary: dict[str, Any]) -> Figure:
-    """What is missing in accuracy, and in balanced accuracy, against the steps of the series.
-
-    A line joins the means over the runs of a condition; its band reaches from the lowest run to the
-    highest.
-    """
-    conditions = summary["lengths"]
-    figure, axes = blank(2, width=4.8, height=4.6, grid=True)
-    _courses(axes, conditions, "steps", scores=SCORES, shown=lambda share: 1 - share)
+    """What is missing in accuracy, and in balanced accuracy, against the steps of the series."""
+    figure, axes = _errors_along(summary["lengths"], "steps", scores=probed_lengths.SCORES)
     constant = {c["majority_accuracy"] for c in summary["conditions"].values()}
     for height in sorted(constant):
         axes[0].axhline(1 - height, color=GREY, ls=(0, (1, 2)), lw=1, label="constant answer")
-    for ax, score in zip(axes, SCORES, strict=True):
-        ax.set_yscale("symlog", linthresh=1e-4)
-        ax.yaxis.set_major_formatter(FuncFormatter(percent_label))
-        ax.set(ylim=(0, 1))
+    for ax, score in zip(axes, probed_lengths.SCORES, strict=True):
         ax.set_title(f"100 % − {words.score_name(score)}", fontsize=11)
     legend(figure)
     title = "errors by the exact law, of the same digits among ever more zeros"
@@ -44,48 +35,48 @@ def lengths(runs: Collection, summary: dict[str, Any]) -> Figure:
 
 
 def digits(runs: Collection, summary: dict[str, Any]) -> Figure:
-    """Balanced accuracy against the digits of the series, as it is and with the best output bias.
+    """What is missing in balanced accuracy against the number of digits, whose threshold moves.
 
-    A line joins the means over the runs of a condition; its band reaches from the lowest run to the
-    highest.
+    To the left of the networks as they are, to the right with the best bias of their output.
     """
-    figure, axes = blank(2, width=4.8, height=4.6, grid=True)
     scores = ("balanced_accuracy", "moved_balanced_accuracy")
-    _courses(axes, summary["digits"], "digits", scores=scores)
-    for ax, title in zip(axes, ("as it is", "with the best bias of the output"), strict=True):
-        ax.yaxis.set_major_formatter(FuncFormatter(percent_label))
-        ax.set(ylim=(0.45, 1.01))
+    figure, axes = _errors_along(summary["digits"], "digits", scores=scores)
+    for ax, title in zip(axes, ("as trained", "with the best bias of the output"), strict=True):
+        ax.axhline(0.5, color=GREY, ls=(0, (1, 2)), lw=1, label="constant answer")
+        ax.set_xlabel("number of digits")
         ax.set_title(title, fontsize=11)
     legend(figure)
-    title = "balanced accuracy, classes as skewed"
+    title = "100 % − balanced accuracy, the threshold moved along"
     figure.suptitle(f"{runs.experiment.name}: {title}\nmean over the runs; band: all of them")
     return figure
 
 
-def _courses(
-    axes: Sequence[Axes],
-    conditions: Mapping[str, list[dict[str, Any]]],
-    column: str,
-    *,
-    scores: Sequence[str],
-    shown: Callable[[float], float] = lambda share: share,
-) -> None:
-    """Draws a line for each condition along a probe's column, with its band, a panel a score."""
-    for (name, points), (dashes, color) in zip(conditions.items(), itertools.cycle(STYLES)):
-        places = [point[column] for point in points]
-        for ax, score in zip(axes, scores, strict=True):
+def _errors_along(
+    conditions: Mapping[str, list[dict[str, Any]]], column: str, *, scores: Sequence[str]
+) -> tuple[Figure, list[Axes]]:
+    """A panel for each score, of what it lacks to 100 % along a column of a probe.
+
+    A line joins the means over the runs of a condition; its band reaches from the lowest run to the
+    highest.
+    """
+    figure, axes = blank(len(scores), width=4.8, height=4.6, grid=True)
+    ticks = sorted({point[column] for points in conditions.values() for point in points})
+    for ax, score in zip(axes, scores, strict=True):
+        for (name, points), (dashes, color) in zip(conditions.items(), itertools.cycle(STYLES)):
+            places = [point[column] for point in points]
             means, low, high = (
-                [shown(math.nan if p[score][x] is None else p[score][x]) for p in points]
+                [1 - (math.nan if point[score][x] is None else point[score][x]) for point in points]
                 for x in ("mean", "min", "max")
             )
             ax.fill_between(places, low, high, color=color, alpha=0.15, lw=0)
             ax.plot(places, means, dashes, color=color, marker="o", ms=3, lw=1.6, label=name)
-    ticks = sorted({point[column] for points in conditions.values() for point in points})
-    for ax in axes:
         ax.set_xscale("log")
         ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks], rotation=60)
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xlabel(column)
+        ax.set_yscale("symlog", linthresh=1e-4)
+        ax.yaxis.set_major_formatter(FuncFormatter(percent_label))
+        ax.set(xlabel=column, ylim=(0, 1))
+    return figure, axes
 
 
 def cells(runs: Collection, _: dict[str, Any]) -> Figure:

@@ -27,6 +27,9 @@ def test_the_threshold_moves_so_that_the_classes_stay_as_skewed() -> None:
         assert np.argmin(np.abs(np.array(rates) - sum_law(TASK).positive_rate)) == 1
     assert digits.with_digits(TaskConfig(size=10, length=2, low=3, high=3, threshold=6), 4) is None
     assert digits.with_digits(TASK, 20_000) is None
+    assert digits.with_digits(TaskConfig(length=150, high=255, threshold=15_000), 450) is None
+    few = dataclasses.replace(TASK, size=1_000, test_fraction=0.02, validation_fraction=0.05)
+    assert digits.with_digits(few, 24) == digits.with_digits(TASK, 24)
     one_class = dataclasses.replace(TASK, threshold=0)
     assert digits.with_digits(one_class, 12) is None
 
