@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any
 
 from sumrnn.config import Config
-from sumrnn.presets import preset
+from sumrnn.presets import preset, untrained
 from sumrnn.study.experiment import Experiment
 
 PROCEDURES = {
@@ -20,7 +20,6 @@ PROCEDURES = {
     )
 }
 """With a third of their series."""
-UNMOVED = dataclasses.replace(PROCEDURES["exercise"].train, epochs=1, learning_rate=1e-30)
 
 
 def alike_start(config: Config) -> Config:
@@ -42,7 +41,7 @@ EXPERIMENT = Experiment(
     name="counter",
     question="Do procedures stay with weights that count, leave, or find back?",
     conditions={
-        "uneven": dataclasses.replace(uneven_start(PROCEDURES["exercise"]), train=UNMOVED),
+        "uneven": untrained(uneven_start(PROCEDURES["exercise"])),
         **{f"{name}-drawn": config for name, config in PROCEDURES.items()},
         **{f"{name}-alike": alike_start(config) for name, config in PROCEDURES.items()},
         **{f"{name}-uneven": uneven_start(config) for name, config in PROCEDURES.items()},

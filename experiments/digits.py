@@ -6,8 +6,8 @@ Of 50 cells, with which a run takes a fraction of the time.
 import dataclasses
 from typing import Any
 
-from sumrnn.config import Config, TrainConfig
-from sumrnn.presets import preset
+from sumrnn.config import Config
+from sumrnn.presets import preset, untrained
 from sumrnn.study.experiment import Experiment
 
 RECIPES = ("sheet", "sheet-fresh", "sheet-solved", "sheet-holding")
@@ -18,14 +18,13 @@ def smaller(config: Config, **model: Any) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, cells=50, **model))
 
 
-UNMOVED = TrainConfig(epochs=1, learning_rate=1e-30)
-"""A step size that moves no weight."""
-COUNTER = dataclasses.replace(smaller(preset("sheet"), initializer="counter"), train=UNMOVED)
-
 EXPERIMENT = Experiment(
     name="digits",
     question="Do networks count more digits than they were trained on?",
-    conditions={"counter": COUNTER, **{name: smaller(preset(name)) for name in RECIPES}},
+    conditions={
+        "counter": untrained(smaller(preset("sheet"), initializer="counter")),
+        **{name: smaller(preset(name)) for name in RECIPES},
+    },
     baselines=dict(zip(RECIPES[1:], RECIPES, strict=False)),
     seeds="0:8",
     scores=("exact_error", "exact_balanced_accuracy"),

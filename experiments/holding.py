@@ -2,18 +2,9 @@
 
 import dataclasses
 
-from sumrnn.config import Config, ModelConfig, TrainConfig
-from sumrnn.presets import preset
+from sumrnn.config import ModelConfig
+from sumrnn.presets import preset, untrained
 from sumrnn.study.experiment import Experiment
-
-UNMOVED = TrainConfig(epochs=1, learning_rate=1e-30)
-"""A step size that moves no weight."""
-
-
-def untrained(config: Config) -> Config:
-    """The config, whose training leaves the initial weights as they are."""
-    return dataclasses.replace(config, train=UNMOVED)
-
 
 COUNTER = dataclasses.replace(preset("sheet"), model=ModelConfig(initializer="counter"))
 

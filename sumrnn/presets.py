@@ -49,3 +49,8 @@ def preset(name: str) -> Config:
             train, learning_rate=6e-3, focus=0.95, focus_start=8, focus_reach=1
         )
     return Config(task, model, train)
+
+
+def untrained(config: Config) -> Config:
+    """The config with one epoch of steps so small that the initial weights stay as they are."""
+    return dataclasses.replace(config, train=TrainConfig(epochs=1, learning_rate=1e-30))
