@@ -45,8 +45,9 @@ def counter(task: TaskConfig, cells: int = 1) -> network.Params:
     """
     threshold, high = max(1, task.threshold), max(1, task.high)
     a = min(math.sqrt(3 * CURVED / threshold) / high, 1 / threshold)
-    allowed = f"at most {math.floor(MAX_ROUNDED * a) - cells} for {cells} cells to count in float32"
-    require((task.length + cells) / a <= MAX_ROUNDED, "length", task.length, allowed)
+    steps, limit = task.length + cells, math.floor(MAX_ROUNDED * a)
+    allowed = f"short enough to count in float32: length + cells ({steps}) at most {limit} here"
+    require(steps <= limit, "length", task.length, allowed)
     middle = a * (task.threshold - (1 + CURVED) / 2)
     kernel = MARGIN / (cells * a / 2 * (1 - math.tanh(middle) ** 2))
     output = np.full(cells, kernel)

@@ -98,8 +98,12 @@ def test_it_counts_as_far_as_float32(length: int, high: int) -> None:
 
 
 def test_where_float32_ends_it_says_so() -> None:
-    with pytest.raises(UserError, match=r"^length = 2000: must be at most 115 for 1 cells"):
+    with pytest.raises(UserError, match=r"^length = 2000: .* \(2001\) at most 116 here"):
         counter(TaskConfig(size=100, length=2_000, threshold=9_000))
+    with pytest.raises(
+        UserError, match=r"^length = 1: .* length \+ cells \(634\) at most 596 here"
+    ):
+        counter(TaskConfig(size=100, length=1, high=247, threshold=38), 633)
 
 
 @pytest.mark.slow
