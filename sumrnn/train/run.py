@@ -188,7 +188,7 @@ def step_size(config: Config) -> float | optax.Schedule:
     steps = train.epochs * -(-config.task.train_size // train.batch_size)
     rising = round(train.warmup * steps)
     rest = (
-        optax.cosine_decay_schedule(train.learning_rate, steps - rising)
+        optax.cosine_decay_schedule(train.learning_rate, max(1, steps - rising))
         if train.decay == "cosine"
         else optax.constant_schedule(train.learning_rate)
     )

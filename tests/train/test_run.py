@@ -250,6 +250,13 @@ def test_the_step_size_rises_and_falls_over_all_steps() -> None:
     assert algorithm.step_size(with_train(learning_rate=0.01)) == 0.01
 
 
+def test_a_run_may_be_over_before_its_step_size_falls() -> None:
+    config = with_train(epochs=1, batch_size=96, learning_rate=3.0, warmup=0.9, decay="cosine")
+    steps = -(-config.task.train_size // 96)
+    size: Any = algorithm.step_size(config)
+    np.testing.assert_allclose([size(k) for k in range(steps)], 3 * np.arange(steps) / steps)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def step_and_logits(config: Config, state: algorithm.State, batch: Batch) -> Any:
     after, counts, _ = algorithm.train_step(config, state, batch)
