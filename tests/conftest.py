@@ -54,7 +54,7 @@ SECONDS = 120
 """Time limit of a process."""
 
 initial = jax.jit(init, static_argnums=1)
-"""Initial weights by key and config, compiled: operation by operation takes ten times as long."""
+"""The initial weights of a key and a config, compiled as one function."""
 answer = jax.jit(network.logits, static_argnums=1)
 """The logits of weights, by their model and digits, compiled."""
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from sumrnn.probes import digits as probed_digits
 from sumrnn.probes import lengths as probed_lengths
 from sumrnn.probes.cells import EXAMPLES
 from sumrnn.report import words
@@ -39,8 +40,7 @@ def digits(runs: Collection, summary: dict[str, Any]) -> Figure:
 
     To the left of the networks as they are, to the right with the best bias of their output.
     """
-    scores = ("balanced_accuracy", "moved_balanced_accuracy")
-    figure, axes = _errors_along(summary["digits"], "digits", scores=scores)
+    figure, axes = _errors_along(summary["digits"], "digits", scores=probed_digits.SCORES[:2])
     for ax, title in zip(axes, ("as trained", "with the best bias of the output"), strict=True):
         ax.axhline(0.5, color=GREY, ls=(0, (1, 2)), lw=1, label="constant answer")
         ax.set_xlabel("number of digits")

@@ -64,8 +64,8 @@ def numpy_logits(name: str, params: Any, digits: np.ndarray) -> np.ndarray:
     for column in digits.T.astype(float):
         hidden = STEPS[name](layer, column[:, None], hidden)
     kernel, bias = (np.asarray(params["output"][x], float) for x in ("kernel", "bias"))
-    found: np.ndarray = (hidden @ kernel + bias)[:, 0]
-    return found
+    logits: np.ndarray = (hidden @ kernel + bias)[:, 0]
+    return logits
 
 
 def drawn(name: str) -> tuple[ModelConfig, Any, np.ndarray]:

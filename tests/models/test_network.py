@@ -66,11 +66,11 @@ class LogitsTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_values_are_those_of_a_numpy_lstm(self) -> None:
         params = random_params(TINY)
-        found = self.variant(lambda p, d: network.logits(network.pack(p), TINY, d))(params, DIGITS)
-        chex.assert_shape(found, (3,))
-        chex.assert_type(found, jnp.float32)
+        logits = self.variant(lambda p, d: network.logits(network.pack(p), TINY, d))(params, DIGITS)
+        chex.assert_shape(logits, (3,))
+        chex.assert_type(logits, jnp.float32)
         expected = numpy_logits(jax.tree.map(np.float64, params), DIGITS)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
     @chex.variants(with_jit=True)
     def test_gradients_are_finite_differences_in_float64(self) -> None:

@@ -12,8 +12,8 @@ from tests.conftest import SMALL
 
 
 @pytest.fixture(autouse=True)
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each number of steps is compiled anew."""
+def factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer numbers of steps, each of which is compiled."""
     monkeypatch.setattr(lengths, "FACTORS", (1, 1.5, 100 / 3))
 
 
